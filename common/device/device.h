@@ -1,0 +1,114 @@
+#pragma once
+#include "common/op/op.h"
+
+/**
+ * A device computes operations: `reference` (plain loops, the oracle), `onednn` (CPUs), `cuda` (GPUs). It is a const table
+ * of functions; the first member of each device's object is that table. Callers use the wrappers below, which check.
+ *
+ * Threads: a device and all that was made from it belong to one thread at a time, but for event_done, which any may ask.
+ * Several devices may be open in one process, each with a team of threads of its own.
+ * Asynchrony: run, upload and download return when the work is queued on the stream; an error of earlier work may be
+ * reported by any later call, at the latest by synchronise. On CPUs all work is done when the call returns, and streams
+ * and events are trivial.
+ */
+struct device {
+    const struct device_ops *ops;
+};
+struct stream; /**< an ordered queue of work; NULL is the device's default one */
+struct event;  /**< a point in a stream */
+
+struct device_spec {
+    const char *name;   /**< a registry row: "reference", "onednn", "cuda" */
+    int index;          /**< which GPU; 0 on CPUs */
+    int threads;        /**< compute team of a CPU device; 0: as many as the affinity mask of the caller allows */
+    bool deterministic; /**< refuse or avoid kernels whose result varies from run to run */
+};
+
+struct device_info {
+    char name[64];        /**< e.g. "onednn 2.6.3 (avx512_core_amx), 2 threads": what bit-equality of results depends on */
+    size_t memory_bytes;  /**< total, 0: unknown */
+    bool host_memory;     /**< buffers can be read and written by the CPU directly (synchronise first) */
+};
+
+/** What prepare is asked for. For each present argument, desc.layout is NULL, a layout of this device, or LAYOUT_ANY. */
+struct kernel_request {
+    struct op op;
+    enum pass pass;
+    struct op_args args; /**< from op_arguments, with dtypes and layouts as the plan wants them */
+};
+
+/**
+ * A prepared kernel: costly to make, cheap to run, any number of times. Devices embed it as their first member.
+ * On return from prepare `args` has the layouts and sizes that run expects, workspace and scratch included: the caller
+ * brings every buffer. Where a concrete layout was requested and cannot be served directly, prepare still succeeds with the
+ * layout that the kernel insists on, and the caller reorders.
+ */
+struct kernel {
+    struct device *device;
+    struct op op;
+    enum pass pass;
+    struct op_args args;
+    const char *implementation; /**< for profiles, e.g. "jit:avx512_core"; lives as long as the kernel */
+    bool reference_fallback;    /**< the library had no fast kernel: to be said loudly on a hot path */
+};
+
+struct device_ops {
+    const char *name;
+    /** Registry row's probe: can the device be opened here? The error says why not. Called without a device. */
+    bool (*available)(struct error *err);
+    struct device *(*open)(const struct device_spec *spec, struct error *err);
+    /** All that was made from the device is gone already. */
+    void (*close)(struct device *device);
+    void (*info)(struct device *device, struct device_info *out);
+
+    /** Device memory, zeroed, aligned to 64 bytes or more. NULL: ERROR_MEMORY says how much was asked. */
+    void *(*alloc)(struct device *device, size_t bytes, struct error *err);
+    void (*free)(struct device *device, void *memory);
+    /** Page-locked host memory for uploads and downloads (ordinary memory on CPUs). */
+    void *(*host_alloc)(struct device *device, size_t bytes, struct error *err);
+    void (*host_free)(struct device *device, void *memory);
+    bool (*upload)(struct device *device, void *dst, const void *src, size_t bytes, struct stream *stream, struct error *err);
+    bool (*download)(struct device *device, void *dst, const void *src, size_t bytes, struct stream *stream, struct error *err);
+    bool (*copy)(struct device *device, void *dst, const void *src, size_t bytes, struct stream *stream, struct error *err);
+    bool (*zero)(struct device *device, void *dst, size_t bytes, struct stream *stream, struct error *err);
+
+    bool (*stream_create)(struct device *device, struct stream **out, struct error *err);
+    void (*stream_destroy)(struct device *device, struct stream *stream);
+    bool (*event_create)(struct device *device, struct event **out, struct error *err);
+    void (*event_destroy)(struct device *device, struct event *event);
+    /** The event is reached when all work queued on the stream until now is done. */
+    bool (*event_record)(struct device *device, struct event *event, struct stream *stream, struct error *err);
+    /** Work queued on the stream from now on waits for the event. */
+    bool (*stream_wait)(struct device *device, struct stream *stream, struct event *event, struct error *err);
+    /** 1: reached, 0: not yet, -1: failed. Any thread. */
+    int (*event_done)(struct device *device, struct event *event, struct error *err);
+    /** Waits until all work of the stream is done, and reports its errors. */
+    bool (*synchronise)(struct device *device, struct stream *stream, struct error *err);
+
+    /** Whether prepare would succeed for this kind, its attributes, pass and dtypes. Cheap. */
+    bool (*supports)(struct device *device, const struct kernel_request *request);
+    struct kernel *(*prepare)(struct device *device, const struct kernel_request *request, struct error *err);
+    /** buffers[arg] for every present argument, in device memory. Does not allocate. */
+    bool (*run)(struct kernel *kernel, void *const buffers[ARG_COUNT], struct stream *stream, struct error *err);
+    void (*release)(struct kernel *kernel);
+    /** A stable text for a layout of this device (part of the ranks' fingerprint). Returns out. */
+    const char *(*layout_text)(struct device *device, const struct tensor_desc *desc, char *out, size_t size);
+};
+
+/** Opens the device of that name. NULL: ERROR_NOT_FOUND lists the names; ERROR_UNSUPPORTED says why it cannot be opened here. */
+struct device *device_open(const struct device_spec *spec, struct error *err);
+/** Takes NULL. */
+void device_close(struct device *device);
+
+/** The i-th registry row, NULL past the last: for listings. */
+const struct device_ops *device_registry_row(int i);
+
+/** Prepares a kernel after checking the request against op_arguments and supports. NULL on error. */
+struct kernel *kernel_prepare(struct device *device, const struct kernel_request *request, struct error *err);
+/** Takes NULL. */
+void kernel_release(struct kernel *kernel);
+/** Runs it; in debug builds checks that every present argument has a buffer. */
+bool kernel_run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct stream *stream, struct error *err);
+
+/** Prepares a copy from one description to another of the same shape on this device (OP_REORDER). */
+struct kernel *kernel_prepare_reorder(struct device *device, const struct tensor_desc *from, const struct tensor_desc *to, struct error *err);
