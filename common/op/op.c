@@ -1,0 +1,1 @@
+#include "common/op/op.h"
