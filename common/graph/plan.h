@@ -1,0 +1,106 @@
+#pragma once
+#include "common/device/device.h"
+#include "common/graph/parameters.h"
+
+/**
+ * A plan binds a graph to a device, a batch size and a precision: every kernel prepared, every tensor placed in one arena by its
+ * lifetime, nothing allocated per step. Training plans own the parameters, gradients and optimiser state in flat buffers.
+ * One thread at a time, that of the device.
+ */
+struct plan;
+
+enum plan_mode { PLAN_INFER, PLAN_TRAIN };
+enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16, PRECISION_INT8 };
+
+struct plan_spec {
+    const struct graph *graph;           /**< ends in logits (N, K); borrowed during create */
+    const struct parameters *parameters; /**< values to start from, or to serve; borrowed during create */
+    struct device *device;               /**< borrowed for the plan's life */
+    enum plan_mode mode;
+    enum precision precision; /**< only PRECISION_F32 so far; others are ERROR_UNSUPPORTED */
+    int64_t batch;            /**< images per run (of this rank) */
+    struct plan *share;       /**< PLAN_INFER: a plan of the same graph and parameters whose weights are used too, or NULL */
+
+    /* PLAN_TRAIN only: */
+    size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */
+    bool freeze_batch_norm;     /**< normalise with running statistics and leave them alone */
+    float label_smoothing;
+    const float *class_weights; /**< (K), or NULL for ones */
+    enum op_kind optimizer;     /**< OP_SGD or OP_ADAMW */
+    bool ema;                   /**< keep a moving average of the weights */
+};
+
+/** Prepares everything. NULL on error, naming the node. */
+struct plan *plan_create(const struct plan_spec *spec, struct error *err);
+/** Takes NULL. Plans that share weights may be destroyed in any order. */
+void plan_destroy(struct plan *plan);
+
+/** Uploads images (N, C, H, W) f32, canonical. */
+bool plan_set_images(struct plan *plan, const float *images, struct error *err);
+/** PLAN_TRAIN: uploads labels (N) in [0, K), and what dropout draws from: the run's seed, the step, the global index of the first image. */
+bool plan_set_targets(struct plan *plan, const int32_t *labels, const int64_t seed[3], struct error *err);
+
+/** A stretch of gradients (or statistics) that other ranks must add theirs to. */
+struct plan_reduction {
+    void *buffer; /**< device memory, in the plan's own layout (the same on all ranks whose fingerprints agree) */
+    enum dtype dtype;
+    int64_t count;
+    bool blocking; /**< true: the next segment needs the sum (synchronised batch norm); false: only plan_update does */
+};
+
+/**
+ * The steps of a plan, cut where a reduction becomes ready: after running segment i, its reductions may start, while segment
+ * i + 1 runs. An inference plan has one segment without reductions. All as data, so that a captured GPU graph and a CPU
+ * loop run the same plan.
+ */
+int plan_segment_count(const struct plan *plan);
+bool plan_run_segment(struct plan *plan, int segment, struct error *err);
+int plan_reductions(const struct plan *plan, int segment, const struct plan_reduction **out);
+
+/** Runs all segments; for plans that need no reduction. */
+bool plan_run(struct plan *plan, struct error *err);
+
+/** PLAN_TRAIN: gradient norm, clipping, optimiser and EMA, with these numbers (enum hyper). Skips the update where a gradient is not finite. */
+bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error *err);
+
+/** Waits for the device and reads back. logits: (N, K) f32. */
+bool plan_read_logits(struct plan *plan, float *logits, struct error *err);
+/** PLAN_TRAIN: this rank's mean loss of the last run. */
+bool plan_read_loss(struct plan *plan, float *loss, struct error *err);
+/** PLAN_TRAIN, after plan_update: [0] the 2-norm of the scaled gradients, [1] the number of non-finite ones. */
+bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err);
+
+/** The flat buffers of a training plan. */
+enum plan_buffer { PLAN_VALUES, PLAN_GRADIENTS, PLAN_STATE, PLAN_STATE2, PLAN_EMA, PLAN_BUFFER_COUNT };
+/** Whether the plan keeps that buffer (AdamW has a second state, EMA is optional). */
+bool plan_has_buffer(const struct plan *plan, enum plan_buffer which);
+/**
+ * Copies a buffer to canonical host tensors, or back. Exact. Running statistics are part of PLAN_VALUES; in the other
+ * buffers their tensors are left alone. `out` was made by parameters_create of the plan's graph.
+ */
+bool plan_export(struct plan *plan, enum plan_buffer which, struct parameters *out, struct error *err);
+bool plan_import(struct plan *plan, enum plan_buffer which, const struct parameters *from, struct error *err);
+
+struct plan_memory {
+    size_t arena_bytes;      /**< activations, gradients of activations, workspaces, scratch: placed by lifetime */
+    size_t arena_sum_bytes;  /**< what they would take side by side */
+    size_t parameter_bytes;  /**< weights (all copies of this plan), gradients, optimiser state */
+};
+void plan_memory(const struct plan *plan, struct plan_memory *out);
+
+/** Text that ranks must agree on: layouts, offsets and buckets of the flat buffers, one line each, digested. 64 hexadecimal digits. */
+const char *plan_fingerprint(const struct plan *plan);
+
+/** One prepared kernel in its place, for profiles and benchmarks. */
+struct plan_step {
+    const char *name;            /**< the node's name */
+    const struct kernel *kernel; /**< borrowed */
+    double flops;
+    size_t bytes; /**< of all arguments that it reads and writes, each counted once */
+};
+int plan_step_count(const struct plan *plan);
+void plan_describe_step(const struct plan *plan, int step, struct plan_step *out);
+/** Runs one step alone on whatever its buffers hold: for timing. */
+bool plan_run_step(struct plan *plan, int step, struct error *err);
+/** The segment's steps are first .. first + count - 1. */
+void plan_segment_steps(const struct plan *plan, int segment, int *first, int *count);

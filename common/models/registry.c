@@ -1,0 +1,1 @@
+#include "common/models/registry.h"
