@@ -66,15 +66,20 @@ struct linear {
 /**
  * loss = 1/N sum_n [(1 - s) w(y_n) (-log p_n(y_n)) + s/K sum_k w(k) (-log p_n(k))], with s the label smoothing and w the
  * class weights (PyTorch's cross_entropy with reduction "sum", over N: weighting does not change the divisor, so that the
- * mean over ranks is the mean over the global batch).
+ * mean over ranks is the mean over the global batch). dst (N, K) = the probabilities p. A row whose label is outside
+ * [0, K) does not count: it adds nothing to the loss and its gradient is zero (the padding of a last, short batch).
  */
 struct softmax_cross_entropy {
     float label_smoothing;
 };
 
-/** Drops each element with probability `rate` and divides the others by 1 - rate. */
+/**
+ * Drops each element with probability `rate` and divides the others by 1 - rate (Srivastava et al. 2014, in the inverted
+ * form). dropout_keeps in common/op/dropout.h decides, the same on every device; nothing is kept for the backward pass.
+ */
 struct dropout {
     float rate;
+    uint32_t salt; /**< tells the dropouts of one network apart */
 };
 
 struct op {
@@ -143,6 +148,7 @@ enum arg_direction { ARG_ABSENT, ARG_IN, ARG_OUT, ARG_INOUT };
 /**
  * The optimiser's buffers are flat: all trainable parameters behind one another, each padded to a multiple of
  * OPTIMIZER_BLOCK elements, in whatever layout the plan chose for it (elementwise updates do not care).
+ * Where ARG_NORM counts a non-finite value an optimiser changes nothing at all.
  */
 enum { OPTIMIZER_BLOCK = 64 };
 
@@ -158,7 +164,7 @@ enum hyper {
     HYPER_BIAS2,          /**< 1 - beta2^t */
     HYPER_EMA_DECAY,      /**< ema = d * ema + (1 - d) * p, after the update */
     HYPER_GRADIENT_SCALE, /**< multiplies every gradient first: 1 / ranks, 1 / loss scale */
-    HYPER_CLIP_NORM,      /**< scaled gradients are shortened to this 2-norm; 0: off */
+    HYPER_CLIP_NORM,      /**< c > 0: scaled gradients of 2-norm n > c shrink by c / (n + 1e-6), as PyTorch's; 0: off */
     HYPER_COUNT = 16
 };
 
