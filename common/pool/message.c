@@ -1,0 +1,231 @@
+#include "common/pool/message.h"
+
+#include "common/base/text.h"
+#include "common/pool/descriptor.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Small repeated messages grow when they are unpacked; this is the most that a frame may grow to. */
+enum { UNPACK_LIMIT_BYTES = 32 << 20 };
+
+struct budget {
+    size_t left;
+};
+
+static void *budget_alloc(void *context, size_t size) {
+    struct budget *budget = context;
+    if (size > budget->left)
+        return NULL;
+    budget->left -= size;
+    return malloc(size);
+}
+
+static void budget_free(void *context, void *memory) {
+    (void)context;
+    free(memory);
+}
+
+struct packed pool_pack(const ProtobufCMessage *message) {
+    struct packed packed = {.size = protobuf_c_message_get_packed_size(message)};
+    packed.data = malloc(packed.size ? packed.size : 1);
+    if (packed.data)
+        protobuf_c_message_pack(message, packed.data);
+    return packed;
+}
+
+void pool_free(void *message) {
+    if (message)
+        protobuf_c_message_free_unpacked(message, NULL);
+}
+
+static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size, struct error *err) {
+    if (size == 0 || size > POOL_MAX_MESSAGE_BYTES) {
+        error_set(err, size ? ERROR_TOO_LARGE : ERROR_FORMAT, "a %s of %zu bytes", type->short_name, size);
+        return NULL;
+    }
+    struct budget budget = {UNPACK_LIMIT_BYTES};
+    ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
+    void *message = protobuf_c_message_unpack(type, &allocator, size, data);
+    if (!message)
+        error_set(err, ERROR_FORMAT, "%zu bytes that are no %s", size, type->short_name);
+    return message;
+}
+
+/** Hands message on where nothing is wrong with it, else frees it and says what is. */
+static void *checked(ProtobufCMessage *message, uint32_t version, const char *wrong, struct error *err) {
+    if (version == POOL_PROTOCOL_VERSION && !wrong)
+        return message;
+    if (version != POOL_PROTOCOL_VERSION)
+        error_set(err, ERROR_UNSUPPORTED, "protocol version %u, this program speaks %d", version, POOL_PROTOCOL_VERSION);
+    else
+        error_set(err, ERROR_FORMAT, "a %s: %s", message->descriptor->short_name, wrong);
+    pool_free(message);
+    return NULL;
+}
+
+static bool digest_ok(const ProtobufCBinaryData *field) {
+    return field->len == 0 || field->len == 32;
+}
+
+static bool text_ok(const char *text, size_t limit) {
+    size_t length = strnlen(text, limit + 1);
+    return length <= limit && text_is_utf8(text, length);
+}
+
+static const char *report_fault(const Thorax__V1__MemberReport *report) {
+    if (!descriptor_name_ok(report->member))
+        return "a member's name is not 1 to 64 of [A-Za-z0-9._-]";
+    if (report->state <= 0 || report->state > THORAX__V1__MEMBER_STATE__MEMBER_FAILED)
+        return "an unknown member state";
+    if (!digest_ok(&report->active_digest) || !digest_ok(&report->target_digest))
+        return "a digest has not 32 bytes";
+    if (!text_ok(report->error, POOL_MAX_TEXT_BYTES) || !text_ok(report->software, 64))
+        return "a text is too long or not UTF-8";
+    return NULL;
+}
+
+static const char *announcement_fault(const Thorax__V1__Announcement *message) {
+    switch (message->kind) {
+    case THORAX__V1__EVENT_KIND__EVENT_STAGED:
+        return message->model ? NULL : "staged without a model";
+    case THORAX__V1__EVENT_KIND__EVENT_ACTIVATE:
+        return message->digest.len == 32 ? NULL : "activate without a digest";
+    case THORAX__V1__EVENT_KIND__EVENT_HEARTBEAT:
+        return NULL;
+    default:
+        return "an unknown event";
+    }
+}
+
+Thorax__V1__Announcement *pool_unpack_announcement(const void *data, size_t size, struct error *err) {
+    Thorax__V1__Announcement *message = unpack(&thorax__v1__announcement__descriptor, data, size, err);
+    return message ? checked(&message->base, message->protocol_version, announcement_fault(message), err) : NULL;
+}
+
+static const char *request_fault(const Thorax__V1__ControlRequest *message) {
+    const char *wrong = message->report ? report_fault(message->report) : NULL;
+    if (wrong)
+        return wrong;
+    switch (message->body_case) {
+    case THORAX__V1__CONTROL_REQUEST__BODY_TURN:
+        return message->report && message->turn->digest.len == 32 ? NULL : "a turn without member or digest";
+    case THORAX__V1__CONTROL_REQUEST__BODY_OUTCOME:
+        return message->report && message->outcome->digest.len == 32 ? NULL : "an outcome without member or digest";
+    case THORAX__V1__CONTROL_REQUEST__BODY_UPLOAD:
+        return message->upload->model ? NULL : "an upload without a model";
+    case THORAX__V1__CONTROL_REQUEST__BODY_CHUNK:
+        return message->chunk->digest.len == 32 ? NULL : "a chunk without a digest";
+    case THORAX__V1__CONTROL_REQUEST__BODY_MODELS:
+        return NULL;
+    default: /* a snapshot, or nothing but a heartbeat */
+        return message->report ? NULL : "no member and nothing asked";
+    }
+}
+
+Thorax__V1__ControlRequest *pool_unpack_request(const void *data, size_t size, struct error *err) {
+    Thorax__V1__ControlRequest *message = unpack(&thorax__v1__control_request__descriptor, data, size, err);
+    return message ? checked(&message->base, message->protocol_version, request_fault(message), err) : NULL;
+}
+
+static const char *models_fault(const Thorax__V1__ModelsReply *models) {
+    for (size_t i = 0; i < models->n_members; i++) {
+        const char *wrong = models->members[i]->report ? report_fault(models->members[i]->report) : "a member without report";
+        if (wrong)
+            return wrong;
+    }
+    return NULL;
+}
+
+static const char *reply_fault(const Thorax__V1__ControlReply *message) {
+    switch (message->body_case) {
+    case THORAX__V1__CONTROL_REPLY__BODY_TURN:
+        return message->turn->digest.len == 32 ? NULL : "a turn without a digest";
+    case THORAX__V1__CONTROL_REPLY__BODY_UPLOAD:
+        return message->upload->digest.len == 32 ? NULL : "an upload without a digest";
+    case THORAX__V1__CONTROL_REPLY__BODY_MODELS:
+        return models_fault(message->models);
+    case THORAX__V1__CONTROL_REPLY__BODY_REFUSAL:
+        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES) ? NULL : "a refusal's text is too long or not UTF-8";
+    default:
+        return NULL;
+    }
+}
+
+Thorax__V1__ControlReply *pool_unpack_reply(const void *data, size_t size, struct error *err) {
+    Thorax__V1__ControlReply *message = unpack(&thorax__v1__control_reply__descriptor, data, size, err);
+    return message ? checked(&message->base, message->protocol_version, reply_fault(message), err) : NULL;
+}
+
+Thorax__V1__BlobRequest *pool_unpack_blob_request(const void *data, size_t size, struct error *err) {
+    Thorax__V1__BlobRequest *message = unpack(&thorax__v1__blob_request__descriptor, data, size, err);
+    if (!message)
+        return NULL;
+    const char *wrong = NULL;
+    if (message->digest.len != 32)
+        wrong = "no digest";
+    else if (message->offset > INT64_MAX || message->chunks < 1 || message->chunks > POOL_MAX_CREDIT)
+        wrong = "offset or credit out of range";
+    return checked(&message->base, message->protocol_version, wrong, err);
+}
+
+Thorax__V1__BlobChunk *pool_unpack_blob_chunk(const void *data, size_t size, struct error *err) {
+    Thorax__V1__BlobChunk *message = unpack(&thorax__v1__blob_chunk__descriptor, data, size, err);
+    if (!message)
+        return NULL;
+    const char *wrong = NULL;
+    if (message->digest.len != 32 || message->offset > INT64_MAX)
+        wrong = "no digest, or an offset out of range";
+    else if (message->refusal && !text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES))
+        wrong = "a refusal's text is too long or not UTF-8";
+    return checked(&message->base, message->protocol_version, wrong, err);
+}
+
+Thorax__V1__PublisherState *pool_unpack_state(const void *data, size_t size, struct error *err) {
+    return unpack(&thorax__v1__publisher_state__descriptor, data, size, err);
+}
+
+bool pool_digest(const ProtobufCBinaryData *field, struct digest *out) {
+    if (field->len != sizeof out->bytes)
+        return false;
+    memcpy(out->bytes, field->data, sizeof out->bytes);
+    return true;
+}
+
+ProtobufCBinaryData pool_digest_field(const struct digest *digest) {
+    return (ProtobufCBinaryData){sizeof digest->bytes, (uint8_t *)digest->bytes};
+}
+
+/* One row per code that travels; the others become INTERNAL. */
+static const struct {
+    enum error_code error;
+    Thorax__V1__RefusalCode refusal;
+} REFUSALS[] = {
+    {ERROR_INTERNAL, THORAX__V1__REFUSAL_CODE__REFUSAL_INTERNAL},
+    {ERROR_INVALID, THORAX__V1__REFUSAL_CODE__REFUSAL_INVALID},
+    {ERROR_FORMAT, THORAX__V1__REFUSAL_CODE__REFUSAL_INVALID},
+    {ERROR_STATE, THORAX__V1__REFUSAL_CODE__REFUSAL_INVALID},
+    {ERROR_UNSUPPORTED, THORAX__V1__REFUSAL_CODE__REFUSAL_UNSUPPORTED_VERSION},
+    {ERROR_TOO_LARGE, THORAX__V1__REFUSAL_CODE__REFUSAL_TOO_LARGE},
+    {ERROR_BUSY, THORAX__V1__REFUSAL_CODE__REFUSAL_BUSY},
+    {ERROR_NOT_FOUND, THORAX__V1__REFUSAL_CODE__REFUSAL_NOT_FOUND},
+};
+
+bool pool_refusal_error(const Thorax__V1__Refusal *refusal, struct error *err) {
+    enum error_code code = ERROR_INTERNAL;
+    for (size_t i = 0; i < sizeof REFUSALS / sizeof *REFUSALS; i++) {
+        if (REFUSALS[i].refusal == refusal->code) {
+            code = REFUSALS[i].error;
+            break;
+        }
+    }
+    return error_set(err, code, "the other side refused: %s", refusal->message);
+}
+
+Thorax__V1__RefusalCode pool_refusal_code(enum error_code code) {
+    for (size_t i = 0; i < sizeof REFUSALS / sizeof *REFUSALS; i++) {
+        if (REFUSALS[i].error == code)
+            return REFUSALS[i].refusal;
+    }
+    return THORAX__V1__REFUSAL_CODE__REFUSAL_INTERNAL;
+}
