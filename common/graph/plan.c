@@ -1,1 +1,234 @@
-#include "common/graph/graph.h"
+#include "common/graph/plan.h"
+
+#include "common/graph/passes.h"
+#include "common/graph/plan_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool check_spec(const struct plan_spec *spec, struct error *err) {
+    if (spec->precision != PRECISION_F32)
+        return error_set(err, ERROR_UNSUPPORTED, "only precision f32 is built so far");
+    if (spec->batch < 1 || spec->batch > 65536)
+        return error_set(err, ERROR_INVALID, "a plan's batch must be 1 to 65536, not %lld", (long long)spec->batch);
+    if (spec->share && (spec->mode != PLAN_INFER || !spec->share->store || spec->share->device != spec->device))
+        return error_set(err, ERROR_INVALID, "only inference plans of one device share weights");
+    if (spec->mode == PLAN_TRAIN && spec->optimizer != OP_SGD && spec->optimizer != OP_ADAMW)
+        return error_set(err, ERROR_INVALID, "a training plan's optimizer is SGD or AdamW");
+    return true;
+}
+
+/** The graph that is trained: fused, with the loss as its last node. */
+static struct graph *training_graph(const struct plan_spec *spec, struct error *err) {
+    struct graph *graph = graph_fuse_for_training(spec->graph, spec->device, spec->freeze_batch_norm, err);
+    if (!graph)
+        return NULL;
+    struct op loss = {.kind = OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {spec->label_smoothing}};
+    int logits = graph->node_count - 1;
+    if (graph_add(graph, "loss", &loss, &logits, err) < 0) {
+        graph_destroy(graph);
+        return NULL;
+    }
+    return graph;
+}
+
+static bool upload_class_weights(struct plan *plan, const float *weights, struct error *err) {
+    if (plan->class_weights < 0)
+        return true;
+    const struct value *value = &plan->values[plan->class_weights];
+    size_t count = (size_t)shape_count(&value->desc.shape);
+    float *host = malloc(count * sizeof *host);
+    if (!host)
+        return error_set(err, ERROR_MEMORY, "plan: out of memory");
+    for (size_t i = 0; i < count; i++)
+        host[i] = weights ? weights[i] : 1.0f;
+    bool ok = plan->device->ops->upload(plan->device, value->memory, host, count * sizeof *host, NULL, err) &&
+              plan->device->ops->synchronise(plan->device, NULL, err);
+    free(host);
+    return ok;
+}
+
+static bool open_graph(struct plan *plan, const struct plan_spec *spec, struct error *err) {
+    if (plan->mode == PLAN_TRAIN)
+        return (plan->graph = training_graph(spec, err));
+    if (spec->share) {
+        plan->store = spec->share->store;
+        plan->store->references++;
+    } else {
+        plan->store = weight_store_create(spec, err);
+    }
+    plan->graph = plan->store ? plan->store->graph : NULL;
+    return plan->graph;
+}
+
+static bool load_stored_weights(struct plan *plan, struct error *err) {
+    size_t before = plan->store->bytes;
+    for (int i = 0; i < plan->value_count; i++) {
+        struct value *value = &plan->values[i];
+        if (value->storage == STORAGE_PARAMETER &&
+            !(value->memory = weight_store_get(plan->store, value->parameter, &value->desc, err)))
+            return false;
+    }
+    plan->parameter_bytes = plan->store->bytes - before;
+    plan->segments = calloc(1, sizeof *plan->segments);
+    if (!plan->segments)
+        return error_set(err, ERROR_MEMORY, "plan: out of memory");
+    plan->segments[0] = (struct segment){0, plan->step_count, 0, 0};
+    plan->segment_count = 1;
+    return true;
+}
+
+struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
+    if (!check_spec(spec, err))
+        return NULL;
+    struct plan *plan = calloc(1, sizeof *plan);
+    if (!plan) {
+        error_set(err, ERROR_MEMORY, "plan: out of memory");
+        return NULL;
+    }
+    plan->device = spec->device;
+    plan->mode = spec->mode;
+    plan->batch = spec->batch;
+    plan->images = plan->labels = plan->seed = plan->class_weights = plan->loss = plan->logits = -1;
+    bool ok = open_graph(plan, spec, err) && plan_compile(plan, spec, err);
+    ok = ok && (plan->mode == PLAN_TRAIN ? plan_make_state(plan, spec, err) : load_stored_weights(plan, err));
+    ok = ok && plan_place(plan, err) && upload_class_weights(plan, spec->class_weights, err);
+    if (!ok) {
+        plan_destroy(plan);
+        return NULL;
+    }
+    return plan;
+}
+
+void plan_destroy(struct plan *plan) {
+    if (!plan)
+        return;
+    for (int i = 0; i < plan->step_count; i++)
+        kernel_release(plan->steps[i].kernel);
+    plan_free_state(plan);
+    if (plan->mode == PLAN_TRAIN)
+        graph_destroy(plan->graph);
+    weight_store_release(plan->store);
+    free(plan->values);
+    free(plan->steps);
+    free(plan->segments);
+    free(plan->reductions);
+    free(plan->parameters);
+    free(plan);
+}
+
+static bool upload_value(struct plan *plan, int value, const void *data, struct error *err) {
+    if (value < 0)
+        return true;
+    const struct value *row = &plan->values[value];
+    return plan->device->ops->upload(plan->device, row->memory, data, row->desc.bytes, NULL, err);
+}
+
+bool plan_set_images(struct plan *plan, const float *images, struct error *err) {
+    return upload_value(plan, plan->images, images, err);
+}
+
+bool plan_set_targets(struct plan *plan, const int32_t *labels, const int64_t seed[3], struct error *err) {
+    return upload_value(plan, plan->labels, labels, err) && upload_value(plan, plan->seed, seed, err);
+}
+
+int plan_segment_count(const struct plan *plan) {
+    return plan->segment_count;
+}
+
+bool plan_run_step(struct plan *plan, int step, struct error *err) {
+    struct step *row = &plan->steps[step];
+    return kernel_run(row->kernel, row->buffers, NULL, err) ||
+           error_prefix(err, "node %s, %s", plan->graph->nodes[row->node].name, pass_name(row->kernel->pass));
+}
+
+bool plan_run_segment(struct plan *plan, int segment, struct error *err) {
+    const struct segment *row = &plan->segments[segment];
+    for (int i = 0; i < row->step_count; i++) {
+        if (!plan_run_step(plan, row->first_step + i, err))
+            return false;
+    }
+    return true;
+}
+
+int plan_reductions(const struct plan *plan, int segment, const struct plan_reduction **out) {
+    const struct segment *row = &plan->segments[segment];
+    *out = plan->reductions ? plan->reductions + row->first_reduction : NULL;
+    return row->reduction_count;
+}
+
+bool plan_run(struct plan *plan, struct error *err) {
+    for (int i = 0; i < plan->segment_count; i++) {
+        if (!plan_run_segment(plan, i, err))
+            return false;
+    }
+    return true;
+}
+
+bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error *err) {
+    if (plan->mode != PLAN_TRAIN)
+        return error_set(err, ERROR_STATE, "an inference plan has nothing to update");
+    void *buffers[ARG_COUNT] = {[ARG_PARAMETER] = plan->flat[PLAN_VALUES], [ARG_GRADIENT] = plan->flat[PLAN_GRADIENTS],
+                                [ARG_STATE] = plan->flat[PLAN_STATE],      [ARG_STATE2] = plan->flat[PLAN_STATE2],
+                                [ARG_EMA] = plan->flat[PLAN_EMA],          [ARG_DECAY] = plan->decay,
+                                [ARG_HYPER] = plan->hyper,                 [ARG_NORM] = plan->norm};
+    return plan->device->ops->upload(plan->device, plan->hyper, hyper, HYPER_COUNT * sizeof(float), NULL, err) &&
+           kernel_run(plan->norm_kernel, buffers, NULL, err) && kernel_run(plan->optimizer_kernel, buffers, NULL, err);
+}
+
+static bool read_back(struct plan *plan, void *to, const void *from, size_t bytes, struct error *err) {
+    return plan->device->ops->download(plan->device, to, from, bytes, NULL, err) &&
+           plan->device->ops->synchronise(plan->device, NULL, err);
+}
+
+bool plan_read_logits(struct plan *plan, float *logits, struct error *err) {
+    const struct value *value = &plan->values[plan->logits];
+    return read_back(plan, logits, value->memory, (size_t)shape_count(&value->desc.shape) * sizeof(float), err);
+}
+
+bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {
+    if (plan->loss < 0)
+        return error_set(err, ERROR_STATE, "an inference plan has no loss");
+    return read_back(plan, loss, plan->values[plan->loss].memory, sizeof *loss, err);
+}
+
+bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err) {
+    if (!plan->norm)
+        return error_set(err, ERROR_STATE, "an inference plan has no gradients");
+    if (!read_back(plan, out, plan->norm, 2 * sizeof *out, err))
+        return false;
+    out[0] = sqrt(out[0]) * gradient_scale;
+    return true;
+}
+
+void plan_memory(const struct plan *plan, struct plan_memory *out) {
+    *out = (struct plan_memory){plan->arena_bytes, plan->arena_sum_bytes, plan->parameter_bytes};
+}
+
+const char *plan_fingerprint(const struct plan *plan) {
+    return plan->fingerprint;
+}
+
+int plan_step_count(const struct plan *plan) {
+    return plan->step_count;
+}
+
+void plan_describe_step(const struct plan *plan, int step, struct plan_step *out) {
+    const struct step *row = &plan->steps[step];
+    const struct graph_node *node = &plan->graph->nodes[row->node];
+    struct shape shapes[OP_MAX_INPUTS] = {0};
+    graph_input_shapes(plan->graph, node, plan->batch, shapes);
+    *out = (struct plan_step){.name = node->name, .kernel = row->kernel};
+    if (row->kernel->op.kind == node->op.kind)
+        out->flops = op_flops(&node->op, row->kernel->pass, shapes);
+    for (int arg = 0; arg < ARG_COUNT; arg++) {
+        if (arg != ARG_SCRATCH && row->kernel->args.direction[arg] != ARG_ABSENT)
+            out->bytes += row->kernel->args.desc[arg].bytes;
+    }
+}
+
+void plan_segment_steps(const struct plan *plan, int segment, int *first, int *count) {
+    *first = plan->segments[segment].first_step;
+    *count = plan->segments[segment].step_count;
+}

@@ -1,0 +1,109 @@
+#pragma once
+#include "common/graph/plan.h"
+
+/** Where a value's memory comes from. */
+enum storage {
+    STORAGE_ARENA,     /**< placed by lifetime */
+    STORAGE_PARAMETER, /**< training: in the flat values buffer, or the running statistics; inference: the weight store */
+    STORAGE_GRADIENT,  /**< in the flat gradients buffer */
+    STORAGE_FIXED      /**< memory of its own for the plan's life: images, labels, loss */
+};
+
+/** One tensor of a plan: written once per run (in-place outputs are values of their own that share memory). */
+struct value {
+    struct tensor_desc desc;
+    enum storage storage;
+    int parameter;   /**< PARAMETER, GRADIENT: id in plan->graph */
+    int copy_of;     /**< a reordered copy of that value, or -1 */
+    int first, last; /**< steps that write and last read it */
+    int root;        /**< the value whose memory it shares; itself where it has its own */
+    size_t offset;   /**< in the arena */
+    void *memory;
+};
+
+struct step {
+    int node; /**< in plan->graph */
+    struct kernel *kernel;
+    int values[ARG_COUNT]; /**< by role; -1: absent */
+    void *buffers[ARG_COUNT];
+};
+
+struct segment {
+    int first_step, step_count;
+    int first_reduction, reduction_count;
+};
+
+/** The weights of inference plans, prepared once and shared by plans of several batch sizes. Reference-counted by plans of one thread. */
+struct weight_store {
+    int references;
+    struct device *device;
+    struct graph *graph;           /**< folded */
+    struct parameters *parameters; /**< folded */
+    struct weight_entry {
+        int parameter;
+        struct tensor_desc desc;
+        void *memory;
+    } *entries;
+    int count, capacity;
+    size_t bytes;
+};
+
+/** A training plan's parameters: where each lies in the flat buffers. */
+struct flat_parameter {
+    int original;   /**< id in the graph that plan_create was given */
+    int64_t offset; /**< in elements; -1: a running statistic with memory of its own */
+    int value;      /**< id of its value */
+    int gradient;   /**< id of its gradient's value, or -1 */
+    int ready_step; /**< the step after which its gradient is complete */
+};
+
+struct plan {
+    struct device *device;
+    enum plan_mode mode;
+    int64_t batch;
+    struct graph *graph;        /**< fused (owned), or the store's folded one (borrowed) */
+    struct weight_store *store; /**< PLAN_INFER */
+
+    struct value *values;
+    int value_count, value_capacity;
+    struct step *steps;
+    int step_count, step_capacity;
+    struct segment *segments;
+    int segment_count;
+    struct plan_reduction *reductions;
+    int reduction_count;
+
+    void *arena;
+    size_t arena_bytes, arena_sum_bytes, parameter_bytes;
+    int images, labels, seed, class_weights, loss, logits; /**< value ids, -1: none */
+
+    struct flat_parameter *parameters; /**< PLAN_TRAIN, by parameter id of graph */
+    int64_t flat_count;                /**< elements of each flat buffer */
+    void *flat[PLAN_BUFFER_COUNT];
+    void *decay, *hyper, *norm;
+    struct kernel *norm_kernel, *optimizer_kernel;
+    char fingerprint[65];
+};
+
+/** Appends a value and returns its id, -1 where memory ends. */
+int plan_add_value(struct plan *plan, const struct tensor_desc *desc, enum storage storage, struct error *err);
+
+/** Emits the forward steps, and for training the loss and the backward steps. */
+bool plan_compile(struct plan *plan, const struct plan_spec *spec, struct error *err);
+
+/** Finds in-place outputs, places the arena's values by lifetime, allocates, and resolves every step's buffers. */
+bool plan_place(struct plan *plan, struct error *err);
+
+/** Training: orders the parameters by gradient readiness, cuts buckets and segments, allocates flat buffers, loads the values. */
+bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct error *err);
+/** Frees the arena, the flat buffers and what else the plan holds on the device. */
+void plan_free_state(struct plan *plan);
+
+/** Uploads a canonical tensor to device memory that is described by desc, reordering on the device; and back. */
+bool plan_upload_tensor(struct device *device, const struct tensor *from, const struct tensor_desc *desc, void *memory, struct error *err);
+bool plan_download_tensor(struct device *device, const struct tensor_desc *desc, const void *memory, struct tensor *to, struct error *err);
+
+struct weight_store *weight_store_create(const struct plan_spec *spec, struct error *err);
+void weight_store_release(struct weight_store *store);
+/** The memory of a parameter in that layout, prepared now where no plan has asked for it before. NULL on error. */
+void *weight_store_get(struct weight_store *store, int parameter, const struct tensor_desc *desc, struct error *err);
