@@ -107,7 +107,7 @@ const struct device_ops *device_registry_row(int i);
 struct kernel *kernel_prepare(struct device *device, const struct kernel_request *request, struct error *err);
 /** Takes NULL. */
 void kernel_release(struct kernel *kernel);
-/** Runs it; in debug builds checks that every present argument has a buffer. */
+/** Runs it. ERROR_INVALID where an argument that is present has no buffer. */
 bool kernel_run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct stream *stream, struct error *err);
 
 /** Prepares a copy from one description to another of the same shape on this device (OP_REORDER). */

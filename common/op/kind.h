@@ -2,15 +2,17 @@
 #include "common/op/op.h"
 
 /**
- * Inside common/op: what a kind of operation is. One const row each, listed in op.c; the public functions of op.h look the
- * row up and call it. Shapes come in as inputs[0 .. op_input_count); attributes and shapes are checked by output_shape.
+ * Inside common/op: what a kind of operation is. One const row each, listed in op.c; the public functions of
+ * op.h look the row up and call it. Shapes come in as inputs[0 .. op_input_count); attributes and shapes are
+ * checked by output_shape.
  */
 struct op_row {
     const char *name;
     bool chooses_layout;
     int (*input_count)(const struct op *op); /**< NULL: 1 */
     /** NULL: the shape of the first input. Checks all attributes. */
-    bool (*output_shape)(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err);
+    bool (*output_shape)(const struct op *op, const struct shape *inputs, struct shape *out,
+                         struct error *err);
     /** NULL: none. */
     int (*parameters)(const struct op *op, const struct shape *inputs, struct op_parameter *out);
     /** One per pass, NULL where there is no such pass. dst is what output_shape gave; out is zeroed. */
@@ -18,7 +20,7 @@ struct op_row {
                                   struct op_args *out);
     /** NULL: always. Whether this pass exists for these attributes. */
     bool (*has_pass)(const struct op *op, enum pass pass);
-    bool (*backward_is_identity)(const struct op *op);                     /**< NULL: never */
+    bool (*backward_is_identity)(const struct op *op); /**< NULL: never */
     double (*flops)(const struct op *op, const struct shape *inputs, const struct shape *dst); /**< NULL: 0 */
     /** NULL: no attributes. Writes them with a leading space. */
     void (*text)(const struct op *op, char *out, size_t size);
@@ -26,13 +28,14 @@ struct op_row {
 
 extern const struct op_row op_row_conv2d, op_row_max_pool, op_row_global_average_pool; /* window.c */
 extern const struct op_row op_row_input, op_row_batch_norm, op_row_activation, op_row_add, op_row_linear,
-    op_row_dropout, op_row_softmax_cross_entropy; /* network.c */
+    op_row_dropout, op_row_softmax_cross_entropy;                                          /* network.c */
 extern const struct op_row op_row_reorder, op_row_gradient_norm, op_row_sgd, op_row_adamw; /* training.c */
 
 /** Adds an argument: f32, dense. */
 void args_put(struct op_args *args, enum arg arg, enum arg_direction direction, const struct shape *shape);
 /** Adds an argument of another dtype and one dimension. */
-void args_put_vector(struct op_args *args, enum arg arg, enum arg_direction direction, enum dtype dtype, int64_t count);
+void args_put_vector(struct op_args *args, enum arg arg, enum arg_direction direction, enum dtype dtype,
+                     int64_t count);
 /** Adds an output that may take over the buffer of an input. */
 void args_put_in_place(struct op_args *args, enum arg arg, const struct shape *shape, enum arg over);
 

@@ -6,7 +6,8 @@
 /* The other kinds that stand in a model's graph. */
 
 /* src -> dst, elementwise: shared by the forward passes below. */
-static void elementwise_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void elementwise_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                                struct op_args *out) {
     (void)op;
     args_put(out, ARG_SRC, ARG_IN, &in[0]);
     args_put_in_place(out, ARG_DST, dst, ARG_SRC);
@@ -19,7 +20,8 @@ static int input_input_count(const struct op *op) {
     return 0;
 }
 
-static bool input_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool input_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                               struct error *err) {
     (void)inputs;
     *out = op->input;
     return op_check_rank("the shape", out, 4, err);
@@ -43,13 +45,14 @@ static int batch_norm_input_count(const struct op *op) {
     return op->batch_norm.residual ? 2 : 1;
 }
 
-static bool batch_norm_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool batch_norm_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                    struct error *err) {
     const struct batch_norm *b = &op->batch_norm;
     if (!op_check_rank("the input", &inputs[0], 4, err) || !op_check_activation(b->activation, err))
         return false;
     if (!(b->epsilon > 0) || !isfinite(b->epsilon) || !(b->momentum >= 0 && b->momentum <= 1))
-        return error_set(err, ERROR_INVALID, "epsilon %g should be positive and momentum %g in [0, 1]", (double)b->epsilon,
-                         (double)b->momentum);
+        return error_set(err, ERROR_INVALID, "epsilon %g should be positive and momentum %g in [0, 1]",
+                         (double)b->epsilon, (double)b->momentum);
     *out = inputs[0];
     return !b->residual || op_check_addend(&inputs[1], out, err);
 }
@@ -64,7 +67,8 @@ static int batch_norm_parameters(const struct op *op, const struct shape *inputs
     return 4;
 }
 
-static void put_channels(struct op_args *out, enum arg arg, enum arg_direction direction, const struct shape *src) {
+static void put_channels(struct op_args *out, enum arg arg, enum arg_direction direction,
+                         const struct shape *src) {
     args_put_vector(out, arg, direction, DTYPE_F32, src->dims[1]);
 }
 
@@ -76,14 +80,16 @@ static void batch_norm_inputs(const struct op *op, const struct shape *in, struc
     put_channels(out, ARG_SHIFT, ARG_IN, &in[0]);
 }
 
-static void batch_norm_infer(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void batch_norm_infer(const struct op *op, const struct shape *in, const struct shape *dst,
+                             struct op_args *out) {
     batch_norm_inputs(op, in, out);
     put_channels(out, ARG_RUNNING_MEAN, ARG_IN, &in[0]);
     put_channels(out, ARG_RUNNING_VARIANCE, ARG_IN, &in[0]);
     args_put_in_place(out, ARG_DST, dst, ARG_SRC);
 }
 
-static void batch_norm_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void batch_norm_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                               struct op_args *out) {
     bool frozen = op->batch_norm.frozen;
     batch_norm_inputs(op, in, out);
     put_channels(out, ARG_RUNNING_MEAN, frozen ? ARG_IN : ARG_INOUT, &in[0]);
@@ -97,7 +103,8 @@ static void batch_norm_forward(const struct op *op, const struct shape *in, cons
         args_put_vector(out, ARG_WORKSPACE, ARG_OUT, DTYPE_U8, 0);
 }
 
-static void batch_norm_backward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void batch_norm_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                                struct op_args *out) {
     const struct batch_norm *b = &op->batch_norm;
     args_put(out, ARG_SRC, ARG_IN, &in[0]);
     args_put(out, ARG_DIFF_DST, ARG_IN, dst);
@@ -119,8 +126,9 @@ static void batch_norm_backward(const struct op *op, const struct shape *in, con
 
 static void batch_norm_text(const struct op *op, char *out, size_t size) {
     const struct batch_norm *b = &op->batch_norm;
-    snprintf(out, size, " epsilon %g momentum %g%s%s%s", (double)b->epsilon, (double)b->momentum, b->frozen ? " frozen" : "",
-             b->residual ? " +residual" : "", op_activation_suffix(b->activation));
+    snprintf(out, size, " epsilon %g momentum %g%s%s%s", (double)b->epsilon, (double)b->momentum,
+             b->frozen ? " frozen" : "", b->residual ? " +residual" : "",
+             op_activation_suffix(b->activation));
 }
 
 const struct op_row op_row_batch_norm = {
@@ -136,7 +144,8 @@ const struct op_row op_row_batch_norm = {
 
 /* --- activation --- */
 
-static bool activation_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool activation_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                    struct error *err) {
     if (op->activation == ACTIVATION_NONE)
         return error_set(err, ERROR_INVALID, "which activation is not said");
     *out = inputs[0];
@@ -144,7 +153,8 @@ static bool activation_output_shape(const struct op *op, const struct shape *inp
 }
 
 /* Both ReLUs are known from their output: the gradient passes where 0 < dst (< 6). */
-static void activation_backward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void activation_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                                struct op_args *out) {
     if (op->activation != ACTIVATION_NONE)
         args_put(out, ARG_DST, ARG_IN, dst);
     args_put(out, ARG_DIFF_DST, ARG_IN, dst);
@@ -171,12 +181,14 @@ static int add_input_count(const struct op *op) {
     return 2;
 }
 
-static bool add_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool add_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                             struct error *err) {
     *out = inputs[0];
     return op_check_activation(op->activation, err) && op_check_addend(&inputs[1], out, err);
 }
 
-static void add_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void add_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                        struct op_args *out) {
     elementwise_forward(op, in, dst, out);
     args_put(out, ARG_SRC2, ARG_IN, &in[1]);
 }
@@ -189,18 +201,22 @@ const struct op_row op_row_add = {
     .name = "add",
     .input_count = add_input_count,
     .output_shape = add_output_shape,
-    .arguments = {[PASS_INFER] = add_forward, [PASS_FORWARD] = add_forward, [PASS_BACKWARD_DATA] = activation_backward},
+    .arguments = {[PASS_INFER] = add_forward,
+                  [PASS_FORWARD] = add_forward,
+                  [PASS_BACKWARD_DATA] = activation_backward},
     .backward_is_identity = add_backward_is_identity,
     .text = activation_text,
 };
 
 /* --- linear --- */
 
-static bool linear_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool linear_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                struct error *err) {
     if (!op_check_rank("the input", &inputs[0], inputs[0].rank == 4 ? 4 : 2, err))
         return false;
     if (op->linear.features_out < 1)
-        return error_set(err, ERROR_INVALID, "%lld output features, should be at least 1", (long long)op->linear.features_out);
+        return error_set(err, ERROR_INVALID, "%lld output features, should be at least 1",
+                         (long long)op->linear.features_out);
     *out = shape_of(2, inputs[0].dims[0], op->linear.features_out);
     return true;
 }
@@ -210,13 +226,15 @@ static struct shape linear_weight_shape(const struct op *op, const struct shape 
 }
 
 static int linear_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {
-    out[0] = (struct op_parameter){
-        ARG_WEIGHT, ARG_DIFF_WEIGHT, "weight", linear_weight_shape(op, &inputs[0]), .decay = true};
-    out[1] = (struct op_parameter){ARG_BIAS, ARG_DIFF_BIAS, "bias", shape_of(1, op->linear.features_out), .decay = false};
+    out[0] = (struct op_parameter){ARG_WEIGHT, ARG_DIFF_WEIGHT, "weight", linear_weight_shape(op, &inputs[0]),
+                                   .decay = true};
+    out[1] = (struct op_parameter){ARG_BIAS, ARG_DIFF_BIAS, "bias", shape_of(1, op->linear.features_out),
+                                   .decay = false};
     return op->linear.bias ? 2 : 1;
 }
 
-static void linear_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void linear_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                           struct op_args *out) {
     struct shape weight = linear_weight_shape(op, &in[0]);
     args_put(out, ARG_SRC, ARG_IN, &in[0]);
     args_put(out, ARG_WEIGHT, ARG_IN, &weight);
@@ -225,7 +243,8 @@ static void linear_forward(const struct op *op, const struct shape *in, const st
     args_put(out, ARG_DST, ARG_OUT, dst);
 }
 
-static void linear_backward_data(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void linear_backward_data(const struct op *op, const struct shape *in, const struct shape *dst,
+                                 struct op_args *out) {
     struct shape weight = linear_weight_shape(op, &in[0]);
     args_put(out, ARG_DIFF_DST, ARG_IN, dst);
     args_put(out, ARG_WEIGHT, ARG_IN, &weight);
@@ -266,7 +285,8 @@ const struct op_row op_row_linear = {
 
 /* --- dropout --- */
 
-static bool dropout_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool dropout_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                 struct error *err) {
     if (!(op->dropout.rate >= 0 && op->dropout.rate < 1))
         return error_set(err, ERROR_INVALID, "rate %g should be in [0, 1)", (double)op->dropout.rate);
     if (inputs[0].rank < 1)
@@ -275,12 +295,14 @@ static bool dropout_output_shape(const struct op *op, const struct shape *inputs
     return true;
 }
 
-static void dropout_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void dropout_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                            struct op_args *out) {
     elementwise_forward(op, in, dst, out);
     args_put_vector(out, ARG_SEED, ARG_IN, DTYPE_S64, 3);
 }
 
-static void dropout_backward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void dropout_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                             struct op_args *out) {
     (void)op;
     args_put(out, ARG_DIFF_DST, ARG_IN, dst);
     args_put_vector(out, ARG_SEED, ARG_IN, DTYPE_S64, 3);
@@ -307,7 +329,8 @@ const struct op_row op_row_dropout = {
 
 /* --- softmax and cross-entropy --- */
 
-static bool loss_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool loss_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                              struct error *err) {
     float smoothing = op->softmax_cross_entropy.label_smoothing;
     if (!(smoothing >= 0 && smoothing <= 1))
         return error_set(err, ERROR_INVALID, "label smoothing %g should be in [0, 1]", (double)smoothing);
@@ -320,13 +343,15 @@ static void loss_targets(const struct shape *dst, struct op_args *out) {
     args_put_vector(out, ARG_CLASS_WEIGHT, ARG_IN, DTYPE_F32, dst->dims[1]);
 }
 
-static void loss_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void loss_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                         struct op_args *out) {
     elementwise_forward(op, in, dst, out);
     loss_targets(dst, out);
     args_put_vector(out, ARG_LOSS, ARG_OUT, DTYPE_F32, 1);
 }
 
-static void loss_backward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void loss_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                          struct op_args *out) {
     (void)op;
     args_put(out, ARG_DST, ARG_IN, dst);
     loss_targets(dst, out);

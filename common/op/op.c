@@ -118,11 +118,13 @@ int op_parameters(const struct op *op, const struct shape *inputs, struct op_par
     return row->parameters ? row->parameters(op, inputs, out) : 0;
 }
 
-bool op_arguments(const struct op *op, enum pass pass, const struct shape *inputs, struct op_args *out, struct error *err) {
+bool op_arguments(const struct op *op, enum pass pass, const struct shape *inputs, struct op_args *out,
+                  struct error *err) {
     const struct op_row *row = row_of(op->kind);
     struct shape dst;
     if ((unsigned)pass >= PASS_COUNT || !row->arguments[pass] || (row->has_pass && !row->has_pass(op, pass)))
-        return error_set(err, ERROR_UNSUPPORTED, "%s has no %s pass with these attributes", row->name, pass_name(pass));
+        return error_set(err, ERROR_UNSUPPORTED, "%s has no %s pass with these attributes", row->name,
+                         pass_name(pass));
     if (!op_output_shape(op, inputs, &dst, err))
         return false;
     *out = (struct op_args){0};
@@ -148,7 +150,8 @@ void args_put(struct op_args *args, enum arg arg, enum arg_direction direction, 
     args->direction[arg] = direction;
 }
 
-void args_put_vector(struct op_args *args, enum arg arg, enum arg_direction direction, enum dtype dtype, int64_t count) {
+void args_put_vector(struct op_args *args, enum arg arg, enum arg_direction direction, enum dtype dtype,
+                     int64_t count) {
     struct shape shape = shape_of(1, count);
     args->desc[arg] = tensor_desc_dense(dtype, &shape);
     args->direction[arg] = direction;
@@ -165,8 +168,8 @@ bool op_check_rank(const char *what, const struct shape *shape, int rank, struct
     bool good = shape->rank == rank;
     for (int i = 0; good && i < rank; i++)
         good = shape->dims[i] >= 1;
-    return good || error_set(err, ERROR_SHAPE, "%s should have %d dimensions of at least 1, not be %s", what, rank,
-                             shape_text(shape, text));
+    return good || error_set(err, ERROR_SHAPE, "%s should have %d dimensions of at least 1, not be %s", what,
+                             rank, shape_text(shape, text));
 }
 
 bool op_check_activation(enum activation activation, struct error *err) {
@@ -176,8 +179,8 @@ bool op_check_activation(enum activation activation, struct error *err) {
 
 bool op_check_addend(const struct shape *addend, const struct shape *dst, struct error *err) {
     char a[SHAPE_TEXT_SIZE], b[SHAPE_TEXT_SIZE];
-    return shape_equal(addend, dst) || error_set(err, ERROR_SHAPE, "cannot add %s to %s", shape_text(addend, a),
-                                                 shape_text(dst, b));
+    return shape_equal(addend, dst) ||
+           error_set(err, ERROR_SHAPE, "cannot add %s to %s", shape_text(addend, a), shape_text(dst, b));
 }
 
 const char *op_activation_suffix(enum activation activation) {

@@ -19,7 +19,7 @@ enum op_kind {
     OP_SOFTMAX_CROSS_ENTROPY,
     /* Below: what plans and training add; they do not stand in a model's graph. PASS_FORWARD only. */
     OP_REORDER,       /**< copies into another layout or dtype */
-    OP_GRADIENT_NORM, /**< sum of squares and the count of non-finite values */
+    OP_GRADIENT_NORM, /**< sum of squares of the finite values, and the count of the others */
     OP_SGD,
     OP_ADAMW,
     OP_KIND_COUNT
@@ -82,6 +82,11 @@ struct dropout {
     uint32_t salt; /**< tells the dropouts of one network apart */
 };
 
+/** OP_SGD and OP_ADAMW; their numbers come with each run, in ARG_HYPER. */
+struct optimizer {
+    bool ema; /**< ARG_EMA is there too */
+};
+
 struct op {
     enum op_kind kind;
     union {
@@ -93,6 +98,7 @@ struct op {
         struct linear linear;
         struct dropout dropout;
         struct softmax_cross_entropy softmax_cross_entropy;
+        struct optimizer optimizer;
     };
 };
 
@@ -139,7 +145,7 @@ enum arg {
     ARG_EMA,
     ARG_DECAY, /**< f32 (n / OPTIMIZER_BLOCK): factor on weight decay for each block of elements (0 or 1) */
     ARG_HYPER, /**< f32 (HYPER_COUNT) */
-    ARG_NORM,  /**< f64 (2): sum of squares, count of non-finite values */
+    ARG_NORM,  /**< f64 (2): as OP_GRADIENT_NORM gives them; of gradients before HYPER_GRADIENT_SCALE */
     ARG_COUNT
 };
 

@@ -7,9 +7,11 @@
 static bool check_window(const struct window *w, struct error *err) {
     for (int i = 0; i < 2; i++) {
         if (w->kernel[i] < 1 || w->stride[i] < 1)
-            return error_set(err, ERROR_INVALID, "kernel %d and stride %d should be at least 1", w->kernel[i], w->stride[i]);
+            return error_set(err, ERROR_INVALID, "kernel %d and stride %d should be at least 1", w->kernel[i],
+                             w->stride[i]);
         if (w->pad_before[i] < 0 || w->pad_after[i] < 0)
-            return error_set(err, ERROR_INVALID, "padding %d, %d should not be negative", w->pad_before[i], w->pad_after[i]);
+            return error_set(err, ERROR_INVALID, "padding %d, %d should not be negative", w->pad_before[i],
+                             w->pad_after[i]);
     }
     return true;
 }
@@ -19,8 +21,8 @@ static bool slide(const struct window *w, const struct shape *src, struct shape 
     for (int i = 0; i < 2; i++) {
         int64_t room = src->dims[2 + i] + w->pad_before[i] + w->pad_after[i] - w->kernel[i];
         if (room < 0)
-            return error_set(err, ERROR_SHAPE, "a kernel of %d does not fit into %lld with padding %d, %d", w->kernel[i],
-                             (long long)src->dims[2 + i], w->pad_before[i], w->pad_after[i]);
+            return error_set(err, ERROR_SHAPE, "a kernel of %d does not fit into %lld with padding %d, %d",
+                             w->kernel[i], (long long)src->dims[2 + i], w->pad_before[i], w->pad_after[i]);
         out->dims[2 + i] = room / w->stride[i] + 1;
     }
     return true;
@@ -32,10 +34,12 @@ static int window_text(const struct window *w, char *out, size_t size) {
         snprintf(stride, sizeof stride, "/%dx%d", w->stride[0], w->stride[1]);
     else if (w->stride[0] != 1)
         snprintf(stride, sizeof stride, "/%d", w->stride[0]);
-    if (w->pad_before[0] == w->pad_before[1] && w->pad_before[0] == w->pad_after[0] && w->pad_after[0] == w->pad_after[1])
+    if (w->pad_before[0] == w->pad_before[1] && w->pad_before[0] == w->pad_after[0] &&
+        w->pad_after[0] == w->pad_after[1])
         snprintf(pad, sizeof pad, "%d", w->pad_before[0]);
     else
-        snprintf(pad, sizeof pad, "%d:%d,%d:%d", w->pad_before[0], w->pad_after[0], w->pad_before[1], w->pad_after[1]);
+        snprintf(pad, sizeof pad, "%d:%d,%d:%d", w->pad_before[0], w->pad_after[0], w->pad_before[1],
+                 w->pad_after[1]);
     return snprintf(out, size, " %dx%d%s pad %s", w->kernel[0], w->kernel[1], stride, pad);
 }
 
@@ -45,28 +49,31 @@ static int conv2d_input_count(const struct op *op) {
     return op->conv2d.residual ? 2 : 1;
 }
 
-static bool conv2d_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool conv2d_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                struct error *err) {
     const struct conv2d *c = &op->conv2d;
     const struct shape *src = &inputs[0];
     if (!op_check_rank("the input", src, 4, err) || !check_window(&c->window, err) ||
         !op_check_activation(c->activation, err))
         return false;
     if (c->channels_out < 1 || c->groups < 1 || src->dims[1] % c->groups || c->channels_out % c->groups)
-        return error_set(err, ERROR_INVALID, "%d groups should divide %lld input and %lld output channels", c->groups,
-                         (long long)src->dims[1], (long long)c->channels_out);
+        return error_set(err, ERROR_INVALID, "%d groups should divide %lld input and %lld output channels",
+                         c->groups, (long long)src->dims[1], (long long)c->channels_out);
     *out = shape_of(4, src->dims[0], c->channels_out, (int64_t)0, (int64_t)0);
     return slide(&c->window, src, out, err) && (!c->residual || op_check_addend(&inputs[1], out, err));
 }
 
 static struct shape conv2d_weight_shape(const struct op *op, const struct shape *src) {
     const struct conv2d *c = &op->conv2d;
-    return shape_of(4, c->channels_out, src->dims[1] / c->groups, (int64_t)c->window.kernel[0], (int64_t)c->window.kernel[1]);
+    return shape_of(4, c->channels_out, src->dims[1] / c->groups, (int64_t)c->window.kernel[0],
+                    (int64_t)c->window.kernel[1]);
 }
 
 static int conv2d_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {
-    out[0] = (struct op_parameter){
-        ARG_WEIGHT, ARG_DIFF_WEIGHT, "weight", conv2d_weight_shape(op, &inputs[0]), .decay = true};
-    out[1] = (struct op_parameter){ARG_BIAS, ARG_DIFF_BIAS, "bias", shape_of(1, op->conv2d.channels_out), .decay = false};
+    out[0] = (struct op_parameter){ARG_WEIGHT, ARG_DIFF_WEIGHT, "weight", conv2d_weight_shape(op, &inputs[0]),
+                                   .decay = true};
+    out[1] = (struct op_parameter){ARG_BIAS, ARG_DIFF_BIAS, "bias", shape_of(1, op->conv2d.channels_out),
+                                   .decay = false};
     return op->conv2d.bias ? 2 : 1;
 }
 
@@ -75,7 +82,8 @@ static bool conv2d_has_pass(const struct op *op, enum pass pass) {
     return pass == PASS_INFER || (!op->conv2d.residual && op->conv2d.activation == ACTIVATION_NONE);
 }
 
-static void conv2d_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void conv2d_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                           struct op_args *out) {
     struct shape weight = conv2d_weight_shape(op, &in[0]);
     args_put(out, ARG_SRC, ARG_IN, &in[0]);
     args_put(out, ARG_WEIGHT, ARG_IN, &weight);
@@ -89,7 +97,8 @@ static void conv2d_forward(const struct op *op, const struct shape *in, const st
     }
 }
 
-static void conv2d_backward_data(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void conv2d_backward_data(const struct op *op, const struct shape *in, const struct shape *dst,
+                                 struct op_args *out) {
     struct shape weight = conv2d_weight_shape(op, &in[0]);
     args_put(out, ARG_DIFF_DST, ARG_IN, dst);
     args_put(out, ARG_WEIGHT, ARG_IN, &weight);
@@ -116,8 +125,8 @@ static void conv2d_text(const struct op *op, char *out, size_t size) {
     const struct conv2d *c = &op->conv2d;
     char window[128];
     window_text(&c->window, window, sizeof window);
-    snprintf(out, size, " %lld%s groups %d%s%s%s", (long long)c->channels_out, window, c->groups, c->bias ? " +bias" : "",
-             c->residual ? " +residual" : "", op_activation_suffix(c->activation));
+    snprintf(out, size, " %lld%s groups %d%s%s%s", (long long)c->channels_out, window, c->groups,
+             c->bias ? " +bias" : "", c->residual ? " +residual" : "", op_activation_suffix(c->activation));
 }
 
 const struct op_row op_row_conv2d = {
@@ -137,31 +146,35 @@ const struct op_row op_row_conv2d = {
 
 /* --- max pooling --- */
 
-static bool max_pool_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool max_pool_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                  struct error *err) {
     const struct window *w = &op->max_pool;
     if (!op_check_rank("the input", &inputs[0], 4, err) || !check_window(w, err))
         return false;
     /* Else a window could lie in the padding altogether, and its maximum would be minus infinity. */
     for (int i = 0; i < 2; i++)
         if (w->pad_before[i] >= w->kernel[i] || w->pad_after[i] >= w->kernel[i])
-            return error_set(err, ERROR_INVALID, "padding %d, %d should be less than the kernel of %d", w->pad_before[i],
-                             w->pad_after[i], w->kernel[i]);
+            return error_set(err, ERROR_INVALID, "padding %d, %d should be less than the kernel of %d",
+                             w->pad_before[i], w->pad_after[i], w->kernel[i]);
     *out = inputs[0];
     return slide(w, &inputs[0], out, err);
 }
 
-static void pool_infer(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void pool_infer(const struct op *op, const struct shape *in, const struct shape *dst,
+                       struct op_args *out) {
     (void)op;
     args_put(out, ARG_SRC, ARG_IN, &in[0]);
     args_put(out, ARG_DST, ARG_OUT, dst);
 }
 
-static void max_pool_forward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void max_pool_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                             struct op_args *out) {
     pool_infer(op, in, dst, out);
     args_put_vector(out, ARG_WORKSPACE, ARG_OUT, DTYPE_U8, 0);
 }
 
-static void max_pool_backward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void max_pool_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                              struct op_args *out) {
     (void)op;
     args_put(out, ARG_DIFF_DST, ARG_IN, dst);
     args_put_vector(out, ARG_WORKSPACE, ARG_IN, DTYPE_U8, 0);
@@ -183,7 +196,8 @@ const struct op_row op_row_max_pool = {
 
 /* --- global average pooling --- */
 
-static bool average_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
+static bool average_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                 struct error *err) {
     (void)op;
     if (!op_check_rank("the input", &inputs[0], 4, err))
         return false;
@@ -191,7 +205,8 @@ static bool average_output_shape(const struct op *op, const struct shape *inputs
     return true;
 }
 
-static void average_backward(const struct op *op, const struct shape *in, const struct shape *dst, struct op_args *out) {
+static void average_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                             struct op_args *out) {
     (void)op;
     args_put(out, ARG_DIFF_DST, ARG_IN, dst);
     args_put(out, ARG_DIFF_SRC, ARG_OUT, &in[0]);
@@ -200,5 +215,6 @@ static void average_backward(const struct op *op, const struct shape *in, const 
 const struct op_row op_row_global_average_pool = {
     .name = "global_average_pool",
     .output_shape = average_output_shape,
-    .arguments = {[PASS_INFER] = pool_infer, [PASS_FORWARD] = pool_infer, [PASS_BACKWARD_DATA] = average_backward},
+    .arguments =
+        {[PASS_INFER] = pool_infer, [PASS_FORWARD] = pool_infer, [PASS_BACKWARD_DATA] = average_backward},
 };

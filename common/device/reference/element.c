@@ -1,0 +1,75 @@
+#include "common/device/reference/element.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A 16-bit float is a sign, an exponent and a fraction; bf16 and f16 share the bits out differently. */
+struct half_format {
+    int fraction_bits, exponent_bits;
+};
+static const struct half_format bf16_format = {7, 8}, f16_format = {10, 5};
+
+static double half_decode(struct half_format f, uint16_t bits) {
+    int bias = (1 << (f.exponent_bits - 1)) - 1, top = (1 << f.exponent_bits) - 1;
+    int exponent = bits >> f.fraction_bits & top;
+    double fraction = bits & ((1 << f.fraction_bits) - 1), sign = bits >> 15 ? -1.0 : 1.0;
+    if (exponent == top)
+        return fraction != 0 ? NAN : sign * INFINITY;
+    if (exponent == 0)
+        return sign * ldexp(fraction, 1 - bias - f.fraction_bits);
+    return sign * ldexp(fraction + (1 << f.fraction_bits), exponent - bias - f.fraction_bits);
+}
+
+static uint16_t half_encode(struct half_format f, double value) {
+    int bias = (1 << (f.exponent_bits - 1)) - 1, top = (1 << f.exponent_bits) - 1, exponent;
+    uint16_t sign = signbit(value) ? 0x8000 : 0;
+    if (isnan(value))
+        return (uint16_t)(sign | top << f.fraction_bits | 1 << (f.fraction_bits - 1));
+    if (isinf(value))
+        return (uint16_t)(sign | top << f.fraction_bits);
+    frexp(value, &exponent); /* |value| in [2^(exponent-1), 2^exponent) */
+    if (value == 0 || exponent < 2 - bias)
+        exponent = 2 - bias; /* subnormal: the spacing of the smallest normal numbers */
+    double units = nearbyint(ldexp(fabs(value), f.fraction_bits + 1 - exponent));
+    int64_t coded = (int64_t)units + ((int64_t)(exponent - 2 + bias) << f.fraction_bits);
+    int64_t infinity = (int64_t)top << f.fraction_bits;
+    return (uint16_t)(sign | (coded < infinity ? coded : infinity));
+}
+
+bool element_is_floating(enum dtype dtype) {
+    return dtype == DTYPE_F32 || dtype == DTYPE_F64 || dtype == DTYPE_BF16 || dtype == DTYPE_F16;
+}
+
+double element_load(const void *data, enum dtype dtype, int64_t i) {
+    switch (dtype) {
+    case DTYPE_F32:
+        return (double)((const float *)data)[i];
+    case DTYPE_F64:
+        return ((const double *)data)[i];
+    case DTYPE_BF16:
+        return half_decode(bf16_format, ((const uint16_t *)data)[i]);
+    case DTYPE_F16:
+        return half_decode(f16_format, ((const uint16_t *)data)[i]);
+    default:
+        return NAN;
+    }
+}
+
+void element_store(void *data, enum dtype dtype, int64_t i, double value) {
+    switch (dtype) {
+    case DTYPE_F32:
+        ((float *)data)[i] = (float)value;
+        break;
+    case DTYPE_F64:
+        ((double *)data)[i] = value;
+        break;
+    case DTYPE_BF16:
+        ((uint16_t *)data)[i] = half_encode(bf16_format, value);
+        break;
+    case DTYPE_F16:
+        ((uint16_t *)data)[i] = half_encode(f16_format, value);
+        break;
+    default:
+        break;
+    }
+}
