@@ -7,6 +7,8 @@ enum { MAX_PROBLEMS = 200, ARENA_BYTES = 32 << 20 };
 
 static bool finish_reading(struct config *config, const char *source, struct error *err) {
     config->source = arena_copy(&config->arena, source, strlen(source));
+    if (config->root && yaml_is_null(config->root))
+        config->root->kind = YAML_MAPPING; /* "---" and no more */
     bool mapping = config->root && config->root->kind == YAML_MAPPING;
     if (config->root && !mapping)
         error_set(err, ERROR_FORMAT, "%s:%d:%d: expected keys and values (\"key: value\"), found %s", source,
@@ -26,7 +28,8 @@ bool config_load(struct config *config, const char *path, struct error *err) {
     return finish_reading(config, path, err);
 }
 
-bool config_parse(struct config *config, const char *text, size_t size, const char *source, struct error *err) {
+bool config_parse(struct config *config, const char *text, size_t size, const char *source,
+                  struct error *err) {
     *config = (struct config){0};
     arena_init(&config->arena, ARENA_BYTES);
     config->root = yaml_parse(&config->arena, text, size, source, err);
@@ -46,7 +49,8 @@ static void mark_override(struct yaml_node *node, const char *origin) {
         mark_override(child, origin);
 }
 
-/** The mapping that holds the last part of a dotted key; sections that are not there are made. Cuts `key` up. */
+/** The mapping that holds the last part of a dotted key; sections that are not there are made. Cuts `key` up.
+ */
 static struct yaml_node *holder(struct config *config, char *key, char **last, struct error *err) {
     struct yaml_node *at = config->root;
     const char *whole = arena_copy(&config->arena, key, strlen(key));
@@ -89,7 +93,8 @@ bool config_set(struct config *config, const char *assignment, struct error *err
     memcpy(origin, "--set ", sizeof "--set " - 1);
     memcpy(origin + sizeof "--set " - 1, key, length);
     if (!well_formed_key(key))
-        return error_set(err, ERROR_INVALID, "--set %.100s: \"%.60s\" is not a key such as train.epochs", assignment, key);
+        return error_set(err, ERROR_INVALID, "--set %.100s: \"%.60s\" is not a key such as train.epochs",
+                         assignment, key);
     /* An empty value is null, as in a file. */
     const char *text = equals[1] ? equals + 1 : "~";
     struct yaml_node *value = yaml_parse(&config->arena, text, strlen(text), origin, err);
@@ -111,7 +116,8 @@ bool config_has(const struct config *config, const char *key) {
     return config_find(config, key) != NULL;
 }
 
-static void place_text(const struct config *config, const struct yaml_node *node, const char *key, char *out, size_t size) {
+static void place_text(const struct config *config, const struct yaml_node *node, const char *key, char *out,
+                       size_t size) {
     if (node && node->line == 0)
         snprintf(out, size, "--set %s", key);
     else if (node)
@@ -120,7 +126,8 @@ static void place_text(const struct config *config, const struct yaml_node *node
         snprintf(out, size, "%s: %s", config->source, key);
 }
 
-static void add_problem(struct config *config, const struct yaml_node *node, const char *key, const char *what) {
+static void add_problem(struct config *config, const struct yaml_node *node, const char *key,
+                        const char *what) {
     char place[512], text[1200];
     config->problem_count++;
     if (config->problem_count > MAX_PROBLEMS)
@@ -149,7 +156,8 @@ void config_problem(struct config *config, const char *key, const char *format, 
     add_problem(config, config_find(config, key), key, what);
 }
 
-void config_problem_at(struct config *config, const struct yaml_node *node, const char *key, const char *format, ...) {
+void config_problem_at(struct config *config, const struct yaml_node *node, const char *key,
+                       const char *format, ...) {
     char what[600];
     va_list args;
     va_start(args, format);

@@ -33,7 +33,8 @@ static bool is_section(const struct schema *schema, const char *key) {
     return false;
 }
 
-/** The known key or section below `section` ("" or "train.") that looks most like `key`; else the same name elsewhere. */
+/** The known key or section below `section` ("" or "train.") that looks most like `key`; else the same name
+ * elsewhere. */
 static bool suggest(const struct schema *schema, const char *section, const char *key, char out[KEY_SIZE]) {
     const char *elsewhere = NULL;
     int best = SCHEMA_NEAREST_NONE;
@@ -82,7 +83,8 @@ static void check_keys(const struct scope *scope, const struct yaml_node *mappin
             check_keys(scope, node, key);
         } else if (!yaml_is_null(node)) {
             snprintf(whole, sizeof whole, "%s%s", scope->prefix, key);
-            config_problem_at(scope->config, node, whole, "expected a section with keys, found %s", yaml_kind_name(node->kind));
+            config_problem_at(scope->config, node, whole, "expected a section with keys, found %s",
+                              yaml_kind_name(node->kind));
         }
     }
 }
@@ -90,7 +92,8 @@ static void check_keys(const struct scope *scope, const struct yaml_node *mappin
 static void read_rows(const struct scope *scope);
 
 /** Fills one named section of a table. */
-static void read_entry(const struct scope *scope, const struct schema_row *row, const struct yaml_node *node, char *entry) {
+static void read_entry(const struct scope *scope, const struct schema_row *row, const struct yaml_node *node,
+                       char *entry) {
     char prefix[KEY_SIZE];
     snprintf(prefix, sizeof prefix, "%s%s.%s.", scope->prefix, row->key, node->key);
     if (row->has_base)
@@ -98,14 +101,16 @@ static void read_entry(const struct scope *scope, const struct schema_row *row, 
     struct scope inner = {row->entries, scope->config, node, prefix, entry, row->has_base};
     if (node->kind != YAML_MAPPING && !yaml_is_null(node)) {
         prefix[strlen(prefix) - 1] = '\0';
-        config_problem_at(scope->config, node, prefix, "expected a section with keys, found %s", yaml_kind_name(node->kind));
+        config_problem_at(scope->config, node, prefix, "expected a section with keys, found %s",
+                          yaml_kind_name(node->kind));
         return;
     }
     check_keys(&inner, node, "");
     read_rows(&inner);
 }
 
-static void read_table(const struct scope *scope, const struct schema_row *row, const struct yaml_node *node) {
+static void read_table(const struct scope *scope, const struct schema_row *row,
+                       const struct yaml_node *node) {
     struct schema_table *table = (struct schema_table *)(scope->out + row->offset);
     if (node->kind != YAML_MAPPING) {
         if (!yaml_is_null(node))
@@ -142,7 +147,8 @@ static void read_row(const struct scope *scope, const struct schema_row *row) {
     if (node)
         schema_value_read(&value, field);
     else if (!row->fallback && !scope->keep)
-        config_problem(scope->config, key, "missing; it must be given: %s", schema_expectation(row, expected, sizeof expected));
+        config_problem(scope->config, key, "missing; it must be given: %s",
+                       schema_expectation(row, expected, sizeof expected));
 }
 
 static void read_rows(const struct scope *scope) {

@@ -58,7 +58,8 @@ void schema_print_help(const struct schema *schema, FILE *out) {
     for (int i = 0; i < schema->row_count; i++) {
         const struct schema_row *row = &schema->rows[i];
         if (!same_section(previous, row->key))
-            fprintf(out, "%s%.*s:\n", i > 0 ? "\n" : "", section_length(row->key) ? section_length(row->key) : 9,
+            fprintf(out, "%s%.*s:\n", i > 0 ? "\n" : "",
+                    section_length(row->key) ? section_length(row->key) : 9,
                     section_length(row->key) ? row->key : "top level");
         previous = row->key;
         print_help_row(row, "", out);
@@ -93,7 +94,8 @@ void schema_print_markdown(const struct schema *schema, FILE *out) {
         const struct schema_row *row = &schema->rows[i];
         if (!same_section(previous, row->key)) {
             int length = section_length(row->key);
-            fprintf(out, "%s## %.*s\n\n", i > 0 ? "\n" : "", length ? length : 9, length ? row->key : "top level");
+            fprintf(out, "%s## %.*s\n\n", i > 0 ? "\n" : "", length ? length : 9,
+                    length ? row->key : "top level");
             fputs("| key | type | default | range | what it does |\n|---|---|---|---|---|\n", out);
         }
         previous = row->key;
@@ -105,7 +107,8 @@ static void print_indent(int depth, FILE *out) {
     fprintf(out, "%*s", depth * 2, "");
 }
 
-/** Opens the sections of key that the previous key was not in, one line each; returns the depth of the key itself. */
+/** Opens the sections of key that the previous key was not in, one line each; returns the depth of the key
+ * itself. */
 static int open_sections(const char *key, const char *previous, int depth, FILE *out) {
     const char *part = key;
     for (const char *dot; (dot = strchr(part, '.')); part = dot + 1, depth++) {
@@ -120,13 +123,15 @@ static int open_sections(const char *key, const char *previous, int depth, FILE 
 
 static void print_values(const struct schema *schema, const char *values, int depth, FILE *out);
 
-static void print_table(const struct schema_row *row, const struct schema_table *table, int depth, FILE *out) {
+static void print_table(const struct schema_row *row, const struct schema_table *table, int depth,
+                        FILE *out) {
     fprintf(out, "%s:%s\n", leaf(row->key), table->count == 0 ? " {}" : "");
     for (int i = 0; i < table->count; i++) {
         print_indent(depth + 1, out);
         schema_print_text(table->names[i], false, out);
         fputs(":\n", out);
-        print_values(row->entries, (const char *)table->entries + (size_t)i * row->entries->size, depth + 2, out);
+        print_values(row->entries, (const char *)table->entries + (size_t)i * row->entries->size, depth + 2,
+                     out);
     }
 }
 

@@ -29,7 +29,8 @@ const char *schema_expectation(const struct schema_row *row, char *out, size_t s
     append(out, size, schema_type_of(row->type)->noun);
     char part[96];
     if (row->min < row->max) {
-        snprintf(part, sizeof part, row->type == SCHEMA_DURATION ? " in %.15g..%.15g ms" : " in %.15g..%.15g", row->min, row->max);
+        snprintf(part, sizeof part, row->type == SCHEMA_DURATION ? " in %.15g..%.15g ms" : " in %.15g..%.15g",
+                 row->min, row->max);
         append(out, size, part);
     }
     if (row->count > 0) {
@@ -135,10 +136,12 @@ static bool add_text(struct expansion *to, const char *text, size_t length) {
     return true;
 }
 
-static bool add_variable(struct expansion *to, const char *name, size_t name_length, const char *otherwise, size_t other_length) {
+static bool add_variable(struct expansion *to, const char *name, size_t name_length, const char *otherwise,
+                         size_t other_length) {
     char variable[128];
     if (name_length == 0 || name_length >= sizeof variable)
-        return error_set(to->err, ERROR_INVALID, "\"$\" without the name of a variable; write $$ for a dollar");
+        return error_set(to->err, ERROR_INVALID,
+                         "\"$\" without the name of a variable; write $$ for a dollar");
     memcpy(variable, name, name_length);
     variable[name_length] = '\0';
     const char *value = getenv(variable);
@@ -174,7 +177,8 @@ static bool add_dollar(struct expansion *to, const char **at) {
     if (!close || (after != close && !has_else))
         return error_set(to->err, ERROR_INVALID, "\"${\" that does not end as ${NAME} or ${NAME:-else}");
     *at = close + 1;
-    return add_variable(to, text + 1, length, has_else ? after + 2 : NULL, has_else ? (size_t)(close - after - 2) : 0);
+    return add_variable(to, text + 1, length, has_else ? after + 2 : NULL,
+                        has_else ? (size_t)(close - after - 2) : 0);
 }
 
 const char *schema_expand_path(struct arena *arena, const char *text, struct error *err) {

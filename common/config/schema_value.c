@@ -59,7 +59,8 @@ static void print_int64(const struct schema_row *row, const void *field, FILE *o
 
 /** Decimal notation only: strtod alone would take hexadecimal floats too. */
 static bool parse_number(const struct schema_row *row, const char *text, double *out) {
-    return strspn(text, "0123456789+-.eE") == strlen(text) && text_to_double(text, out, NULL) && in_range(row, *out);
+    return strspn(text, "0123456789+-.eE") == strlen(text) && text_to_double(text, out, NULL) &&
+           in_range(row, *out);
 }
 
 /** The fewest digits that read back to the same double. */
@@ -157,8 +158,17 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-    {"TiB", 1099511627776.0}, {"GiB", 1073741824.0}, {"MiB", 1048576.0}, {"KiB", 1024.0}, {"TB", 1e12},
-    {"GB", 1e9},              {"MB", 1e6},           {"kB", 1e3},        {"B", 1},        {"", 1},      {NULL, 0},
+    {"TiB", 1099511627776.0},
+    {"GiB", 1073741824.0},
+    {"MiB", 1048576.0},
+    {"KiB", 1024.0},
+    {"TB", 1e12},
+    {"GB", 1e9},
+    {"MB", 1e6},
+    {"kB", 1e3},
+    {"B", 1},
+    {"", 1},
+    {NULL, 0},
 };
 
 static const struct unit duration_units[] = {
@@ -166,7 +176,8 @@ static const struct unit duration_units[] = {
 };
 
 /** "1.5GiB" -> 1610612736: the number times its unit, which must come to a whole number. */
-static bool parse_with_unit(const struct schema_row *row, const struct unit *units, const char *text, double *out) {
+static bool parse_with_unit(const struct schema_row *row, const struct unit *units, const char *text,
+                            double *out) {
     char number[32];
     size_t digits = strspn(text, "0123456789.");
     const char *name = text + digits + strspn(text + digits, " ");
@@ -236,12 +247,14 @@ static void report_unexpected(const struct schema_value *value, const struct yam
     for (int i = 0; value->row->choices && value->row->choices[i] && node->text; i++)
         schema_nearest(node->text, value->row->choices[i], &near, &distance);
     schema_expectation(value->row, expected, sizeof expected);
-    config_problem_at(value->config, value->node, value->key, near ? "expected %s, found %s; did you mean %s?" : "expected %s, found %s",
-                      expected, found, near);
+    config_problem_at(value->config, value->node, value->key,
+                      near ? "expected %s, found %s; did you mean %s?" : "expected %s, found %s", expected,
+                      found, near);
 }
 
 /** The elements of a list; a scalar counts as a list of one. False: reported. */
-static bool list_of(const struct schema_value *value, const struct yaml_node *node, int *count, const struct yaml_node **first) {
+static bool list_of(const struct schema_value *value, const struct yaml_node *node, int *count,
+                    const struct yaml_node **first) {
     bool scalar = node->kind == YAML_SCALAR && !yaml_is_null(node);
     *first = scalar ? node : node->first;
     *count = scalar ? 1 : node->count;
@@ -259,10 +272,12 @@ static void *allocate(const struct schema_value *value, int count, size_t size) 
     return memory;
 }
 
-static void read_strings_at(const struct schema_value *value, const struct yaml_node *node, struct string_list *list) {
+static void read_strings_at(const struct schema_value *value, const struct yaml_node *node,
+                            struct string_list *list) {
     int count;
     const struct yaml_node *element;
-    const char **items = list_of(value, node, &count, &element) ? allocate(value, count, sizeof *items) : NULL;
+    const char **items =
+        list_of(value, node, &count, &element) ? allocate(value, count, sizeof *items) : NULL;
     for (int i = 0; items && i < count; i++, element = element->next) {
         bool fits = element->kind == YAML_SCALAR && !yaml_is_null(element) &&
                     (!value->row->choices || choice_index(value->row, element->text) >= 0);
@@ -295,7 +310,8 @@ static void read_doubles(const struct schema_value *value, void *field) {
     struct double_list *list = field;
     int count;
     const struct yaml_node *element;
-    double *items = list_of(value, value->node, &count, &element) ? allocate(value, count, sizeof *items) : NULL;
+    double *items =
+        list_of(value, value->node, &count, &element) ? allocate(value, count, sizeof *items) : NULL;
     for (int i = 0; items && i < count; i++, element = element->next) {
         if (element->kind != YAML_SCALAR || !parse_number(value->row, element->text, &items[i])) {
             report_unexpected(value, element);
@@ -357,11 +373,13 @@ static const struct schema_type_ops types[SCHEMA_TYPE_COUNT] = {
     [SCHEMA_PATH] = {"path", "a path (\"\" for none)", parse_path, NULL, print_string},
     [SCHEMA_ENUM] = {"choice", "a choice", parse_enum, NULL, print_enum},
     [SCHEMA_SIZE] = {"size", "a size such as 4096, 64KiB or 25MB", parse_size, NULL, print_size},
-    [SCHEMA_DURATION] = {"duration", "a duration such as 250ms, 30s, 5min or 2h", parse_duration, NULL, print_duration},
+    [SCHEMA_DURATION] = {"duration", "a duration such as 250ms, 30s, 5min or 2h", parse_duration, NULL,
+                         print_duration},
     [SCHEMA_STRING_LIST] = {"list of text", "a list such as [a, b]", NULL, read_strings, print_strings},
-    [SCHEMA_DOUBLE_LIST] = {"list of numbers", "a list of numbers such as [0.9, 0.1]", NULL, read_doubles, print_doubles},
-    [SCHEMA_STRING_LISTS] = {"lists by name", "names with lists, such as {a: [x, y]}", NULL, read_string_lists,
-                             print_string_lists},
+    [SCHEMA_DOUBLE_LIST] = {"list of numbers", "a list of numbers such as [0.9, 0.1]", NULL, read_doubles,
+                            print_doubles},
+    [SCHEMA_STRING_LISTS] = {"lists by name", "names with lists, such as {a: [x, y]}", NULL,
+                             read_string_lists, print_string_lists},
     [SCHEMA_TABLE] = {"sections by name", "names with sections, such as {a: {key: value}}", NULL, NULL, NULL},
 };
 
@@ -373,7 +391,8 @@ void schema_value_read(const struct schema_value *value, void *field) {
     const struct schema_type_ops *type = &types[value->row->type];
     if (type->read)
         type->read(value, field);
-    else if (value->node->kind != YAML_SCALAR || yaml_is_null(value->node) || !type->parse(value, value->node->text, field))
+    else if (value->node->kind != YAML_SCALAR || yaml_is_null(value->node) ||
+             !type->parse(value, value->node->text, field))
         report_unexpected(value, value->node);
 }
 

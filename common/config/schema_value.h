@@ -13,7 +13,8 @@ struct schema_value {
 struct schema_type_ops {
     const char *name; /**< for help: "int", "list of text" */
     const char *noun; /**< for messages: "a whole number" */
-    /** Reads a scalar's text into the field; false: not such a value (the caller says what was expected). NULL: not a scalar. */
+    /** Reads a scalar's text into the field; false: not such a value (the caller says what was expected).
+     * NULL: not a scalar. */
     bool (*parse)(const struct schema_value *value, const char *text, void *field);
     /** Reads a list or mapping, reporting problems itself. NULL for scalars. */
     void (*read)(const struct schema_value *value, void *field);
@@ -32,12 +33,15 @@ void schema_value_default(const struct schema_value *value, void *field);
 /** Writes "a whole number in 1..64", "one of sgd, adamw" and the like. Returns out. */
 const char *schema_expectation(const struct schema_row *row, char *out, size_t size);
 
-/** The candidate nearest to word (Levenshtein) where it is near enough to be a slip; else NULL. Keeps the better of *best. */
+/** The candidate nearest to word (Levenshtein) where it is near enough to be a slip; else NULL. Keeps the
+ * better of *best. */
 void schema_nearest(const char *word, const char *candidate, const char **best, int *best_distance);
 enum { SCHEMA_NEAREST_NONE = 1000 };
 
-/** Writes text as a YAML scalar, quoted where it must be; for paths, dollars are doubled so that they read back. */
+/** Writes text as a YAML scalar, quoted where it must be; for paths, dollars are doubled so that they read
+ * back. */
 void schema_print_text(const char *text, bool is_path, FILE *out);
 
-/** Expands $NAME, ${NAME}, ${NAME:-else}, $$ and a leading ~/ into the arena. NULL: err says which variable is not set. */
+/** Expands $NAME, ${NAME}, ${NAME:-else}, $$ and a leading ~/ into the arena. NULL: err says which variable
+ * is not set. */
 const char *schema_expand_path(struct arena *arena, const char *text, struct error *err);

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <yaml.h>
 
-/** One parse: libyaml's events become nodes under `open`, the innermost mapping or sequence that has not ended. */
+/** One parse: libyaml's events become nodes under `open`, the innermost mapping or sequence that has not
+ * ended. */
 struct builder {
     struct arena *arena;
     const char *origin;
@@ -19,7 +20,8 @@ struct builder {
 };
 
 static bool fail_at(struct builder *builder, enum error_code code, yaml_mark_t mark, const char *what) {
-    return error_set(builder->err, code, "%s:%zu:%zu: %s", builder->origin, mark.line + 1, mark.column + 1, what);
+    return error_set(builder->err, code, "%s:%zu:%zu: %s", builder->origin, mark.line + 1, mark.column + 1,
+                     what);
 }
 
 static struct yaml_node *innermost(struct builder *builder) {
@@ -38,8 +40,11 @@ static struct yaml_node *add_node(struct builder *builder, enum yaml_kind kind, 
     }
     if (builder->key)
         mark = builder->key_mark;
-    *node = (struct yaml_node){.kind = kind, .key = builder->key, .origin = builder->origin,
-                               .line = (int)mark.line + 1, .column = (int)mark.column + 1};
+    *node = (struct yaml_node){.kind = kind,
+                               .key = builder->key,
+                               .origin = builder->origin,
+                               .line = (int)mark.line + 1,
+                               .column = (int)mark.column + 1};
     builder->key = NULL;
     struct yaml_node *parent = innermost(builder);
     if (parent)
@@ -64,8 +69,9 @@ static bool open_node(struct builder *builder, enum yaml_kind kind, yaml_mark_t 
 static bool take_key(struct builder *builder, const char *text, yaml_mark_t mark) {
     const struct yaml_node *twin = yaml_find(innermost(builder), text);
     if (twin)
-        return error_set(builder->err, ERROR_FORMAT, "%s:%zu:%zu: the key \"%.80s\" stands here twice; first in line %d",
-                         builder->origin, mark.line + 1, mark.column + 1, text, twin->line);
+        return error_set(builder->err, ERROR_FORMAT,
+                         "%s:%zu:%zu: the key \"%.80s\" stands here twice; first in line %d", builder->origin,
+                         mark.line + 1, mark.column + 1, text, twin->line);
     if (!*text)
         return fail_at(builder, ERROR_FORMAT, mark, "an empty key");
     builder->key = text;
@@ -92,7 +98,8 @@ static bool take_scalar(struct builder *builder, const yaml_event_t *event) {
     return true;
 }
 
-/** Anchors could be expanded and tags could change types: neither is needed here, so neither is understood. */
+/** Anchors could be expanded and tags could change types: neither is needed here, so neither is understood.
+ */
 static bool plain_event(struct builder *builder, const yaml_event_t *event) {
     const yaml_char_t *anchor = NULL, *tag = NULL;
     if (event->type == YAML_SCALAR_EVENT) {
@@ -153,8 +160,10 @@ static bool next_event(struct builder *builder, yaml_parser_t *parser, bool *end
     return ok;
 }
 
-struct yaml_node *yaml_parse(struct arena *arena, const void *text, size_t size, const char *origin, struct error *err) {
-    struct builder builder = {.arena = arena, .err = err, .origin = arena_copy(arena, origin, strlen(origin))};
+struct yaml_node *yaml_parse(struct arena *arena, const void *text, size_t size, const char *origin,
+                             struct error *err) {
+    struct builder builder = {
+        .arena = arena, .err = err, .origin = arena_copy(arena, origin, strlen(origin))};
     yaml_parser_t parser;
     if (size > YAML_MAX_BYTES) {
         error_set(err, ERROR_TOO_LARGE, "%s: %zu bytes, the limit is %d", origin, size, YAML_MAX_BYTES);
