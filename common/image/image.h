@@ -22,7 +22,7 @@ struct image_limits {
     int max_side;       /**< width, and height */
 };
 
-/** 64 MiB, 64 million pixels, 16,384 pixels a side: above the largest radiographs, below what hurts a server. */
+/** 64 MiB, 40 million pixels, 16,384 pixels a side: above the largest radiographs. A progressive JPEG at the limit takes 360 MB to decode. */
 struct image_limits image_limits_default(void);
 
 /**
