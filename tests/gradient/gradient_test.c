@@ -1,0 +1,251 @@
+/*
+ * Every backward pass of the reference device against central differences of its forward pass, all in f64:
+ * d/dx sum(diff_dst * dst), or of the loss, is (L(x + h) - L(x - h)) / 2h up to O(h^2).
+ */
+#include "common/device/device.h"
+#include "tests/conformance/inputs.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define WINDOW(k, s, before, after)                                                                          \
+    {                                                                                                        \
+        .kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = { after, after }    \
+    }
+#define SHAPE4(n, c, h, w)                                                                                   \
+    {                                                                                                        \
+        .rank = 4, .dims = { n, c, h, w }                                                                    \
+    }
+#define SHAPE2(n, f)                                                                                         \
+    {                                                                                                        \
+        .rank = 2, .dims = { n, f }                                                                          \
+    }
+
+static const double step = 1e-6, tolerance = 1e-6;
+enum { SEED = 7, MAX_ELEMENTS = 150 };
+
+/* One case under way: the forward pass that is differentiated, and the incoming gradient. */
+struct forward {
+    struct device *device;
+    struct kernel_request request;
+    struct tensor tensors[ARG_COUNT];
+    const struct tensor *diff_dst; /* NULL: the loss itself is differentiated */
+};
+
+static void expect(bool ok, const struct error *err) {
+    if (!ok)
+        fail_msg("%s", err->message);
+}
+
+static void as_f64(struct op_args *args) {
+    for (int arg = 0; arg < ARG_COUNT; arg++)
+        if (args->desc[arg].dtype == DTYPE_F32)
+            args->desc[arg] = tensor_desc_dense(DTYPE_F64, &args->desc[arg].shape);
+}
+
+static void run(struct device *device, const struct kernel_request *request, struct tensor tensors[ARG_COUNT],
+                struct workspace *workspace) {
+    struct error err = {0};
+    struct device_run spec = {.device = device, .request = request};
+    expect(device_run(&spec, tensors, workspace, &err), &err);
+}
+
+static double objective(struct forward *f) {
+    struct workspace workspace = {0};
+    double sum = 0;
+    run(f->device, &f->request, f->tensors, &workspace);
+    workspace_fini(&workspace, f->device);
+    if (!f->diff_dst)
+        return host_get(&f->tensors[ARG_LOSS], 0);
+    for (int64_t i = 0; i < shape_count(&f->diff_dst->shape); i++)
+        sum += host_get(f->diff_dst, i) * host_get(&f->tensors[ARG_DST], i);
+    return sum;
+}
+
+static double difference(struct forward *f, enum arg input, int64_t i) {
+    struct tensor *x = &f->tensors[input];
+    double value = host_get(x, i);
+    host_set(x, i, value + step);
+    double above = objective(f);
+    host_set(x, i, value - step);
+    double below = objective(f);
+    host_set(x, i, value);
+    return (above - below) / (2 * step);
+}
+
+static double largest(const struct tensor *tensor) {
+    double most = 0;
+    for (int64_t i = 0; i < shape_count(&tensor->shape); i++)
+        most = fmax(most, fabs(host_get(tensor, i)));
+    return most;
+}
+
+static void check_gradient(struct forward *f, enum arg input, const struct tensor *gradient,
+                           const char *text) {
+    int64_t count = shape_count(&gradient->shape), stride = count / MAX_ELEMENTS + 1;
+    double scale = fmax(largest(gradient), 1e-3);
+    for (int64_t i = 0; i < count; i += stride) {
+        double wanted = difference(f, input, i), got = host_get(gradient, i);
+        if (!(fabs(wanted - got) <= tolerance * scale))
+            fail_msg("%s: gradient of %s at %lld is %.10g, differences give %.10g", text, arg_name(input),
+                     (long long)i, got, wanted);
+    }
+}
+
+/* Which gradient belongs to which input. An add has one gradient for both of its inputs. */
+static void check_outputs(struct forward *f, const struct kernel_request *backward,
+                          const struct tensor tensors[ARG_COUNT], const char *text) {
+    static const enum arg pairs[][2] = {
+        {ARG_DIFF_SRC, ARG_SRC},   {ARG_DIFF_SRC2, ARG_SRC2},   {ARG_DIFF_WEIGHT, ARG_WEIGHT},
+        {ARG_DIFF_BIAS, ARG_BIAS}, {ARG_DIFF_SCALE, ARG_SCALE}, {ARG_DIFF_SHIFT, ARG_SHIFT},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (backward->args.direction[pairs[i][0]] == ARG_OUT)
+            check_gradient(f, pairs[i][1], &tensors[pairs[i][0]], text);
+    if (backward->op.kind == OP_ADD)
+        check_gradient(f, ARG_SRC2, &tensors[ARG_DIFF_SRC], text);
+}
+
+static void check_backward(struct forward *f, const struct op_case *c, struct kernel_request *backward,
+                           struct workspace *workspace) {
+    static const enum arg kept[] = {ARG_DST, ARG_SAVED_MEAN, ARG_SAVED_VARIANCE};
+    struct tensor tensors[ARG_COUNT];
+    struct error err = {0};
+    char text[160];
+    as_f64(&backward->args);
+    expect(host_tensors_init(tensors, &backward->args, &err), &err);
+    inputs_fill(c, &backward->args, SEED, tensors);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (backward->args.direction[kept[i]] == ARG_IN)
+            memcpy(tensors[kept[i]].data, f->tensors[kept[i]].data, tensor_bytes(&tensors[kept[i]]));
+    run(f->device, backward, tensors, workspace);
+    f->diff_dst = tensors[ARG_DIFF_DST].data ? &tensors[ARG_DIFF_DST] : NULL;
+    check_outputs(f, backward, tensors, op_text(&c->op, text, sizeof text));
+    host_tensors_fini(tensors);
+}
+
+static void check_case(const struct op_case *c) {
+    struct error err = {0};
+    struct device_spec spec = {.name = "reference"};
+    struct forward f = {.device = device_open(&spec, &err), .request = {.op = c->op, .pass = PASS_FORWARD}};
+    struct shape inputs[OP_MAX_INPUTS];
+    struct workspace workspace = {0};
+    int passes = 0;
+    expect(f.device != NULL, &err);
+    expect(case_inputs(c, inputs, &err) && op_arguments(&c->op, PASS_FORWARD, inputs, &f.request.args, &err),
+           &err);
+    as_f64(&f.request.args);
+    expect(host_tensors_init(f.tensors, &f.request.args, &err), &err);
+    inputs_fill(c, &f.request.args, SEED, f.tensors);
+    run(f.device, &f.request, f.tensors, &workspace);
+    for (enum pass pass = PASS_BACKWARD_DATA; pass <= PASS_BACKWARD_WEIGHT; pass++) {
+        struct kernel_request backward = {.op = c->op, .pass = pass};
+        if (!op_arguments(&c->op, pass, inputs, &backward.args, NULL))
+            continue;
+        check_backward(&f, c, &backward, &workspace);
+        passes++;
+    }
+    assert_true(passes > 0);
+    workspace_fini(&workspace, f.device);
+    host_tensors_fini(f.tensors);
+    device_close(f.device);
+}
+
+#define CHECK_ALL(cases)                                                                                     \
+    for (size_t i = 0; i < sizeof(cases) / sizeof *(cases); i++)                                             \
+    check_case(&(cases)[i])
+
+static void convolution(void **state) {
+    static const struct op_case cases[] = {
+        {{OP_CONV2D, .conv2d = {5, WINDOW(3, 1, 1, 1), 1, .bias = true}}, SHAPE4(2, 3, 5, 7), 0, 0},
+        {{OP_CONV2D, .conv2d = {4, WINDOW(3, 2, 0, 1), 1, .bias = false}}, SHAPE4(2, 2, 8, 7), 0, 0},
+        {{OP_CONV2D, .conv2d = {3, WINDOW(5, 3, 2, 1), 1, .bias = true}}, SHAPE4(1, 2, 9, 8), 0, 0},
+        {{OP_CONV2D, .conv2d = {4, WINDOW(1, 2, 0, 0), 1, .bias = false}}, SHAPE4(3, 3, 5, 4), 0, 0},
+        {{OP_CONV2D, .conv2d = {6, WINDOW(3, 1, 1, 1), 3, .bias = true}}, SHAPE4(2, 3, 4, 5), 0, 0},
+        {{OP_CONV2D, .conv2d = {4, WINDOW(3, 2, 1, 0), 2, .bias = false}}, SHAPE4(2, 6, 5, 6), 0, 0},
+        {{OP_CONV2D, .conv2d = {2, {{2, 3}, {1, 2}, {1, 0}, {0, 2}}, 1, .bias = false}},
+         SHAPE4(2, 2, 4, 5),
+         0,
+         0},
+        {{OP_CONV2D, .conv2d = {1, WINDOW(3, 1, 2, 2), 1, .bias = false}},
+         SHAPE4(1, 1, 2, 2),
+         0,
+         0}, /* padding wider than the image */
+    };
+    (void)state;
+    CHECK_ALL(cases);
+}
+
+#define NORM(...) .batch_norm = {.epsilon = 1e-3f, .momentum = 0.1f, __VA_ARGS__}
+static void batch_norm(void **state) {
+    static const struct op_case cases[] = {
+        {{OP_BATCH_NORM, NORM(.frozen = false)}, SHAPE4(3, 3, 3, 5), 0, 0},
+        {{OP_BATCH_NORM, NORM(.frozen = true)}, SHAPE4(2, 3, 3, 5), 0, 0},
+        {{OP_BATCH_NORM, NORM(.activation = ACTIVATION_RELU)}, SHAPE4(2, 3, 5, 3), 0, 0},
+        {{OP_BATCH_NORM, NORM(.activation = ACTIVATION_RELU6)}, SHAPE4(2, 4, 3, 3), 9, 0},
+        {{OP_BATCH_NORM, NORM(.residual = true)}, SHAPE4(2, 3, 3, 3), 0, 0},
+        {{OP_BATCH_NORM, NORM(.residual = true, .activation = ACTIVATION_RELU)}, SHAPE4(3, 2, 3, 4), 0, 0},
+        {{OP_BATCH_NORM, NORM(.residual = true, .frozen = true, .activation = ACTIVATION_RELU)},
+         SHAPE4(2, 3, 3, 3),
+         0,
+         0},
+    };
+    (void)state;
+    CHECK_ALL(cases);
+}
+
+static void pooling(void **state) {
+    static const struct op_case cases[] = {
+        {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, SHAPE4(2, 3, 7, 6), 0, 0},
+        {{OP_MAX_POOL, .max_pool = WINDOW(2, 2, 0, 0)}, SHAPE4(2, 2, 5, 5), 0, 0},
+        {{OP_MAX_POOL, .max_pool = WINDOW(3, 1, 0, 1)}, SHAPE4(1, 2, 4, 5), 0, 0},
+        {{OP_GLOBAL_AVERAGE_POOL, .linear = {0}}, SHAPE4(3, 5, 3, 7), 0, 0},
+    };
+    (void)state;
+    CHECK_ALL(cases);
+}
+
+static void elementwise(void **state) {
+    static const struct op_case cases[] = {
+        {{OP_ACTIVATION, .activation = ACTIVATION_RELU}, SHAPE4(2, 3, 5, 3), 0, 0},
+        {{OP_ACTIVATION, .activation = ACTIVATION_RELU6}, SHAPE4(2, 3, 5, 3), 12, 0},
+        {{OP_ADD, .activation = ACTIVATION_NONE}, SHAPE4(2, 3, 5, 3), 0, 0},
+        {{OP_ADD, .activation = ACTIVATION_RELU}, SHAPE4(2, 3, 5, 3), 0, 0},
+        {{OP_DROPOUT, .dropout = {0.4f, 3}}, SHAPE2(5, 17), 0, 0},
+        {{OP_DROPOUT, .dropout = {0.2f, 0}}, SHAPE4(2, 3, 4, 3), 0, 0},
+    };
+    (void)state;
+    CHECK_ALL(cases);
+}
+
+static void linear(void **state) {
+    static const struct op_case cases[] = {
+        {{OP_LINEAR, .linear = {3, true}}, SHAPE2(5, 7), 0, 0},
+        {{OP_LINEAR, .linear = {4, false}}, SHAPE2(1, 9), 0, 0},
+        {{OP_LINEAR, .linear = {5, true}}, SHAPE4(3, 2, 3, 2), 0, 0},
+    };
+    (void)state;
+    CHECK_ALL(cases);
+}
+
+static void loss(void **state) {
+    static const struct op_case cases[] = {
+        {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}}, SHAPE2(7, 3), 4, 0},
+        {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0.1f}}, SHAPE2(6, 5), 3, 0},
+        {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {1}}, SHAPE2(4, 2), 0, 0},
+    };
+    (void)state;
+    CHECK_ALL(cases);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(convolution), cmocka_unit_test(batch_norm), cmocka_unit_test(pooling),
+        cmocka_unit_test(elementwise), cmocka_unit_test(linear),     cmocka_unit_test(loss),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
