@@ -87,14 +87,22 @@ static bool sync_parent(const char *path, struct error *err) {
     return file_sync_folder(folder, err);
 }
 
-bool file_write_atomic(const char *path, const void *data, size_t size, struct error *err) {
+static bool write_parts(int descriptor, const struct bytes *parts, size_t count, struct error *err) {
+    for (size_t i = 0; i < count; i++) {
+        if (!file_write_all(descriptor, parts[i].data, parts[i].size, err))
+            return false;
+    }
+    return true;
+}
+
+bool file_write_atomic_parts(const char *path, const struct bytes *parts, size_t count, struct error *err) {
     char temporary[PATH_MAX];
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) >= sizeof temporary)
         return error_set(err, ERROR_TOO_LARGE, "%s: path too long", path);
     int descriptor = mkostemp(temporary, O_CLOEXEC);
     if (descriptor < 0)
         return error_set_errno(err, "%s", temporary);
-    bool ok = file_write_all(descriptor, data, size, err) || error_prefix(err, "%s", temporary);
+    bool ok = write_parts(descriptor, parts, count, err) || error_prefix(err, "%s", temporary);
     if (ok && (fchmod(descriptor, 0644) != 0 || fsync(descriptor) != 0))
         ok = error_set_errno(err, "%s: fsync", temporary);
     if (close(descriptor) != 0 && ok)
@@ -106,6 +114,11 @@ bool file_write_atomic(const char *path, const void *data, size_t size, struct e
         return false;
     }
     return sync_parent(path, err);
+}
+
+bool file_write_atomic(const char *path, const void *data, size_t size, struct error *err) {
+    struct bytes whole = {.data = (uint8_t *)data, .size = size};
+    return file_write_atomic_parts(path, &whole, 1, err);
 }
 
 bool file_map_open(const char *path, struct file_map *map, struct error *err) {

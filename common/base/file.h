@@ -15,6 +15,9 @@ bool file_read(const char *path, size_t limit, struct bytes *out, struct error *
 /** Writes a file so that a crash leaves the old one or the new one: temporary, fsync, rename, fsync of the folder. */
 bool file_write_atomic(const char *path, const void *data, size_t size, struct error *err);
 
+/** As file_write_atomic, of several pieces one after the other: for files too large to put together in memory first. */
+bool file_write_atomic_parts(const char *path, const struct bytes *parts, size_t count, struct error *err);
+
 /** A file mapped read-only. */
 struct file_map {
     const uint8_t *data; /**< NULL for an empty file */
