@@ -1,0 +1,115 @@
+#include "tests/conformance/cases.h"
+
+#define WINDOW(k, s, before, after)                                                                          \
+    {                                                                                                        \
+        .kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = { after, after }    \
+    }
+#define SRC4(n, c, h, w) .src = {.rank = 4, .dims = {n, c, h, w}}
+#define SRC2(n, f)       .src = {.rank = 2, .dims = {n, f}}
+#define FLAT(n)          .src = {.rank = 1, .dims = {n}}
+#define CONV(out, in_groups, ...)                                                                            \
+    .op = {OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__}}
+#define NORM(...)       .op = {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__}}
+#define POOL(...)       .op = {OP_MAX_POOL, .max_pool = __VA_ARGS__}
+#define LOSS(smoothing) .op = {OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {smoothing}}
+
+const struct op_case conformance_cases[] = {
+    /* Convolutions as networks have them: stems, 3x3, bottlenecks, down-sampling. */
+    {CONV(64, 1, .window = WINDOW(7, 2, 3, 3)), SRC4(2, 3, 57, 57)},
+    {CONV(64, 1, .window = WINDOW(7, 2, 3, 3)), SRC4(1, 1, 56, 56)},
+    {CONV(16, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(3, 3, 28, 28)},
+    {CONV(16, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(5, 1, 28, 28)},
+    {CONV(32, 1, .window = WINDOW(3, 2, 0, 1)), SRC4(2, 3, 32, 32)}, /* TensorFlow's SAME */
+    {CONV(32, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(2, 32, 29, 31)},
+    {CONV(48, 1, .window = WINDOW(3, 2, 1, 1)), SRC4(4, 16, 29, 28)},
+    {CONV(64, 1, .window = WINDOW(1, 1, 0, 0)), SRC4(2, 16, 28, 28)},
+    {CONV(16, 1, .window = WINDOW(1, 1, 0, 0)), SRC4(1, 64, 7, 7)},
+    {CONV(32, 1, .window = WINDOW(1, 2, 0, 0)), SRC4(3, 16, 28, 29)},
+    {CONV(64, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(2, 64, 7, 7)},
+    {CONV(32, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(1, 32, 4, 4)},
+    /* Odd channels, windows and paddings, biases. */
+    {CONV(17, 1, .window = WINDOW(3, 1, 1, 1), .bias = true), SRC4(5, 13, 15, 11)},
+    {CONV(3, 1, .window = WINDOW(5, 3, 2, 1), .bias = true), SRC4(2, 7, 33, 30)},
+    {CONV(1, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(2, 1, 28, 28)},
+    {CONV(16, 1, .window = {{2, 3}, {1, 2}, {1, 0}, {0, 2}}, .bias = true), SRC4(2, 16, 14, 17)},
+    {CONV(16, 1, .window = {{1, 7}, {1, 1}, {0, 3}, {0, 3}}), SRC4(2, 8, 17, 17)},
+    {CONV(19, 1, .window = WINDOW(1, 1, 0, 0), .bias = true), SRC4(1, 5, 1, 1)},
+    /* Groups and depthwise. */
+    {CONV(32, 32, .window = WINDOW(3, 1, 1, 1)), SRC4(2, 32, 28, 28)},
+    {CONV(32, 32, .window = WINDOW(3, 2, 0, 1)), SRC4(2, 32, 56, 56)},
+    {CONV(48, 48, .window = WINDOW(5, 1, 2, 2)), SRC4(1, 48, 14, 14)},
+    {CONV(24, 24, .window = WINDOW(5, 2, 1, 2), .bias = true), SRC4(3, 24, 28, 28)},
+    {CONV(7, 7, .window = WINDOW(3, 1, 1, 1)), SRC4(2, 7, 13, 13)},
+    {CONV(32, 4, .window = WINDOW(3, 1, 1, 1)), SRC4(2, 64, 14, 14)},
+    {CONV(9, 3, .window = WINDOW(3, 2, 1, 1), .bias = true), SRC4(2, 6, 15, 15)},
+    {CONV(10, 5, .window = WINDOW(3, 1, 1, 1)), SRC4(1, 5, 9, 9)}, /* two outputs for each depth */
+    /* Fused, as inference plans ask for. */
+    {CONV(32, 1, .window = WINDOW(3, 1, 1, 1), .bias = true, .activation = ACTIVATION_RELU),
+     SRC4(2, 16, 28, 28)},
+    {CONV(32, 1, .window = WINDOW(3, 1, 1, 1), .bias = true, .residual = true), SRC4(2, 32, 15, 15)},
+    {CONV(64, 1, .window = WINDOW(1, 1, 0, 0), .bias = true, .residual = true, .activation = ACTIVATION_RELU),
+     SRC4(1, 16, 28, 28)},
+    {CONV(17, 1, .window = WINDOW(3, 2, 1, 1), .bias = true, .residual = true, .activation = ACTIVATION_RELU),
+     SRC4(3, 5, 15, 13)},
+    {CONV(32, 32, .window = WINDOW(3, 1, 1, 1), .bias = true, .activation = ACTIVATION_RELU6),
+     SRC4(2, 32, 28, 28), .reach = 8},
+    {CONV(16, 1, .window = WINDOW(1, 1, 0, 0), .residual = true, .activation = ACTIVATION_RELU6),
+     SRC4(2, 24, 14, 14), .reach = 8},
+    {CONV(8, 1, .window = WINDOW(3, 1, 1, 1), .activation = ACTIVATION_RELU), SRC4(1, 3, 9, 9)},
+
+    {NORM(.activation = ACTIVATION_NONE), SRC4(4, 16, 28, 28)},
+    {NORM(.activation = ACTIVATION_NONE), SRC4(2, 13, 7, 9)},
+    {NORM(.activation = ACTIVATION_RELU), SRC4(3, 32, 14, 15)},
+    {NORM(.activation = ACTIVATION_RELU), SRC4(5, 1, 57, 57)},
+    {NORM(.activation = ACTIVATION_RELU6), SRC4(2, 19, 9, 9), .reach = 8},
+    {NORM(.residual = true), SRC4(2, 32, 7, 7)},
+    {NORM(.residual = true, .activation = ACTIVATION_RELU), SRC4(4, 64, 14, 14)},
+    {NORM(.residual = true, .activation = ACTIVATION_RELU), SRC4(1, 17, 5, 3)},
+    {NORM(.frozen = true), SRC4(2, 32, 9, 9)},
+    {NORM(.frozen = true, .activation = ACTIVATION_RELU), SRC4(2, 16, 28, 28)},
+    {NORM(.frozen = true, .residual = true, .activation = ACTIVATION_RELU), SRC4(3, 24, 7, 7)},
+    {NORM(.frozen = true, .residual = true), SRC4(1, 3, 11, 5)},
+
+    {.op = {OP_ACTIVATION, .activation = ACTIVATION_RELU}, SRC4(2, 16, 28, 28)},
+    {.op = {OP_ACTIVATION, .activation = ACTIVATION_RELU}, SRC4(3, 5, 7, 9)},
+    {.op = {OP_ACTIVATION, .activation = ACTIVATION_RELU6}, SRC4(2, 19, 13, 13), .reach = 12},
+    {.op = {OP_ACTIVATION, .activation = ACTIVATION_RELU}, SRC2(5, 33)},
+    {.op = {OP_ADD, .activation = ACTIVATION_NONE}, SRC4(2, 32, 14, 14)},
+    {.op = {OP_ADD, .activation = ACTIVATION_RELU}, SRC4(2, 32, 15, 13)},
+    {.op = {OP_ADD, .activation = ACTIVATION_RELU6}, SRC4(3, 7, 9, 5), .reach = 6},
+
+    {POOL(WINDOW(3, 2, 1, 1)), SRC4(2, 64, 28, 28)},
+    {POOL(WINDOW(3, 2, 1, 1)), SRC4(3, 16, 57, 55)},
+    {POOL(WINDOW(3, 2, 0, 1)), SRC4(2, 5, 28, 28)},
+    {POOL(WINDOW(2, 2, 0, 0)), SRC4(1, 32, 15, 15)},
+    {POOL({{3, 2}, {1, 3}, {1, 0}, {0, 1}}), SRC4(2, 19, 11, 13)},
+    {.op = {.kind = OP_GLOBAL_AVERAGE_POOL}, SRC4(3, 64, 7, 7)},
+    {.op = {.kind = OP_GLOBAL_AVERAGE_POOL}, SRC4(2, 13, 4, 5)},
+    {.op = {.kind = OP_GLOBAL_AVERAGE_POOL}, SRC4(1, 16, 1, 1)},
+
+    {.op = {OP_LINEAR, .linear = {3, true}}, SRC2(4, 512)},
+    {.op = {OP_LINEAR, .linear = {1000, true}}, SRC2(1, 64)},
+    {.op = {OP_LINEAR, .linear = {17, false}}, SRC2(5, 33)},
+    {.op = {OP_LINEAR, .linear = {3, true}}, SRC4(3, 16, 4, 3)},
+    {.op = {OP_DROPOUT, .dropout = {0.2f, 0}}, SRC2(4, 1280)},
+    {.op = {OP_DROPOUT, .dropout = {0.5f, 9}}, SRC4(2, 19, 5, 7)},
+    {.op = {OP_DROPOUT, .dropout = {0, 0}}, SRC2(3, 40)},
+    {LOSS(0), SRC2(16, 3), .reach = 5},
+    {LOSS(0.1f), SRC2(5, 3), .reach = 5},
+    {LOSS(0.1f), SRC2(7, 1000), .reach = 5},
+    {LOSS(0), SRC2(4, 2), .reach = 60},
+
+    {.op = {.kind = OP_REORDER}, SRC4(2, 17, 9, 11)},
+    {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64)},
+    {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64 * 1237)},
+    {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64 * 33), .variant = 2},
+    {.op = {OP_SGD, .optimizer = {false}}, FLAT(64)},
+    {.op = {OP_SGD, .optimizer = {true}}, FLAT(64 * 531)},
+    {.op = {OP_SGD, .optimizer = {true}}, FLAT(64 * 7), .variant = 1},
+    {.op = {OP_SGD, .optimizer = {true}}, FLAT(64 * 3), .variant = 2},
+    {.op = {OP_ADAMW, .optimizer = {false}}, FLAT(64 * 5)},
+    {.op = {OP_ADAMW, .optimizer = {true}}, FLAT(64 * 531)},
+    {.op = {OP_ADAMW, .optimizer = {true}}, FLAT(64 * 7), .variant = 1},
+    {.op = {OP_ADAMW, .optimizer = {true}}, FLAT(64 * 3), .variant = 2},
+};
+const int conformance_case_count = sizeof conformance_cases / sizeof *conformance_cases;

@@ -1,0 +1,260 @@
+#include "tests/conformance/conformance.h"
+
+#include "common/base/text.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SEED = 20261123 };
+static const double tolerance = 1e-5, tolerance_backward_weight = 1e-4;
+
+/* One way to run a case on the tested device. */
+struct mode {
+    const char *name;
+    bool preferred_layouts, in_place;
+};
+static const struct mode modes[] = {
+    {"canonical", false, false},
+    {"canonical, in place", false, true},
+    {"preferred layouts", true, false},
+    {"preferred layouts, in place", true, true},
+};
+static const struct mode oracle_mode = {"oracle", false, false};
+
+/* The state of one case on one device: what its forward pass left for the backward passes. */
+struct side {
+    struct device *device;
+    const struct mode *mode;
+    struct op_args forward; /* as prepared */
+    struct workspace workspace;
+};
+
+/* --- layouts, chosen as a plan would --- */
+
+/* The layout in which a 3x3 convolution likes to leave a tensor of this shape: what elementwise kinds meet.
+ */
+static const struct layout *usual_layout(struct device *device, const struct shape *shape) {
+    struct window window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}};
+    struct kernel_request request = {
+        .op = {OP_CONV2D, .conv2d = {.channels_out = shape->dims[1], .window = window, .groups = 1}},
+        .pass = PASS_FORWARD};
+    if (shape->rank != 4 || !op_arguments(&request.op, request.pass, shape, &request.args, NULL))
+        return NULL;
+    request.args.desc[ARG_SRC].layout = LAYOUT_ANY;
+    request.args.desc[ARG_WEIGHT].layout = LAYOUT_ANY;
+    request.args.desc[ARG_DST].layout = LAYOUT_ANY;
+    struct kernel *kernel = kernel_prepare(device, &request, NULL);
+    const struct layout *layout = kernel ? kernel->args.desc[ARG_DST].layout : NULL;
+    kernel_release(kernel);
+    return layout;
+}
+
+/* Backward, tensors come in the layouts that the forward pass left them in, and gradients in those of their
+ * tensors. */
+static const struct layout *forward_layout(const struct side *side, enum arg arg) {
+    enum arg same = arg == ARG_DIFF_DST ? ARG_DST : arg == ARG_DIFF_SRC ? ARG_SRC : arg;
+    return side->forward.desc[same].layout;
+}
+
+static void choose_layouts(const struct side *side, struct kernel_request *request) {
+    bool chooses = op_chooses_layout(&request->op), backward = request->pass >= PASS_BACKWARD_DATA;
+    for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
+        struct tensor_desc *desc = &request->args.desc[arg];
+        enum arg_direction direction = request->args.direction[arg];
+        if (direction == ARG_ABSENT || desc->shape.rank < 2)
+            continue;
+        if (chooses || direction == ARG_OUT)
+            desc->layout = LAYOUT_ANY;
+        else if (backward)
+            desc->layout = forward_layout(side, (enum arg)arg);
+        else
+            desc->layout = usual_layout(side->device, &desc->shape);
+        if (desc->layout && desc->layout != LAYOUT_ANY && backward)
+            desc->bytes = side->forward.desc[arg == ARG_DIFF_DST ? ARG_DST : arg].bytes;
+    }
+}
+
+/* --- running --- */
+
+/* Runs one pass on one side; outputs go to tensors. */
+static bool run_pass(struct side *side, struct kernel_request request, struct tensor tensors[ARG_COUNT],
+                     struct device_run *run, struct error *err) {
+    if (side->mode->preferred_layouts)
+        choose_layouts(side, &request);
+    *run = (struct device_run){.device = side->device, .request = &request, .in_place = side->mode->in_place};
+    if (!device_run(run, tensors, &side->workspace, err))
+        return false;
+    if (request.pass == PASS_FORWARD)
+        side->forward = run->prepared;
+    return true;
+}
+
+/* The oracle's results: the forward pass's are what every backward pass starts from. */
+struct truth {
+    const struct op_case *c;
+    struct shape inputs[OP_MAX_INPUTS];
+    struct tensor forward[ARG_COUNT];
+};
+
+/* Fresh inputs of a pass: random ones, and what the oracle's forward pass computed. */
+static bool make_inputs(const struct truth *truth, const struct kernel_request *request,
+                        struct tensor tensors[ARG_COUNT], struct error *err) {
+    static const enum arg kept[] = {ARG_DST, ARG_SAVED_MEAN, ARG_SAVED_VARIANCE};
+    if (!host_tensors_init(tensors, &request->args, err))
+        return false;
+    inputs_fill(truth->c, &request->args, SEED, tensors);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (request->args.direction[kept[i]] == ARG_IN)
+            memcpy(tensors[kept[i]].data, truth->forward[kept[i]].data, tensor_bytes(&tensors[kept[i]]));
+    return true;
+}
+
+/* --- comparing --- */
+
+/* max |a - b| / max |b|; infinite where one has a NaN or infinity that the other has not. */
+static double relative_error(const struct tensor *a, const struct tensor *b) {
+    double difference = 0, most = 0;
+    for (int64_t i = 0; i < shape_count(&b->shape); i++) {
+        double x = host_get(a, i), y = host_get(b, i);
+        if (x == y || (isnan(x) && isnan(y)))
+            x = y = isfinite(y) ? y : 0;
+        if (!isfinite(x) || !isfinite(y))
+            return INFINITY;
+        difference = fmax(difference, fabs(x - y));
+        most = fmax(most, fabs(y));
+    }
+    return difference == 0 ? 0 : difference / fmax(most, 1e-30);
+}
+
+static double allowed(const struct conformance *conformance, enum pass pass) {
+    if (conformance->exact)
+        return 0;
+    return pass == PASS_BACKWARD_WEIGHT ? tolerance_backward_weight : tolerance;
+}
+
+static struct conformance_worst *worst_of(struct conformance *conformance,
+                                          const struct kernel_request *request) {
+    return &conformance->worst[request->op.kind][request->pass];
+}
+
+static void note(struct conformance_worst *worst, const struct truth *truth, enum arg arg, double error,
+                 const char *by) {
+    char shape[SHAPE_TEXT_SIZE], text[96];
+    worst->error = error;
+    worst->arg = arg;
+    (void)text_copy(worst->implementation, sizeof worst->implementation, by);
+    snprintf(worst->text, sizeof worst->text, "%s on %s", op_text(&truth->c->op, text, sizeof text),
+             shape_text(&truth->c->src, shape));
+}
+
+static void compare(struct conformance *conformance, const struct truth *truth, const struct device_run *run,
+                    const struct mode *mode, struct tensor got[ARG_COUNT], struct tensor want[ARG_COUNT]) {
+    const struct kernel_request *request = run->request;
+    struct conformance_worst *worst = worst_of(conformance, request);
+    for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
+        enum arg_direction direction = request->args.direction[arg];
+        if ((direction != ARG_OUT && direction != ARG_INOUT) || arg == ARG_WORKSPACE)
+            continue;
+        double error = relative_error(&got[arg], &want[arg]);
+        if (error > worst->error || worst->arg == ARG_NONE)
+            note(worst, truth, (enum arg)arg, error, run->implementation);
+        if (error > allowed(conformance, request->pass)) {
+            char text[96], shape[SHAPE_TEXT_SIZE];
+            worst->failures++;
+            printf("FAIL %s on %s, %s, %s: %s differs by %.3g (%s)\n",
+                   op_text(&request->op, text, sizeof text), shape_text(&truth->c->src, shape),
+                   pass_name(request->pass), mode->name, arg_name((enum arg)arg), error, run->implementation);
+        }
+    }
+}
+
+static void report_error(struct conformance *conformance, const struct truth *truth,
+                         const struct kernel_request *request, const struct mode *mode,
+                         const struct error *err) {
+    char shape[SHAPE_TEXT_SIZE];
+    worst_of(conformance, request)->failures++;
+    printf("FAIL on %s, %s, %s: %s\n", shape_text(&truth->c->src, shape), pass_name(request->pass),
+           mode->name, err->message);
+}
+
+/* One pass in one mode on the tested device, compared with what the oracle made of it. */
+static bool check_pass(struct conformance *conformance, const struct truth *truth, struct side *side,
+                       const struct kernel_request *request, struct tensor want[ARG_COUNT],
+                       struct error *err) {
+    struct tensor got[ARG_COUNT];
+    struct error failure = {0};
+    struct device_run run;
+    if (!make_inputs(truth, request, got, err))
+        return false;
+    struct conformance_worst *worst = worst_of(conformance, request);
+    if (run_pass(side, *request, got, &run, &failure)) {
+        run.request = request;
+        worst->runs++;
+        worst->in_place += run.shared;
+        compare(conformance, truth, &run, side->mode, got, want);
+    } else {
+        report_error(conformance, truth, request, side->mode, &failure);
+    }
+    host_tensors_fini(got);
+    return true;
+}
+
+/* --- a case --- */
+
+enum { MODE_COUNT = sizeof modes / sizeof *modes };
+
+static bool check_pass_in_all_modes(struct conformance *conformance, struct truth *truth, struct side *oracle,
+                                    struct side sides[MODE_COUNT], const struct kernel_request *request,
+                                    struct error *err) {
+    struct tensor want[ARG_COUNT];
+    struct device_run run;
+    if (!make_inputs(truth, request, want, err))
+        return false;
+    bool ok = run_pass(oracle, *request, want, &run, err);
+    for (int i = 0; ok && i < MODE_COUNT; i++)
+        ok = check_pass(conformance, truth, &sides[i], request, want, err);
+    if (ok && request->pass == PASS_FORWARD)
+        memcpy(truth->forward, want, sizeof want);
+    else
+        host_tensors_fini(want);
+    return ok;
+}
+
+bool conformance_case(struct conformance *conformance, const struct op_case *c, struct error *err) {
+    struct truth truth = {.c = c};
+    struct side oracle = {.device = conformance->oracle, .mode = &oracle_mode}, sides[MODE_COUNT] = {0};
+    bool ok = case_inputs(c, truth.inputs, err);
+    for (int i = 0; i < MODE_COUNT; i++)
+        sides[i] = (struct side){.device = conformance->tested, .mode = &modes[i]};
+    for (enum pass pass = 0; ok && pass < PASS_COUNT; pass++) {
+        struct kernel_request request = {.op = c->op, .pass = pass};
+        struct error why = {0};
+        if (op_arguments(&c->op, pass, truth.inputs, &request.args, &why))
+            ok = check_pass_in_all_modes(conformance, &truth, &oracle, sides, &request, err);
+        else if (why.code != ERROR_UNSUPPORTED)
+            ok = error_set(err, why.code, "%s", why.message);
+    }
+    for (int i = 0; i < MODE_COUNT; i++)
+        workspace_fini(&sides[i].workspace, conformance->tested);
+    workspace_fini(&oracle.workspace, conformance->oracle);
+    host_tensors_fini(truth.forward);
+    return ok;
+}
+
+int conformance_report(const struct conformance *conformance) {
+    int failures = 0;
+    printf("%-22s %-16s %5s %9s %6s %9s  %s\n", "operation", "pass", "runs", "in place", "failed", "worst",
+           "where");
+    for (int kind = 0; kind < OP_KIND_COUNT; kind++)
+        for (int pass = 0; pass < PASS_COUNT; pass++) {
+            const struct conformance_worst *w = &conformance->worst[kind][pass];
+            if (w->runs == 0 && w->failures == 0)
+                continue;
+            failures += w->failures;
+            printf("%-22s %-16s %5d %9d %6d %9.2e  %s: %s (%s)\n", op_kind_name((enum op_kind)kind),
+                   pass_name((enum pass)pass), w->runs, w->in_place, w->failures, w->error, arg_name(w->arg),
+                   w->text, w->implementation);
+        }
+    return failures;
+}
