@@ -1,0 +1,80 @@
+#pragma once
+#include "common/tensor/tensor.h"
+#include "common/op/op.h"
+#include <dnnl.h>
+
+/**
+ * oneDNN's C interface changed between 2.x and 3.x: memory descriptions became opaque handles, operation descriptions
+ * disappeared, post-ops lost or gained arguments. compat_v2.c and compat_v3.c are the only files that differ; CMake takes the one that
+ * fits the headers. compat.c is what both share.
+ */
+
+/** A description of memory. Owned: md_fini ends it; zeroed is none. */
+struct md {
+    dnnl_memory_desc_t value;
+    bool present;
+};
+
+/** How a blocked description places its elements, in elements. */
+struct blocking {
+    int rank;
+    int64_t dims[SHAPE_MAX_RANK], padded_dims[SHAPE_MAX_RANK];
+    int64_t strides[SHAPE_MAX_RANK]; /**< of each dimension's outer part */
+    int inner_count;                 /**< innermost blocks, outermost of them first */
+    int64_t inner_blocks[SHAPE_MAX_RANK];
+    int inner_dims[SHAPE_MAX_RANK]; /**< which dimension each block splits */
+};
+
+/** Turns a status into an error. The library's one converter; `what` says what was tried. */
+bool dnnl_ok(dnnl_status_t status, struct error *err, const char *what);
+
+/** oneDNN's name of an element type; dnnl_data_type_undef for those that it lacks. */
+dnnl_data_type_t compat_dtype(enum dtype dtype);
+
+/** Row-major of these dimensions. */
+bool md_dense(struct md *out, enum dtype dtype, const struct shape *shape, struct error *err);
+/** "Whatever the primitive likes best". */
+bool md_any(struct md *out, enum dtype dtype, const struct shape *shape, struct error *err);
+bool md_copy(struct md *out, const struct md *md, struct error *err);
+/** What a primitive expects for DNNL_ARG_*. Left absent where it has no such argument. */
+bool md_of_argument(struct md *out, const_dnnl_primitive_desc_t primitive_desc, int argument, struct error *err);
+void md_fini(struct md *md);
+
+bool md_equal(const struct md *a, const struct md *b);
+/** Bytes, with padding; 0 for an absent one. */
+size_t md_bytes(const struct md *md);
+/** False where it is not a blocked format (opaque weights, more dimensions than we have). */
+bool md_blocking(const struct md *md, struct blocking *out);
+
+/** A memory object without a buffer. */
+bool compat_memory(dnnl_memory_t *out, const struct md *md, dnnl_engine_t engine, struct error *err);
+
+/** The primitives with a forward pass and backward passes. */
+enum family { FAMILY_CONVOLUTION, FAMILY_LINEAR, FAMILY_MAX_POOL };
+
+/** What all of them need, each what it has. In backward passes src, weight, bias and dst stand for their gradients. */
+struct primitive_spec {
+    enum family family;
+    enum pass pass;
+    struct md src, weight, bias, dst; /**< owned by whoever filled them in */
+    dnnl_dims_t stride, kernel, pad_before, pad_after;
+};
+
+/** Creates the primitive description; backward passes make the forward description that they need as a hint themselves. */
+bool compat_primitive_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const struct primitive_spec *spec,
+                           const_dnnl_primitive_attr_t attr, struct error *err);
+/** A copy between two layouts or element types. */
+bool compat_reorder_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const struct md *from, const struct md *to,
+                         const_dnnl_primitive_attr_t attr, struct error *err);
+
+/** dst = activation(result + dst): either part may be absent. */
+bool compat_post_ops(dnnl_post_ops_t post_ops, bool sum, enum activation activation, struct error *err);
+
+/* The version's own: called by compat.c. */
+
+/** As compat_primitive_desc with the forward pass' description as hint (NULL in forward passes). */
+dnnl_status_t version_primitive_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const struct primitive_spec *spec,
+                                     const_dnnl_primitive_attr_t attr, const_dnnl_primitive_desc_t hint);
+dnnl_status_t version_md(dnnl_memory_desc_t *out, dnnl_data_type_t type, int rank, const dnnl_dims_t dims, bool any);
+dnnl_status_t version_append_sum(dnnl_post_ops_t post_ops);
+dnnl_status_t version_append_eltwise(dnnl_post_ops_t post_ops, dnnl_alg_kind_t algorithm, float alpha, float beta);

@@ -1,0 +1,65 @@
+#pragma once
+#include "common/device/onednn/loops.h"
+
+#include <string.h>
+
+/*
+ * LANES floats as one value (GCC's vector extension, which clang has too): one register with AVX-512, two with AVX2, four with
+ * SSE. For loops_*.c only.
+ */
+typedef float lanes_f32 __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t lanes_s32 __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+static inline lanes_f32 lanes_load(const float *from, int count) {
+    lanes_f32 v = {0};
+    if (count == LANES)
+        memcpy(&v, from, sizeof v);
+    else
+        memcpy(&v, from, (size_t)count * sizeof *from);
+    return v;
+}
+
+static inline void lanes_store(float *to, lanes_f32 v, int count) {
+    if (count == LANES)
+        memcpy(to, &v, sizeof v);
+    else
+        memcpy(to, &v, (size_t)count * sizeof *to);
+}
+
+/* v where the mask is set, else 0. */
+static inline lanes_f32 lanes_where(lanes_s32 mask, lanes_f32 v) {
+    return (lanes_f32)((lanes_s32)v & mask);
+}
+
+/* Written so that a NaN stays one: it must reach the loss and be seen there. */
+static inline lanes_f32 lanes_activate(lanes_f32 v, enum activation activation) {
+    const lanes_f32 zero = {0}, six = zero + 6;
+    if (activation != ACTIVATION_NONE)
+        v = lanes_where(~(v < zero), v);
+    if (activation == ACTIVATION_RELU6) {
+        lanes_s32 over = v > six;
+        v = (lanes_f32)(((lanes_s32)six & over) | ((lanes_s32)v & ~over));
+    }
+    return v;
+}
+
+/* Where an activation with this input, or this output, lets the gradient pass. */
+static inline lanes_s32 lanes_passes(lanes_f32 v, enum activation activation) {
+    const lanes_f32 zero = {0}, six = zero + 6;
+    return activation == ACTIVATION_RELU6 ? (v > zero) & (v < six) : v > zero;
+}
+
+static inline lanes_s32 lanes_unpack(uint16_t bits) {
+    const lanes_s32 each = {1 << 0, 1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                            1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+    const lanes_s32 zero = {0};
+    return ((zero + bits) & each) != zero;
+}
+
+/* One bit per lane, set where the mask is. */
+static inline uint16_t lanes_pack_portable(lanes_s32 mask) {
+    uint32_t bits = 0;
+    for (int i = 0; i < LANES; i++)
+        bits |= ((uint32_t)mask[i] & 1u) << i;
+    return (uint16_t)bits;
+}

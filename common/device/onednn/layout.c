@@ -1,0 +1,163 @@
+#include "common/device/onednn/layout.h"
+
+#include "common/device/onednn/kernel.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static bool is_row_major(const struct blocking *b) {
+    int64_t stride = 1;
+    if (b->inner_count)
+        return false;
+    for (int i = b->rank; i-- > 0; stride *= b->dims[i])
+        if (b->padded_dims[i] != b->dims[i] || (b->dims[i] != 1 && b->strides[i] != stride))
+            return false;
+    return true;
+}
+
+static struct layout *layout_create(const struct md *md, struct error *err) {
+    struct layout *layout = calloc(1, sizeof *layout);
+    if (!layout || !md_copy(&layout->md, md, err)) {
+        free(layout);
+        if (!layout)
+            error_set(err, ERROR_MEMORY, "out of memory for a layout");
+        return NULL;
+    }
+    layout->blocked = md_blocking(md, &layout->blocking);
+    return layout;
+}
+
+bool layout_intern(struct onednn_device *device, const struct md *md, const struct layout **out, struct error *err) {
+    struct blocking blocking;
+    *out = NULL;
+    if (!md->present || (md_blocking(md, &blocking) && is_row_major(&blocking)))
+        return true;
+    for (struct layout *known = device->layouts; known; known = known->next) {
+        if (md_equal(&known->md, md)) {
+            *out = known;
+            return true;
+        }
+    }
+    struct layout *layout = layout_create(md, err);
+    if (!layout)
+        return false;
+    layout->next = device->layouts;
+    device->layouts = layout;
+    *out = layout;
+    return true;
+}
+
+bool layout_describe(const struct tensor_desc *desc, const struct shape *shape, struct md *out, struct error *err) {
+    if (desc->layout == LAYOUT_ANY)
+        return md_any(out, desc->dtype, shape, err);
+    if (desc->layout)
+        return md_copy(out, &desc->layout->md, err);
+    return md_dense(out, desc->dtype, shape, err);
+}
+
+void layouts_fini(struct onednn_device *device) {
+    while (device->layouts) {
+        struct layout *layout = device->layouts;
+        device->layouts = layout->next;
+        md_fini(&layout->md);
+        free(layout);
+    }
+}
+
+/* The order of a blocked layout as oneDNN's format tags spell it: outer dimensions by falling stride (upper case where an inner block
+ * splits them), then the inner blocks. */
+static void tag_text(const struct blocking *b, char *out, size_t size) {
+    bool used[SHAPE_MAX_RANK] = {0}, split[SHAPE_MAX_RANK] = {0};
+    size_t length = 0;
+    for (int i = 0; i < b->inner_count; i++)
+        split[b->inner_dims[i]] = true;
+    for (int i = 0; i < b->rank && length + 1 < size; i++) {
+        int widest = -1;
+        for (int j = 0; j < b->rank; j++)
+            if (!used[j] && (widest < 0 || b->strides[j] > b->strides[widest]))
+                widest = j;
+        used[widest] = true;
+        out[length++] = (char)((split[widest] ? 'A' : 'a') + widest);
+    }
+    out[length] = '\0';
+    for (int i = 0; i < b->inner_count && length + 1 < size; i++) {
+        int wrote = snprintf(out + length, size - length, "%lld%c", (long long)b->inner_blocks[i], 'a' + b->inner_dims[i]);
+        length += wrote > 0 ? (size_t)wrote : 0;
+    }
+}
+
+const char *layout_text(struct device *device, const struct tensor_desc *desc, char *out, size_t size) {
+    char shape[SHAPE_TEXT_SIZE], tag[64];
+    (void)device;
+    shape_text(&desc->shape, shape);
+    if (desc->layout == LAYOUT_ANY) {
+        snprintf(out, size, "%s %s any", dtype_name(desc->dtype), shape);
+    } else if (!desc->layout || !desc->layout->blocked) {
+        snprintf(out, size, "%s %s %s", dtype_name(desc->dtype), shape, desc->layout ? "opaque" : "dense");
+    } else {
+        tag_text(&desc->layout->blocking, tag, sizeof tag);
+        snprintf(out, size, "%s %s %s", dtype_name(desc->dtype), shape, tag);
+    }
+    return out;
+}
+
+static void view_planar(struct channel_view *v) {
+    v->planar = true;
+    v->tiles = v->channels;
+    v->tile_stride = v->pixels;
+    v->image_stride = v->channels * v->pixels;
+    v->rows = (v->pixels + LANES - 1) / LANES;
+    v->row_stride = v->lanes = LANES;
+    v->last_lanes = (int)(v->pixels - (v->rows - 1) * LANES);
+}
+
+static void view_last(struct channel_view *v) {
+    v->tiles = (v->channels + LANES - 1) / LANES;
+    v->tile_stride = v->lanes = LANES;
+    v->rows = v->pixels;
+    v->row_stride = v->channels;
+    v->image_stride = v->channels * v->pixels;
+    v->last_lanes = (int)(v->channels - (v->tiles - 1) * LANES);
+}
+
+/* Padding channels are part of the rows: with zero parameters they stay zero. */
+static void view_blocked(struct channel_view *v, int block) {
+    v->tiles = (v->channels + block - 1) / block;
+    v->lanes = v->last_lanes = block;
+    v->row_stride = block;
+    v->rows = v->pixels;
+    v->tile_stride = v->pixels * block;
+    v->image_stride = v->tiles * v->tile_stride;
+}
+
+static bool strides_are(const struct blocking *b, const int64_t expected[4]) {
+    for (int i = 0; i < 4; i++)
+        if (b->padded_dims[i] > 1 && b->strides[i] != expected[i])
+            return false;
+    return true;
+}
+
+bool channel_view_init(struct channel_view *view, const struct tensor_desc *desc) {
+    const int64_t *dims = desc->shape.dims;
+    if (desc->shape.rank != 4 || desc->layout == LAYOUT_ANY)
+        return false;
+    *view = (struct channel_view){.images = dims[0], .channels = dims[1], .pixels = dims[2] * dims[3]};
+    if (!desc->layout) {
+        view_planar(view);
+        return true;
+    }
+    const struct blocking *b = &desc->layout->blocking;
+    if (!desc->layout->blocked || b->padded_dims[0] != dims[0] || b->padded_dims[2] != dims[2] || b->padded_dims[3] != dims[3])
+        return false;
+    if (b->inner_count == 0 && b->padded_dims[1] == dims[1]) {
+        view_last(view);
+        return strides_are(b, (const int64_t[]){view->image_stride, 1, dims[3] * dims[1], dims[1]});
+    }
+    int64_t block = b->inner_blocks[0];
+    if (b->inner_count != 1 || b->inner_dims[0] != 1 || (block != 8 && block != LANES))
+        return false;
+    view_blocked(view, (int)block);
+    /* The outer part of the channels counts blocks: a single one may have any stride. */
+    int64_t tile_stride = view->tiles == 1 ? b->strides[1] : view->tile_stride;
+    return strides_are(b, (const int64_t[]){view->image_stride, tile_stride, dims[3] * block, block});
+}

@@ -1,0 +1,69 @@
+#pragma once
+#include "common/device/onednn/layout.h"
+
+/**
+ * The innermost loops of the kernels that memory bandwidth bounds, compiled once per instruction set (loops_*.c share
+ * loops_body.h) and chosen when the device is opened. One thread each; they know nothing of teams or layouts.
+ */
+
+/** Numbers of up to LANES channels side by side; in planar layouts all are the same. */
+struct norm_lanes {
+    float mean[LANES], gain[LANES], shift[LANES]; /**< forward: gain (x - mean) + shift */
+    float slope[LANES], offset[LANES];            /**< backward: gain g - slope (x - mean) - offset */
+};
+
+/** Rows of one tile of channels (struct channel_view). Pointers that an operation does not have are NULL. */
+struct norm_rows {
+    int64_t rows, stride; /**< stride in elements */
+    int lanes;
+    const struct norm_lanes *numbers;
+    const float *src, *residual, *diff_dst;
+    float *dst, *diff_src, *diff_residual; /**< diff_src or diff_residual may be diff_dst itself */
+    uint16_t *mask_out;                    /**< a bit per lane and row: the activation lets the gradient pass */
+    const uint16_t *mask;
+    enum activation activation;
+};
+
+/** Factors of one step, worked out from ARG_HYPER and ARG_NORM. */
+struct optimizer_step {
+    float rate, weight_decay, momentum, gradient_factor, ema_decay;
+    float beta1, beta2, epsilon, inverse_bias1, inverse_root_bias2;
+};
+
+/** Where the optimiser's flat buffers are; second and ema may be NULL. */
+struct optimizer_buffers {
+    float *parameter, *state, *second, *ema;
+    const float *gradient, *decay;
+};
+
+struct loops {
+    const char *name; /**< of the instruction set, for profiles */
+    /** Mean, and sum of squared deviations from it, of each lane. Rows few enough to stay in the first-level cache. */
+    void (*moments)(const struct norm_rows *rows, float mean[LANES], float squares[LANES]);
+    /** dst = activation(gain (src - mean) + shift + residual). */
+    void (*normalise)(const struct norm_rows *rows);
+    /** Sums of g and of g (src - mean), where g is diff_dst behind the mask. */
+    void (*gradient_sums)(const struct norm_rows *rows, float sum[LANES], float product[LANES]);
+    /** diff_src = gain g - slope (src - mean) - offset; diff_residual = g. */
+    void (*gradient)(const struct norm_rows *rows);
+    /** Sum of each lane. */
+    void (*sum)(const struct norm_rows *rows, float sum[LANES]);
+    /** Writes numbers->shift to every row of dst. */
+    void (*fill)(const struct norm_rows *rows);
+
+    /** dst = activation(a + b); b may be NULL, dst may be a or b. */
+    void (*activate)(float *dst, const float *a, const float *b, int64_t count, enum activation activation);
+    /** diff_src = diff_dst where 0 < dst (< 6), else 0; diff_src may be diff_dst. */
+    void (*activate_gradient)(float *diff_src, const float *diff_dst, const float *dst, int64_t count,
+                              enum activation activation);
+    /** Adds to sum the squares of the finite values, and to bad the number of the others. */
+    void (*square_sum)(const float *values, int64_t count, double *sum, double *bad);
+    /** Updates blocks of OPTIMIZER_BLOCK elements. */
+    void (*sgd)(const struct optimizer_buffers *buffers, int64_t first_block, int64_t last_block,
+                const struct optimizer_step *step);
+    void (*adamw)(const struct optimizer_buffers *buffers, int64_t first_block, int64_t last_block,
+                  const struct optimizer_step *step);
+};
+
+/** The fastest that this CPU runs. */
+const struct loops *loops_choose(void);

@@ -1,0 +1,13 @@
+#include "common/device/onednn/lanes.h"
+
+#include <immintrin.h>
+
+static inline uint16_t lanes_pack(lanes_s32 mask) {
+    __m256 half[2];
+    memcpy(half, &mask, sizeof half);
+    return (uint16_t)(_mm256_movemask_ps(half[0]) | _mm256_movemask_ps(half[1]) << 8);
+}
+
+#define LOOPS_TABLE loops_avx2
+#define LOOPS_NAME  "loops:avx2"
+#include "common/device/onednn/loops_body.h"

@@ -1,0 +1,9 @@
+#include "common/device/onednn/lanes.h"
+
+static inline uint16_t lanes_pack(lanes_s32 mask) {
+    return lanes_pack_portable(mask);
+}
+
+#define LOOPS_TABLE loops_portable
+#define LOOPS_NAME  "loops:portable"
+#include "common/device/onednn/loops_body.h"

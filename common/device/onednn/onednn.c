@@ -1,0 +1,200 @@
+#include "common/device/onednn/onednn.h"
+
+#include "common/base/cpu.h"
+#include "common/device/host.h"
+#include "common/device/onednn/kernel.h"
+#include "common/device/onednn/team.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct onednn_kind *const kinds[OP_KIND_COUNT] = {
+    [OP_CONV2D] = &onednn_convolution,
+    [OP_BATCH_NORM] = &onednn_batch_norm,
+    [OP_ACTIVATION] = &onednn_activation,
+    [OP_ADD] = &onednn_add,
+    [OP_MAX_POOL] = &onednn_max_pool,
+    [OP_GLOBAL_AVERAGE_POOL] = &onednn_average_pool,
+    [OP_LINEAR] = &onednn_linear,
+    [OP_DROPOUT] = &onednn_dropout,
+    [OP_SOFTMAX_CROSS_ENTROPY] = &onednn_loss,
+    [OP_REORDER] = &onednn_reorder,
+    [OP_GRADIENT_NORM] = &onednn_gradient_norm,
+    [OP_SGD] = &onednn_sgd,
+    [OP_ADAMW] = &onednn_adamw,
+};
+
+static bool onednn_available(struct error *err) {
+    (void)err;
+    return true;
+}
+
+static bool choose_threads(int wanted, int *out, struct error *err) {
+    struct cpu_set *set = malloc(sizeof *set);
+    bool good = set != NULL || error_set(err, ERROR_MEMORY, "out of memory for the set of processors");
+    if (good && wanted <= 0)
+        good = cpu_available(set, err);
+    if (good)
+        *out = wanted > 0 ? wanted : set->count;
+    free(set);
+    return good;
+}
+
+static void onednn_close(struct device *base) {
+    struct onednn_device *device = (struct onednn_device *)base;
+    layouts_fini(device);
+    if (device->stream)
+        dnnl_stream_destroy(device->stream);
+    if (device->engine)
+        dnnl_engine_destroy(device->engine);
+    free(device);
+}
+
+static struct device *onednn_open(const struct device_spec *spec, struct error *err) {
+    struct onednn_device *device = calloc(1, sizeof *device);
+    if (!device) {
+        error_set(err, ERROR_MEMORY, "out of memory for a device");
+        return NULL;
+    }
+    device->base.ops = &onednn_device_ops;
+    device->loops = loops_choose();
+    if (!choose_threads(spec->threads, &device->threads, err) ||
+        !dnnl_ok(dnnl_engine_create(&device->engine, dnnl_cpu, 0), err, "open the CPU") ||
+        !dnnl_ok(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), err, "make a stream")) {
+        onednn_close(&device->base);
+        return NULL;
+    }
+    return &device->base;
+}
+
+static void onednn_info(struct device *base, struct device_info *out) {
+    const struct onednn_device *device = (const struct onednn_device *)base;
+    const dnnl_version_t *version = dnnl_version();
+    *out = (struct device_info){.host_memory = true};
+    snprintf(out->name, sizeof out->name, "onednn %d.%d.%d (%s), %d thread%s", version->major, version->minor, version->patch,
+             cpu_instruction_set(), device->threads, device->threads == 1 ? "" : "s");
+}
+
+static const struct onednn_kind *kind_of(const struct kernel_request *request) {
+    return (unsigned)request->op.kind < OP_KIND_COUNT ? kinds[request->op.kind] : NULL;
+}
+
+static bool onednn_supports(struct device *device, const struct kernel_request *request) {
+    const struct onednn_kind *kind = kind_of(request);
+    (void)device;
+    return kind && kind->supports(request);
+}
+
+static struct kernel *onednn_prepare(struct device *base, const struct kernel_request *request, struct error *err) {
+    struct onednn_device *device = (struct onednn_device *)base;
+    const struct onednn_kind *kind = kind_of(request);
+    if (!kind) {
+        error_set(err, ERROR_UNSUPPORTED, "oneDNN device: no kernels of kind %d", (int)request->op.kind);
+        return NULL;
+    }
+    team_adopt(device->threads);
+    struct onednn_kernel *kernel = kind->prepare(device, request, err);
+    return kernel ? &kernel->base : NULL;
+}
+
+static bool onednn_run(struct kernel *base, void *const buffers[ARG_COUNT], struct stream *stream, struct error *err) {
+    struct onednn_kernel *kernel = (struct onednn_kernel *)base;
+    (void)stream;
+    return kernel->run(kernel, buffers, err);
+}
+
+static void onednn_release(struct kernel *kernel) {
+    kernel_destroy((struct onednn_kernel *)kernel);
+}
+
+bool kernel_all_f32(const struct kernel_request *request) {
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
+        bool other = arg == ARG_LABEL || arg == ARG_SEED || arg == ARG_NORM || arg == ARG_WORKSPACE || arg == ARG_SCRATCH;
+        if (request->args.direction[arg] != ARG_ABSENT && !other && request->args.desc[arg].dtype != DTYPE_F32)
+            return false;
+    }
+    return true;
+}
+
+void *kernel_create(struct onednn_device *device, const struct kernel_request *request, size_t size,
+                    const char *implementation, struct error *err) {
+    struct onednn_kernel *kernel = calloc(1, size);
+    if (!kernel) {
+        error_set(err, ERROR_MEMORY, "out of memory for a kernel");
+        return NULL;
+    }
+    kernel->device = device;
+    kernel->base = (struct kernel){&device->base, request->op, request->pass, request->args, implementation, false};
+    return kernel;
+}
+
+void kernel_destroy(struct onednn_kernel *kernel) {
+    if (kernel && kernel->fini)
+        kernel->fini(kernel);
+    free(kernel);
+}
+
+void kernel_set_layout(struct onednn_kernel *kernel, enum arg arg, const struct layout *layout) {
+    struct tensor_desc *desc = &kernel->base.args.desc[arg];
+    if (kernel->base.args.direction[arg] == ARG_ABSENT)
+        return;
+    *desc = tensor_desc_dense(desc->dtype, &desc->shape);
+    desc->layout = layout;
+    if (layout)
+        desc->bytes = md_bytes(&layout->md);
+}
+
+void kernel_follow(struct onednn_kernel *kernel, const struct layout *layout) {
+    static const enum arg data[] = {ARG_SRC, ARG_SRC2, ARG_DST, ARG_DIFF_DST, ARG_DIFF_SRC, ARG_DIFF_SRC2};
+    for (size_t i = 0; i < sizeof data / sizeof *data; i++)
+        kernel_set_layout(kernel, data[i], layout);
+}
+
+const struct layout *kernel_leading_layout(const struct kernel_request *request) {
+    static const enum arg leaders[] = {ARG_SRC, ARG_DST, ARG_DIFF_DST, ARG_DIFF_SRC};
+    for (size_t i = 0; i < sizeof leaders / sizeof *leaders; i++) {
+        const struct layout *layout = request->args.desc[leaders[i]].layout;
+        if (request->args.direction[leaders[i]] != ARG_ABSENT && layout != LAYOUT_ANY)
+            return layout;
+    }
+    return NULL;
+}
+
+void kernel_set_private(struct onednn_kernel *kernel, enum arg arg, size_t bytes) {
+    struct op_args *args = &kernel->base.args;
+    struct shape shape = shape_of(1, (int64_t)bytes);
+    if (arg == ARG_SCRATCH)
+        args->direction[arg] = bytes ? ARG_INOUT : ARG_ABSENT;
+    if (args->direction[arg] != ARG_ABSENT)
+        args->desc[arg] = tensor_desc_dense(DTYPE_U8, &shape);
+}
+
+const struct device_ops onednn_device_ops = {
+    .name = "onednn",
+    .available = onednn_available,
+    .open = onednn_open,
+    .close = onednn_close,
+    .info = onednn_info,
+    .alloc = host_memory_alloc,
+    .free = host_memory_free,
+    .host_alloc = host_memory_alloc,
+    .host_free = host_memory_free,
+    .upload = host_copy,
+    .download = host_copy,
+    .copy = host_copy,
+    .zero = host_zero,
+    .stream_create = host_stream_create,
+    .stream_destroy = host_stream_destroy,
+    .event_create = host_event_create,
+    .event_destroy = host_event_destroy,
+    .event_record = host_event_record,
+    .stream_wait = host_stream_wait,
+    .event_done = host_event_done,
+    .synchronise = host_synchronise,
+    .supports = onednn_supports,
+    .prepare = onednn_prepare,
+    .run = onednn_run,
+    .release = onednn_release,
+    .layout_text = layout_text,
+};

@@ -1,0 +1,46 @@
+#pragma once
+#include "common/device/onednn/kernel.h"
+
+/**
+ * Two sweeps over a tensor, channel by channel: gather sums, then apply what follows from them. One thread takes a tile of
+ * channels through both sweeps, so that the second finds in its cache what the first brought in; tiles that are left over when
+ * all threads have had as many share their images out instead. Sums are kept per image and merged in the images' order, so the
+ * result is the same bits for any number of threads.
+ */
+
+/** What is gathered of one tile, in double: moments (count, mean, squared deviations) or plain sums. */
+struct sweep_sums {
+    double count[LANES], first[LANES], second[LANES];
+};
+
+struct sweep {
+    struct onednn_device *device;
+    struct channel_view view;
+    struct norm_rows base;       /**< pointers to the first element of every tensor; the sweep moves them */
+    struct sweep_sums *leftover; /**< sweep_scratch_bytes of ARG_SCRATCH */
+    const void *context;
+
+    /** Adds what these rows hold. NULL: nothing is gathered, `finish` gets zeros. */
+    void (*gather)(const struct sweep *sweep, const struct norm_rows *rows, struct sweep_sums *sums);
+    void (*merge)(struct sweep_sums *into, const struct sweep_sums *from);
+    /** From the sums of a tile to its numbers; where `publish` is set also to the results that are kept. */
+    void (*finish)(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums, bool publish,
+                   struct norm_lanes *numbers);
+    void (*apply)(const struct norm_rows *rows);
+};
+
+size_t sweep_scratch_bytes(const struct onednn_device *device, const struct channel_view *view);
+void sweep_run(const struct sweep *sweep);
+
+/** Bytes of the masks: one bit per lane of every row. */
+size_t sweep_mask_bytes(const struct channel_view *view);
+
+/** The channel of a lane of a tile; -1 where it is padding. */
+int64_t sweep_channel(const struct channel_view *view, int64_t tile, int lane);
+
+/** Sums merge by adding; moments as Chan, Golub & LeVeque, "Updating formulae", 1979. */
+void sweep_merge_sums(struct sweep_sums *into, const struct sweep_sums *from);
+void sweep_merge_moments(struct sweep_sums *into, const struct sweep_sums *from);
+
+/** In planar layouts all lanes are of one channel: folds them, with the sweep's merge, into each. */
+void sweep_fold(const struct sweep *sweep, struct sweep_sums *sums);
