@@ -18,21 +18,17 @@ dnnl_data_type_t compat_dtype(enum dtype dtype) {
     return types[dtype];
 }
 
-static bool describe(struct md *out, enum dtype dtype, const struct shape *shape, bool any, struct error *err) {
+bool md_tagged(struct md *out, enum dtype dtype, const struct shape *shape, dnnl_format_tag_t tag, struct error *err) {
     dnnl_dims_t dims = {0};
     for (int i = 0; i < shape->rank; i++)
         dims[i] = shape->dims[i];
-    dnnl_status_t status = version_md(&out->value, compat_dtype(dtype), shape->rank, dims, any);
+    dnnl_status_t status = version_md(&out->value, compat_dtype(dtype), shape->rank, dims, tag);
     out->present = dnnl_ok(status, err, "describe memory");
     return out->present;
 }
 
 bool md_dense(struct md *out, enum dtype dtype, const struct shape *shape, struct error *err) {
-    return describe(out, dtype, shape, false, err);
-}
-
-bool md_any(struct md *out, enum dtype dtype, const struct shape *shape, struct error *err) {
-    return describe(out, dtype, shape, true, err);
+    return md_tagged(out, dtype, shape, dnnl_format_tag_undef, err);
 }
 
 /* The pass whose description guides the choice of a backward primitive. */

@@ -33,8 +33,8 @@ dnnl_data_type_t compat_dtype(enum dtype dtype);
 
 /** Row-major of these dimensions. */
 bool md_dense(struct md *out, enum dtype dtype, const struct shape *shape, struct error *err);
-/** "Whatever the primitive likes best". */
-bool md_any(struct md *out, enum dtype dtype, const struct shape *shape, struct error *err);
+/** By a format tag, such as dnnl_aBcd16b, or dnnl_format_tag_any for "whatever the primitive likes best". */
+bool md_tagged(struct md *out, enum dtype dtype, const struct shape *shape, dnnl_format_tag_t tag, struct error *err);
 bool md_copy(struct md *out, const struct md *md, struct error *err);
 /** What a primitive expects for DNNL_ARG_*. Left absent where it has no such argument. */
 bool md_of_argument(struct md *out, const_dnnl_primitive_desc_t primitive_desc, int argument, struct error *err);
@@ -75,6 +75,7 @@ bool compat_post_ops(dnnl_post_ops_t post_ops, bool sum, enum activation activat
 /** As compat_primitive_desc with the forward pass' description as hint (NULL in forward passes). */
 dnnl_status_t version_primitive_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const struct primitive_spec *spec,
                                      const_dnnl_primitive_attr_t attr, const_dnnl_primitive_desc_t hint);
-dnnl_status_t version_md(dnnl_memory_desc_t *out, dnnl_data_type_t type, int rank, const dnnl_dims_t dims, bool any);
+dnnl_status_t version_md(dnnl_memory_desc_t *out, dnnl_data_type_t type, int rank, const dnnl_dims_t dims,
+                         dnnl_format_tag_t tag); /* dnnl_format_tag_undef: row-major */
 dnnl_status_t version_append_sum(dnnl_post_ops_t post_ops);
 dnnl_status_t version_append_eltwise(dnnl_post_ops_t post_ops, dnnl_alg_kind_t algorithm, float alpha, float beta);

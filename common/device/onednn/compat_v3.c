@@ -2,9 +2,10 @@
 
 /* oneDNN 3.x: memory descriptions are handles with an owner, primitives are described in one step. */
 
-dnnl_status_t version_md(dnnl_memory_desc_t *out, dnnl_data_type_t type, int rank, const dnnl_dims_t dims, bool any) {
-    if (any)
-        return dnnl_memory_desc_create_with_tag(out, rank, dims, type, dnnl_format_tag_any);
+dnnl_status_t version_md(dnnl_memory_desc_t *out, dnnl_data_type_t type, int rank, const dnnl_dims_t dims,
+                         dnnl_format_tag_t tag) {
+    if (tag != dnnl_format_tag_undef)
+        return dnnl_memory_desc_create_with_tag(out, rank, dims, type, tag);
     return dnnl_memory_desc_create_with_strides(out, rank, dims, type, NULL);
 }
 

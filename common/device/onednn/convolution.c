@@ -49,35 +49,20 @@ const struct onednn_kind onednn_convolution = {.supports = kernel_all_f32, .prep
 /* --- max pooling --- */
 
 /*
- * dst follows from src alone, in the forward and the backward passes alike: both must see the same layouts, or the places of the
+ * src and dst are kept alike, in the forward and the backward passes: both must see the same layouts, or the places of the
  * maxima that one leaves in the workspace would mean others to the other.
  */
-static bool max_pool_dst(struct onednn_device *device, const struct primitive_spec *spec, struct md *dst, struct error *err) {
-    struct primitive_spec forward = *spec;
-    dnnl_primitive_desc_t desc = NULL;
-    forward.pass = PASS_FORWARD;
-    bool good = compat_primitive_desc(&desc, device->engine, &forward, NULL, err) &&
-                md_of_argument(dst, desc, DNNL_ARG_DST, err);
-    if (desc)
-        dnnl_primitive_desc_destroy(desc);
-    return good;
-}
-
 static bool max_pool_fill(struct onednn_device *device, const struct kernel_request *request, struct primitive_spec *spec,
                           struct error *err) {
     bool backward = request->pass == PASS_BACKWARD_DATA;
-    struct tensor_desc src = request->args.desc[backward ? ARG_DIFF_SRC : ARG_SRC];
+    const struct tensor_desc *src = &request->args.desc[backward ? ARG_DIFF_SRC : ARG_SRC];
     const struct tensor_desc *dst = &request->args.desc[backward ? ARG_DIFF_DST : ARG_DST];
-    struct md chosen = {0};
+    bool follow_dst = src->layout == LAYOUT_ANY && dst->layout != LAYOUT_ANY;
+    dnnl_format_tag_t tag = layout_tag(follow_dst ? dst : src);
+    (void)device;
     spec->family = FAMILY_MAX_POOL;
     fill_window(spec, &request->op.max_pool);
-    src.layout = src.layout == LAYOUT_ANY ? NULL : src.layout;
-    if (!layout_describe(&src, &src.shape, &spec->src, err) || !md_any(&spec->dst, dst->dtype, &dst->shape, err) ||
-        !max_pool_dst(device, spec, &chosen, err))
-        return false;
-    md_fini(&spec->dst);
-    spec->dst = chosen;
-    return true;
+    return md_tagged(&spec->src, src->dtype, &src->shape, tag, err) && md_tagged(&spec->dst, dst->dtype, &dst->shape, tag, err);
 }
 
 static struct onednn_kernel *max_pool_prepare(struct onednn_device *device, const struct kernel_request *request,

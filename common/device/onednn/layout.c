@@ -49,7 +49,7 @@ bool layout_intern(struct onednn_device *device, const struct md *md, const stru
 
 bool layout_describe(const struct tensor_desc *desc, const struct shape *shape, struct md *out, struct error *err) {
     if (desc->layout == LAYOUT_ANY)
-        return md_any(out, desc->dtype, shape, err);
+        return md_tagged(out, desc->dtype, shape, dnnl_format_tag_any, err);
     if (desc->layout)
         return md_copy(out, &desc->layout->md, err);
     return md_dense(out, desc->dtype, shape, err);
@@ -160,4 +160,13 @@ bool channel_view_init(struct channel_view *view, const struct tensor_desc *desc
     /* The outer part of the channels counts blocks: a single one may have any stride. */
     int64_t tile_stride = view->tiles == 1 ? b->strides[1] : view->tile_stride;
     return strides_are(b, (const int64_t[]){view->image_stride, tile_stride, dims[3] * block, block});
+}
+
+dnnl_format_tag_t layout_tag(const struct tensor_desc *desc) {
+    struct channel_view view;
+    if (!channel_view_init(&view, desc) || view.planar)
+        return dnnl_abcd;
+    if (desc->layout->blocking.inner_count == 0)
+        return dnnl_acdb;
+    return view.lanes == LANES ? dnnl_aBcd16b : dnnl_aBcd8b;
 }

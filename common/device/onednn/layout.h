@@ -45,3 +45,6 @@ struct channel_view {
 
 /** False where the layout is none of NCHW, NHWC and NCHW blocked by 8 or 16 channels. */
 bool channel_view_init(struct channel_view *view, const struct tensor_desc *desc);
+
+/** Its format tag, which describes tensors of other shapes that are kept alike; dnnl_abcd where there is no view of it. */
+dnnl_format_tag_t layout_tag(const struct tensor_desc *desc);
