@@ -1,0 +1,255 @@
+#include "inferd/client/client.h"
+#include "common/base/clock.h"
+#include "common/wire/message.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ID_SIZE = 40, RETRY_MIN_MS = 5, SEND_LINGER_MS = 0, REPLY_MAX_FIELDS = 512, REPLY_MAX_DEPTH = 4 };
+static const size_t REPLY_MAX_BYTES = 1 << 20;
+static const int64_t REQUEST_MAX_BYTES = 256 << 20;
+
+struct client {
+    struct wire_context *context;
+    struct wire_socket *socket;
+    uint64_t correlation; /* stands before the delimiter: the member echoes it, so late replies are known */
+};
+
+struct client *client_open(const char *endpoint, struct error *err) {
+    const char *const connect[] = {endpoint, NULL};
+    struct wire_socket_spec spec = {.kind = WIRE_DEALER,
+                                    .connect = connect,
+                                    .linger_ms = SEND_LINGER_MS,
+                                    .max_frame_bytes = REQUEST_MAX_BYTES};
+    struct client *client = calloc(1, sizeof *client);
+    if (!client || !digest_start(err)) {
+        free(client);
+        return NULL;
+    }
+    client->correlation = digest_random_u64();
+    client->context = wire_context_create(1, err);
+    client->socket = client->context ? wire_socket_open(client->context, &spec, err) : NULL;
+    if (!client->socket) {
+        client_close(client);
+        return NULL;
+    }
+    return client;
+}
+
+void client_close(struct client *client) {
+    if (client) {
+        wire_socket_close(client->socket);
+        wire_context_destroy(client->context);
+        free(client);
+    }
+}
+
+void client_reply_fini(struct client_reply *reply) {
+    message_free(reply->envelope ? &reply->envelope->base : NULL);
+    memset(reply, 0, sizeof *reply);
+}
+
+const char *client_status_name(Thorax__V1__Status status) {
+    const ProtobufCEnumValue *value =
+        protobuf_c_enum_descriptor_get_value(&thorax__v1__status__descriptor, (int)status);
+    return value ? value->name + strlen("STATUS_") : "UNKNOWN";
+}
+
+const char *client_decision_name(Thorax__V1__Decision decision) {
+    const ProtobufCEnumValue *value =
+        protobuf_c_enum_descriptor_get_value(&thorax__v1__decision__descriptor, (int)decision);
+    return value ? value->name + strlen("DECISION_") : "UNKNOWN";
+}
+
+static bool check_answer(const Thorax__V1__DiagnosisReply *reply, const char *request_id,
+                         const struct digest *image, struct error *err) {
+    double sum = 0;
+    if (strcmp(reply->request_id, request_id) != 0) {
+        return error_set(err, ERROR_PEER, "the reply is to another request");
+    }
+    if (reply->image_sha256.len != sizeof image->bytes ||
+        memcmp(reply->image_sha256.data, image->bytes, sizeof image->bytes) != 0) {
+        return error_set(err, ERROR_PEER, "the reply is about another image");
+    }
+    for (size_t i = 0; i < reply->n_probabilities; i++) {
+        double probability = reply->probabilities[i]->probability;
+        if (!(probability >= 0 && probability <= 1)) {
+            return error_set(err, ERROR_PEER, "a probability is not within 0 to 1");
+        }
+        sum += probability;
+    }
+    if (reply->n_probabilities < 2 || fabs(sum - 1) > 1e-6 ||
+        reply->decision == THORAX__V1__DECISION__DECISION_UNSPECIFIED) {
+        return error_set(err, ERROR_PEER, "the reply says OK and has no complete answer");
+    }
+    return (reply->model && reply->model->digest.len == sizeof(struct digest)) ||
+           error_set(err, ERROR_PEER, "the reply does not say which model answered");
+}
+
+bool client_check(const Thorax__V1__DiagnosisReply *reply, const char *request_id, const struct digest *image,
+                  struct error *err) {
+    if (reply->status == THORAX__V1__STATUS__STATUS_OK) {
+        return check_answer(reply, request_id, image, err);
+    }
+    if (reply->status == THORAX__V1__STATUS__STATUS_UNSPECIFIED) {
+        return error_set(err, ERROR_PEER, "the reply has no status");
+    }
+    if (reply->n_probabilities > 0 || reply->decision != THORAX__V1__DECISION__DECISION_UNSPECIFIED) {
+        return error_set(err, ERROR_PEER, "the reply says %s and has an answer all the same",
+                         client_status_name(reply->status));
+    }
+    return !*reply->request_id || strcmp(reply->request_id, request_id) == 0 ||
+           error_set(err, ERROR_PEER, "the reply is to another request");
+}
+
+/** Waits for the reply with our correlation; older ones, to requests given up, are dropped. */
+static bool receive(struct client *client, int64_t deadline_ms, struct wire_message *message,
+                    struct error *err) {
+    while (wire_receive(client->socket, message, clock_left_ms(deadline_ms), err)) {
+        if (message->count == 3 && message->frames[0].size == sizeof client->correlation &&
+            memcmp(message->frames[0].data, &client->correlation, sizeof client->correlation) == 0 &&
+            message->frames[1].size == 0) {
+            return true;
+        }
+        wire_message_fini(message);
+    }
+    return false;
+}
+
+static bool unpack(const struct wire_message *message, struct client_reply *out, struct error *err) {
+    struct message_limits limits = {REPLY_MAX_BYTES, REPLY_MAX_FIELDS, REPLY_MAX_DEPTH};
+    out->envelope = (Thorax__V1__Envelope *)message_unpack(&thorax__v1__envelope__descriptor,
+                                                           message->frames[2], &limits, err);
+    if (!out->envelope) {
+        return error_prefix(err, "reply");
+    }
+    if (out->envelope->protocol_version != MESSAGE_PROTOCOL_VERSION) {
+        return error_set(err, ERROR_PEER, "the reply is of protocol version %" PRIu32,
+                         out->envelope->protocol_version);
+    }
+    if (out->envelope->body_case == THORAX__V1__ENVELOPE__BODY_DIAGNOSIS_REPLY) {
+        out->diagnosis = out->envelope->diagnosis_reply;
+    } else if (out->envelope->body_case == THORAX__V1__ENVELOPE__BODY_STATUS_REPLY) {
+        out->status = out->envelope->status_reply;
+    }
+    return true;
+}
+
+/** Sends an envelope and waits for its reply. */
+static bool ask(struct client *client, const Thorax__V1__Envelope *envelope, int64_t timeout_ms,
+                struct client_reply *out, struct error *err) {
+    int64_t start_ns = clock_now_ns(), deadline_ms = clock_now_ms() + timeout_ms;
+    struct bytes packed;
+    struct wire_message message;
+    if (!message_pack(&envelope->base, &packed, err)) {
+        return false;
+    }
+    client->correlation++;
+    struct wire_frame frames[] = {
+        {&client->correlation, sizeof client->correlation}, {"", 0}, {packed.data, packed.size}};
+    bool ok = wire_send(client->socket, frames, 3, timeout_ms, err);
+    free(packed.data);
+    if (!ok || !receive(client, deadline_ms, &message, err)) {
+        return error_prefix(err, "no reply within %" PRId64 " ms", timeout_ms);
+    }
+    out->elapsed_us = (clock_now_ns() - start_ns) / 1000;
+    ok = unpack(&message, out, err);
+    wire_message_fini(&message);
+    return ok;
+}
+
+/** The messages that make up one request; all borrowed. */
+struct question {
+    Thorax__V1__Envelope envelope;
+    Thorax__V1__DiagnosisRequest request;
+    Thorax__V1__Age age;
+    char id[ID_SIZE];
+};
+
+/* The generated messages have char * where they mean const char *: packing reads only. */
+static char *text(const char *borrowed) {
+    return (char *)(uintptr_t)(borrowed ? borrowed : "");
+}
+
+static void fill(const struct client_request *request, struct question *out) {
+    thorax__v1__envelope__init(&out->envelope);
+    thorax__v1__diagnosis_request__init(&out->request);
+    snprintf(out->id, sizeof out->id, "%016" PRIx64 "%016" PRIx64, digest_random_u64(), digest_random_u64());
+    out->request.request_id = request->request_id ? text(request->request_id) : out->id;
+    out->request.model = text(request->model);
+    out->request.operating_point = text(request->operating_point);
+    out->request.priority =
+        request->stat ? THORAX__V1__PRIORITY__PRIORITY_STAT : THORAX__V1__PRIORITY__PRIORITY_ROUTINE;
+    out->request.timeout_ms = request->timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)request->timeout_ms;
+    out->request.view = request->view;
+    out->request.image_case = THORAX__V1__DIAGNOSIS_REQUEST__IMAGE_ENCODED;
+    out->request.encoded = (ProtobufCBinaryData){request->image_size, (uint8_t *)text(request->image)};
+    if (request->age_years) {
+        thorax__v1__age__init(&out->age);
+        out->age.years = *request->age_years;
+        out->request.age = &out->age;
+    }
+    out->envelope.protocol_version = MESSAGE_PROTOCOL_VERSION;
+    out->envelope.body_case = THORAX__V1__ENVELOPE__BODY_DIAGNOSIS_REQUEST;
+    out->envelope.diagnosis_request = &out->request;
+}
+
+static bool ask_and_check(struct client *client, const struct question *question, const struct digest *image,
+                          int64_t timeout_ms, struct client_reply *out, struct error *err) {
+    memset(out, 0, sizeof *out);
+    bool ok = ask(client, &question->envelope, timeout_ms, out, err);
+    if (ok && !out->diagnosis) {
+        ok = error_set(err, ERROR_PEER, "the reply is none to a diagnosis request");
+    }
+    ok = ok && client_check(out->diagnosis, question->request.request_id, image, err);
+    if (!ok) {
+        client_reply_fini(out);
+    }
+    return ok;
+}
+
+bool client_diagnose(struct client *client, const struct client_request *request, struct client_reply *out,
+                     struct error *err) {
+    struct question question;
+    fill(request, &question);
+    struct digest image = digest_of(request->image, request->image_size);
+    return ask_and_check(client, &question, &image, request->timeout_ms, out, err);
+}
+
+bool client_diagnose_patiently(struct client *client, const struct client_request *request,
+                               struct client_reply *out, struct error *err) {
+    int64_t deadline_ms = clock_now_ms() + request->timeout_ms;
+    struct question question;
+    fill(request, &question);
+    struct digest image = digest_of(request->image, request->image_size);
+    while (ask_and_check(client, &question, &image, clock_left_ms(deadline_ms), out, err)) {
+        int64_t pause_ms =
+            out->diagnosis->retry_after_ms > RETRY_MIN_MS ? out->diagnosis->retry_after_ms : RETRY_MIN_MS;
+        if (out->diagnosis->status != THORAX__V1__STATUS__STATUS_BUSY ||
+            pause_ms >= clock_left_ms(deadline_ms)) {
+            return true;
+        }
+        client_reply_fini(out);
+        clock_sleep_ms(pause_ms);
+    }
+    return false;
+}
+
+bool client_status(struct client *client, int64_t timeout_ms, struct client_reply *out, struct error *err) {
+    Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
+    Thorax__V1__StatusRequest request = THORAX__V1__STATUS_REQUEST__INIT;
+    memset(out, 0, sizeof *out);
+    envelope.protocol_version = MESSAGE_PROTOCOL_VERSION;
+    envelope.body_case = THORAX__V1__ENVELOPE__BODY_STATUS_REQUEST;
+    envelope.status_request = &request;
+    bool ok = ask(client, &envelope, timeout_ms, out, err);
+    if (ok && !out->status) {
+        ok = error_set(err, ERROR_PEER, "the reply is none to a status request");
+    }
+    if (!ok) {
+        client_reply_fini(out);
+    }
+    return ok;
+}

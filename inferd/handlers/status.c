@@ -1,0 +1,76 @@
+#include "common/base/clock.h"
+#include "common/wire/message.h"
+#include "inferd/handlers/handler.h"
+
+/** What a status reply points to while it is packed. */
+struct parts {
+    Thorax__V1__StatusCount counts[COUNTERS_STATUSES], *count_list[COUNTERS_STATUSES];
+    Thorax__V1__ModelIdentity identity;
+    char *points[MODEL_MAX_POINTS];
+};
+
+static void fill_counts(struct service *service, struct parts *parts, Thorax__V1__StatusReply *reply) {
+    for (int status = 0; status < COUNTERS_STATUSES; status++) {
+        uint64_t count = atomic_load(&service->counters.by_status[status]);
+        if (count > 0) {
+            Thorax__V1__StatusCount *row = &parts->counts[reply->n_counts];
+            thorax__v1__status_count__init(row);
+            row->status = (Thorax__V1__Status)status;
+            row->count = count;
+            parts->count_list[reply->n_counts++] = row;
+        }
+    }
+    reply->counts = parts->count_list;
+    reply->batches = atomic_load(&service->counters.batches);
+    reply->images = atomic_load(&service->counters.images);
+    reply->compute_us = atomic_load(&service->counters.compute_us);
+    reply->undelivered = atomic_load(&service->counters.undelivered);
+    reply->swaps = slot_swaps(service->slot);
+}
+
+static void fill_model(struct model *model, struct parts *parts, Thorax__V1__StatusReply *reply) {
+    reply_identify(&model->info, &parts->identity);
+    reply->model = &parts->identity;
+    for (int i = 0; i < model->info.point_count; i++) {
+        parts->points[i] = model->info.points[i].name;
+    }
+    reply->operating_points = parts->points;
+    reply->n_operating_points = (size_t)model->info.point_count;
+}
+
+static Thorax__V1__MemberCondition condition(const struct service *service, const struct model *model) {
+    if (service->draining) {
+        return THORAX__V1__MEMBER_CONDITION__CONDITION_DRAINING;
+    }
+    return model ? THORAX__V1__MEMBER_CONDITION__CONDITION_READY
+                 : THORAX__V1__MEMBER_CONDITION__CONDITION_NO_MODEL;
+}
+
+static bool status(struct service *service, struct request *request, struct bytes *reply, enum handled *how,
+                   struct error *err) {
+    (void)request;
+    struct parts parts;
+    Thorax__V1__StatusReply body = THORAX__V1__STATUS_REPLY__INIT;
+    Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
+    struct model *model = slot_acquire(service->slot);
+    if (model) {
+        fill_model(model, &parts, &body);
+    }
+    fill_counts(service, &parts, &body);
+    body.member = (char *)(uintptr_t)service->member; /* packing reads only */
+    body.version = (char *)(uintptr_t)service->version;
+    body.condition = condition(service, model);
+    body.uptime_ms = (uint64_t)(clock_now_ms() - service->started_ms);
+    body.in_flight = (uint32_t)pipeline_in_flight(service->pipeline);
+    body.queue_limit = (uint32_t)service->max_jobs;
+    envelope.protocol_version = MESSAGE_PROTOCOL_VERSION;
+    envelope.body_case = THORAX__V1__ENVELOPE__BODY_STATUS_REPLY;
+    envelope.status_reply = &body;
+    bool ok = message_pack(&envelope.base, reply, err);
+    model_release(model);
+    *how = HANDLED_NOW;
+    return ok;
+}
+
+const struct handler handler_status = {
+    .body = THORAX__V1__ENVELOPE__BODY_STATUS_REQUEST, .name = "status", .handle = status};

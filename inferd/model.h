@@ -1,0 +1,63 @@
+#pragma once
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/image/recipe.h"
+#include <stdatomic.h>
+
+enum { MODEL_MAX_CLASSES = 16, MODEL_MAX_POINTS = 8, MODEL_NAME_SIZE = 65, MODEL_MAX_BATCH = 64 };
+
+/** The thresholds of one decision: at or above rule_in the finding is ruled in, below rule_out it is ruled
+ * out. */
+struct operating_point {
+    char name[MODEL_NAME_SIZE];
+    int class_index; /**< whose probability is compared */
+    double rule_in, rule_out;
+};
+
+/** A bit for each view of proto/diagnosis.proto that the model is meant for: 1 << View. */
+typedef uint32_t view_set;
+
+/** What the daemon needs to know of a model besides its weights. Plain data. */
+struct model_info {
+    char name[MODEL_NAME_SIZE], version[MODEL_NAME_SIZE];
+    struct digest digest; /**< of the model file */
+    int class_count;      /**< 2..MODEL_MAX_CLASSES */
+    char classes[MODEL_MAX_CLASSES][MODEL_NAME_SIZE];
+    int invalid_class; /**< the class of pictures that cannot be judged; -1: the model has none */
+    double temperature;
+    int point_count; /**< at least 1; the first is the default */
+    struct operating_point points[MODEL_MAX_POINTS];
+    struct recipe recipe;
+    double age_min_years, age_max_years; /**< intended use; max 0: not stated */
+    view_set views;                      /**< intended use; 0: not stated */
+};
+
+struct model;
+struct model_ops {
+    /**
+     * images: (max_batch, C, H, W) as the recipe says, of which the first `count` matter; logits: (count, K),
+     * to be filled in. Called by one thread at a time, after the model was made ready.
+     */
+    bool (*compute)(struct model *model, const float *images, int count, float *logits, struct error *err);
+    /** The last reference is gone. Any thread; nobody is computing. */
+    void (*destroy)(struct model *model);
+};
+
+/**
+ * A model that can answer: immutable but for its buffers, counted by reference, since requests finish on the
+ * model that they began with while another one takes over. Objects embed it as their first member.
+ */
+struct model {
+    const struct model_ops *ops;
+    atomic_int references; /**< starts at 1: its maker's */
+    struct model_info info;
+    int max_batch; /**< images per compute, 1..MODEL_MAX_BATCH */
+};
+
+/** One more reference. Returns the model. */
+struct model *model_retain(struct model *model);
+/** One reference less; the last one destroys. Takes NULL. */
+void model_release(struct model *model);
+
+/** The operating point of that name, "" for the default; NULL: ERROR_INVALID lists the names. */
+const struct operating_point *model_point(const struct model *model, const char *name, struct error *err);

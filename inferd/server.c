@@ -1,0 +1,294 @@
+#include "inferd/server.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/wire/message.h"
+#include "inferd/handlers/handler.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+    BURST = 64, /* messages read before answers are sent again */
+    PEER_RECEIVE_LIMIT =
+        64, /* messages of one peer that ZeroMQ may hold: they are not bounded by admission yet */
+    CLOSE_LINGER_MS = 2000,
+    DRAIN_QUIET_MS = 100,
+    REQUEST_MAX_FIELDS = 64,
+    REQUEST_MAX_DEPTH = 3, /* Envelope, DiagnosisRequest, RawPixels or Age */
+};
+
+struct server {
+    struct service service;
+    struct wire_context *context;
+    struct wire_socket *router;
+    int64_t max_message_bytes;
+    int finished_event; /* the pipeline's threads write, our thread polls */
+};
+
+static void notify(void *context) {
+    struct server *server = context;
+    uint64_t one = 1;
+    /* Fails only where the counter would overflow, and then the event is readable anyway. */
+    ssize_t written = write(server->finished_event, &one, sizeof one);
+    (void)written;
+}
+
+static bool open_socket(struct server *server, const struct server_spec *spec, struct error *err) {
+    struct wire_socket_spec socket = {
+        .kind = WIRE_ROUTER,
+        .bind = spec->bind,
+        .receive_limit = PEER_RECEIVE_LIMIT,
+        .max_frame_bytes = 2 * spec->max_message_bytes,
+        .linger_ms = CLOSE_LINGER_MS,
+        .router_mandatory = true,
+        .allow_cleartext_remote = spec->allow_cleartext_remote,
+    };
+    server->context = wire_context_create(1, err);
+    return server->context && (server->router = wire_socket_open(server->context, &socket, err)) != NULL;
+}
+
+static bool start_pipeline(struct server *server, const struct server_spec *spec, struct error *err) {
+    server->finished_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (server->finished_event < 0) {
+        return error_set_errno(err, "eventfd");
+    }
+    struct pipeline_spec pipeline = {
+        .decode_threads = spec->decode_threads,
+        .max_jobs = spec->max_jobs,
+        .max_bytes = spec->max_job_bytes,
+        .max_batch = spec->max_batch,
+        .max_delay_us = spec->max_delay_us,
+        .limits = spec->limits,
+        .counters = &server->service.counters,
+        .notify = notify,
+        .context = server,
+    };
+    server->service.pipeline = pipeline_create(&pipeline, err);
+    return server->service.pipeline != NULL;
+}
+
+struct server *server_create(const struct server_spec *spec, struct error *err) {
+    struct server *server = calloc(1, sizeof *server);
+    if (!server) {
+        error_set(err, ERROR_MEMORY, "no memory for the server");
+        return NULL;
+    }
+    server->finished_event = -1;
+    server->max_message_bytes = spec->max_message_bytes;
+    server->service = (struct service){
+        .member = spec->member,
+        .version = spec->version,
+        .default_timeout_ms = spec->default_timeout_ms,
+        .max_timeout_ms = spec->max_timeout_ms,
+        .max_jobs = spec->max_jobs,
+        .slot = spec->slot,
+        .started_ms = clock_now_ms(),
+    };
+    if (!open_socket(server, spec, err) || !start_pipeline(server, spec, err)) {
+        server_destroy(server);
+        return NULL;
+    }
+    return server;
+}
+
+static void request_destroy(struct request *request) {
+    if (request) {
+        job_fini(&request->job);
+        message_free(request->envelope ? &request->envelope->base : NULL);
+        free(request);
+    }
+}
+
+static void send_reply(struct server *server, const struct route *route, struct bytes *reply) {
+    if (!route_send(route, server->router, (struct wire_frame){reply->data, reply->size}, NULL)) {
+        atomic_fetch_add(&server->service.counters.undelivered, 1);
+    }
+    free(reply->data);
+    reply->data = NULL;
+}
+
+/** Answers what could not be read as a request. */
+static void refuse(struct server *server, const struct route *route, Thorax__V1__Status status,
+                   const struct error *reason) {
+    struct error err = {0};
+    struct bytes reply;
+    struct refusal refusal = {.request_id = "", .status = status, .message = reason->message};
+    if (service_refuse(&server->service, &refusal, &reply, &err)) {
+        send_reply(server, route, &reply);
+    } else {
+        log_error("reply_failed", &err);
+    }
+}
+
+static Thorax__V1__Status status_of(enum error_code code) {
+    switch (code) {
+    case ERROR_TOO_LARGE:
+        return THORAX__V1__STATUS__STATUS_TOO_LARGE;
+    case ERROR_UNSUPPORTED:
+        return THORAX__V1__STATUS__STATUS_UNSUPPORTED_VERSION;
+    case ERROR_MEMORY:
+        return THORAX__V1__STATUS__STATUS_INTERNAL;
+    default:
+        return THORAX__V1__STATUS__STATUS_INVALID_ARGUMENT;
+    }
+}
+
+/** Reads the version before anything else: what another version allows is not ours to judge. */
+static bool check_version(struct wire_frame payload, struct error *err) {
+    uint64_t version;
+    if (payload.size == 0 || !message_peek(payload, 1, &version)) {
+        return true; /* message_unpack says what is wrong */
+    }
+    return version == MESSAGE_PROTOCOL_VERSION ||
+           error_set(err, ERROR_UNSUPPORTED, "protocol_version: this member speaks %d",
+                     MESSAGE_PROTOCOL_VERSION);
+}
+
+static Thorax__V1__Envelope *unpack(struct server *server, struct wire_frame payload, struct error *err) {
+    struct message_limits limits = {.max_bytes = (size_t)server->max_message_bytes,
+                                    .max_fields = REQUEST_MAX_FIELDS,
+                                    .max_depth = REQUEST_MAX_DEPTH};
+    if (!check_version(payload, err)) {
+        return NULL;
+    }
+    return (Thorax__V1__Envelope *)message_unpack(&thorax__v1__envelope__descriptor, payload, &limits, err);
+}
+
+/** Hands a well-formed request to its handler; takes it. */
+static void dispatch(struct server *server, struct request *request) {
+    struct error err = {0};
+    struct bytes reply = {0};
+    enum handled how = HANDLED_NOW;
+    const struct handler *handler = handler_find(request->envelope->body_case);
+    if (!handler) {
+        error_set(&err, ERROR_INVALID, "the envelope holds no request");
+        refuse(server, &request->route, THORAX__V1__STATUS__STATUS_INVALID_ARGUMENT, &err);
+    } else if (!handler->handle(&server->service, request, &reply, &how, &err)) {
+        log_error("request_failed", &err);
+    } else if (how == HANDLED_LATER) {
+        return;
+    } else {
+        send_reply(server, &request->route, &reply);
+    }
+    request_destroy(request);
+}
+
+static void accept_message(struct server *server, const struct wire_message *message) {
+    struct error err = {0};
+    struct wire_frame payload;
+    struct request *request = calloc(1, sizeof *request);
+    if (!request) {
+        error_set(&err, ERROR_MEMORY, "no memory for a request");
+        log_error("request_dropped", &err);
+        return;
+    }
+    if (route_split(message, &request->route, &payload, &err)) {
+        request->envelope = unpack(server, payload, &err);
+    }
+    if (!request->envelope) {
+        refuse(server, &request->route, status_of(err.code), &err);
+        request_destroy(request);
+        return;
+    }
+    dispatch(server, request);
+}
+
+/** Reads what has arrived, up to a burst. Returns the number of messages, -1 where the socket fails. */
+static int receive(struct server *server, struct error *err) {
+    for (int i = 0; i < BURST; i++) {
+        struct error reason = {0};
+        struct wire_message message;
+        if (wire_receive(server->router, &message, 0, &reason)) {
+            accept_message(server, &message);
+            wire_message_fini(&message);
+        } else if (reason.code == ERROR_TIMEOUT) {
+            return i;
+        } else if (reason.code !=
+                   ERROR_TOO_LARGE) { /* too many frames: dropped whole, there is nobody to answer */
+            *err = reason;
+            return -1;
+        }
+    }
+    return BURST;
+}
+
+static void send_finished(struct server *server) {
+    struct job *job;
+    uint64_t count;
+    ssize_t got = read(server->finished_event, &count, sizeof count);
+    (void)got; /* nothing to read: a look too many does no harm */
+    while ((job = pipeline_collect(server->service.pipeline))) {
+        struct request *request = (struct request *)job;
+        struct bytes reply;
+        struct error err = {0};
+        if (service_conclude(&server->service, job, &reply, &err)) {
+            send_reply(server, &request->route, &reply);
+        } else {
+            log_error("reply_failed", &err);
+        }
+        request_destroy(request);
+    }
+}
+
+bool server_step(struct server *server, int64_t timeout_ms, struct error *err) {
+    struct wire_poll_item items[] = {{.socket = server->router}, {.descriptor = server->finished_event}};
+    struct error reason = {0};
+    int ready = wire_poll(items, 2, timeout_ms, &reason);
+    if (ready < 0 || (items[0].readable && receive(server, &reason) < 0)) {
+        return error_set(err, reason.code, "%s", reason.message);
+    }
+    send_finished(server);
+    return true;
+}
+
+bool server_drain(struct server *server, int64_t timeout_ms, struct error *err) {
+    int64_t deadline = clock_now_ms() + timeout_ms;
+    server->service.draining = true;
+    while (pipeline_in_flight(server->service.pipeline) > 0) {
+        if (clock_left_ms(deadline) == 0) {
+            return error_set(err, ERROR_TIMEOUT, "%d requests were not answered within %lld ms",
+                             pipeline_in_flight(server->service.pipeline), (long long)timeout_ms);
+        }
+        if (!server_step(server, clock_left_ms(deadline), err)) {
+            return false;
+        }
+    }
+    /* What is on its way to us already gets its NOT_READY, too. */
+    int64_t quiet = clock_now_ms() + DRAIN_QUIET_MS;
+    while (clock_left_ms(quiet) > 0) {
+        if (!server_step(server, clock_left_ms(quiet), err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+const char *server_bound(struct server *server, int i, char *out, size_t size) {
+    return wire_socket_bound(server->router, i, out, size);
+}
+
+/** Waits until all threads are done with their jobs, and drops them. */
+static void abandon(struct server *server) {
+    struct job *job;
+    while (server->service.pipeline && pipeline_in_flight(server->service.pipeline) > 0) {
+        while ((job = pipeline_collect(server->service.pipeline))) {
+            request_destroy((struct request *)job);
+        }
+        clock_sleep_ms(1);
+    }
+}
+
+void server_destroy(struct server *server) {
+    if (!server) {
+        return;
+    }
+    abandon(server);
+    pipeline_destroy(server->service.pipeline);
+    wire_socket_close(server->router);
+    wire_context_destroy(server->context);
+    if (server->finished_event >= 0) {
+        close(server->finished_event);
+    }
+    free(server);
+}

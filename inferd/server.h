@@ -1,0 +1,41 @@
+#pragma once
+#include "common/image/image.h"
+#include "inferd/slot.h"
+
+/**
+ * Answers requests: one thread owns the ROUTER socket and everything that touches it. It checks and admits,
+ * hands work to the pipeline, and sends what comes back.
+ */
+struct server;
+
+struct server_spec {
+    const char *const *bind;      /**< NULL-ended: tcp://, ipc:// */
+    bool allow_cleartext_remote;  /**< see struct wire_socket_spec */
+    const char *member, *version; /**< borrowed for the server's life */
+    struct slot *slot;            /**< borrowed; may be empty: NOT_READY until a model is put in */
+    int64_t max_message_bytes; /**< larger ones are TOO_LARGE; a peer that sends twice as much is cut off */
+    int64_t default_timeout_ms, max_timeout_ms;
+    int decode_threads;
+    int max_jobs;         /**< requests in flight; more are BUSY */
+    size_t max_job_bytes; /**< of their images together */
+    int max_batch;
+    int64_t max_delay_us;
+    struct image_limits limits;
+};
+
+/** Binds and starts the pipeline. Returns owned, NULL on error. Use from one thread. */
+struct server *server_create(const struct server_spec *spec, struct error *err);
+/** Takes NULL. After server_drain: what it accepted has been answered. Without it, waits for what is computed
+ * and drops the answers. */
+void server_destroy(struct server *server);
+
+/** The endpoint that was really bound. Returns out, or NULL. */
+const char *server_bound(struct server *server, int i, char *out, size_t size);
+
+/** Waits up to timeout_ms, or until a signal, for something to do, and does it. False only where the socket
+ * itself fails. */
+bool server_step(struct server *server, int64_t timeout_ms, struct error *err);
+
+/** Refuses what is new as NOT_READY and answers what was accepted. ERROR_TIMEOUT where that takes longer than
+ * timeout_ms. */
+bool server_drain(struct server *server, int64_t timeout_ms, struct error *err);
