@@ -79,7 +79,10 @@ static bool decode(spng_ctx *context, const struct image_limits *limits, struct 
 
 bool codec_decode_png(const uint8_t *data, size_t size, const struct image_limits *limits, struct image *out,
                       struct error *err) {
+    static const char end[] = "\0\0\0\0IEND\xAE\x42\x60\x82";
     *out = (struct image){0};
+    if (!memmem(data, size, end, sizeof end - 1)) /* the library takes a file that stops within the end's checksum */
+        return error_set(err, ERROR_FORMAT, "PNG: truncated (no end)");
     spng_ctx *context = spng_ctx_new(0);
     if (!context)
         return error_set(err, ERROR_MEMORY, "PNG: no memory");
