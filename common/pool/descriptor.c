@@ -31,6 +31,8 @@ static const char *fault(const Thorax__V1__ModelDescriptor *message, int64_t max
     if (message->chunk_bytes < DESCRIPTOR_MIN_CHUNK_BYTES || message->chunk_bytes > DESCRIPTOR_MAX_CHUNK_BYTES)
         return "its chunk size is out of range";
     uint64_t count = (message->size_bytes + message->chunk_bytes - 1) / message->chunk_bytes;
+    if (count > DESCRIPTOR_MAX_CHUNKS)
+        return "it has too many chunks";
     if (message->chunk_digests.len != count * 32)
         return "its chunk digests do not fit its size";
     return NULL;
@@ -58,10 +60,8 @@ static bool unpack(struct descriptor *descriptor, int64_t max_bytes, struct erro
     return true;
 }
 
-/** Largest packed descriptor of a file of max_bytes: its digests, and room for the other fields. */
-static size_t packed_limit(int64_t max_bytes) {
-    return (size_t)(max_bytes / DESCRIPTOR_MIN_CHUNK_BYTES + 1) * 32 + 1024;
-}
+/* Largest packed descriptor: its digests, and room for the other fields. */
+enum { PACKED_LIMIT_BYTES = DESCRIPTOR_MAX_CHUNKS * 32 + 1024 };
 
 /** Takes packed (from malloc), which may be NULL. */
 static bool adopt(struct descriptor *descriptor, uint8_t *packed, size_t size, int64_t max_bytes, struct error *err) {
@@ -86,13 +86,31 @@ bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__Published
     *descriptor = (struct descriptor){0};
     if (!model || model->descriptor_digest.len != 32 || model->descriptor.len == 0)
         return error_set(err, ERROR_FORMAT, "a model without a descriptor and its digest");
-    if (model->descriptor.len > packed_limit(max_bytes))
+    if (model->descriptor.len > PACKED_LIMIT_BYTES)
         return error_set(err, ERROR_TOO_LARGE, "a model's descriptor of %zu bytes", model->descriptor.len);
     struct digest found = digest_of(model->descriptor.data, model->descriptor.len);
     if (memcmp(found.bytes, model->descriptor_digest.data, 32) != 0)
         return error_set(err, ERROR_FORMAT, "a model's descriptor does not match its digest");
     uint8_t *packed = duplicate(model->descriptor.data, model->descriptor.len);
     return adopt(descriptor, packed, model->descriptor.len, max_bytes, err);
+}
+
+static size_t chunk_bytes_for(size_t size) {
+    size_t chunk_bytes = DESCRIPTOR_CHUNK_BYTES;
+    while (chunk_bytes < DESCRIPTOR_MAX_CHUNK_BYTES && size / chunk_bytes >= DESCRIPTOR_MAX_CHUNKS)
+        chunk_bytes *= 2;
+    return chunk_bytes;
+}
+
+/** Returns owned: 32 bytes for each chunk of data, or NULL where memory ended. */
+static uint8_t *digest_chunks(const uint8_t *data, size_t size, size_t chunk_bytes, size_t count) {
+    uint8_t *digests = malloc(count * 32);
+    for (size_t i = 0; digests && i < count; i++) {
+        size_t at = i * chunk_bytes, left = size - at;
+        struct digest chunk = digest_of(data + at, left < chunk_bytes ? left : chunk_bytes);
+        memcpy(digests + i * 32, chunk.bytes, 32);
+    }
+    return digests;
 }
 
 bool descriptor_make(struct descriptor *descriptor, const char *name, const char *version, const void *data, size_t size,
@@ -102,15 +120,10 @@ bool descriptor_make(struct descriptor *descriptor, const char *name, const char
         return error_set(err, ERROR_INVALID, "a model's name and version are 1 to 64 of [A-Za-z0-9._-]");
     if (size < 1 || size > INT64_MAX)
         return error_set(err, ERROR_INVALID, "an empty model file");
-    size_t count = (size + DESCRIPTOR_CHUNK_BYTES - 1) / DESCRIPTOR_CHUNK_BYTES;
-    uint8_t *digests = malloc(count * 32);
+    size_t chunk_bytes = chunk_bytes_for(size), count = (size + chunk_bytes - 1) / chunk_bytes;
+    uint8_t *digests = digest_chunks(data, size, chunk_bytes, count);
     if (!digests)
         return error_set(err, ERROR_MEMORY, "out of memory for a model's descriptor");
-    for (size_t i = 0, at = 0; i < count; i++, at += DESCRIPTOR_CHUNK_BYTES) {
-        size_t length = size - at < DESCRIPTOR_CHUNK_BYTES ? size - at : DESCRIPTOR_CHUNK_BYTES;
-        struct digest chunk = digest_of((const uint8_t *)data + at, length);
-        memcpy(digests + i * 32, chunk.bytes, 32);
-    }
     struct digest whole = digest_of(data, size);
     Thorax__V1__ModelDescriptor message;
     thorax__v1__model_descriptor__init(&message);
@@ -118,7 +131,7 @@ bool descriptor_make(struct descriptor *descriptor, const char *name, const char
     message.version = (char *)version;
     message.digest = (ProtobufCBinaryData){32, whole.bytes};
     message.size_bytes = size;
-    message.chunk_bytes = DESCRIPTOR_CHUNK_BYTES;
+    message.chunk_bytes = (uint32_t)chunk_bytes;
     message.chunk_digests = (ProtobufCBinaryData){count * 32, digests};
     message.created_ms = clock_wall_ms();
     size_t packed_size = thorax__v1__model_descriptor__get_packed_size(&message);

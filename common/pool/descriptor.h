@@ -7,9 +7,10 @@
 
 enum {
     DESCRIPTOR_NAME_SIZE = 65, /**< of names and versions, with the final NUL */
-    DESCRIPTOR_CHUNK_BYTES = 256 * 1024,
+    DESCRIPTOR_CHUNK_BYTES = 256 * 1024, /**< where the file is not so large that chunks must be larger */
     DESCRIPTOR_MIN_CHUNK_BYTES = 4096,
     DESCRIPTOR_MAX_CHUNK_BYTES = 1024 * 1024,
+    DESCRIPTOR_MAX_CHUNKS = 8192, /**< keeps a descriptor under 257 KiB, and a snapshot of many in one message */
 };
 
 /** A model file as it is announced and transferred: thorax.v1.ModelDescriptor, checked. */

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Small repeated messages grow when they are unpacked; this is the most that a frame may grow to. */
-enum { UNPACK_LIMIT_BYTES = 32 << 20 };
+/* Small repeated messages grow when they are unpacked: the most that a frame may grow to, per byte of its own limit. */
+enum { GROWTH_LIMIT = 4, MAX_STATE_BYTES = 64 << 20 };
 
 struct budget {
     size_t left;
@@ -39,17 +39,22 @@ void pool_free(void *message) {
         protobuf_c_message_free_unpacked(message, NULL);
 }
 
-static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size, struct error *err) {
-    if (size == 0 || size > POOL_MAX_MESSAGE_BYTES) {
+static void *unpack_up_to(size_t limit, const ProtobufCMessageDescriptor *type, const void *data, size_t size,
+                          struct error *err) {
+    if (size == 0 || size > limit) {
         error_set(err, size ? ERROR_TOO_LARGE : ERROR_FORMAT, "a %s of %zu bytes", type->short_name, size);
         return NULL;
     }
-    struct budget budget = {UNPACK_LIMIT_BYTES};
+    struct budget budget = {limit * GROWTH_LIMIT};
     ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
     void *message = protobuf_c_message_unpack(type, &allocator, size, data);
     if (!message)
         error_set(err, ERROR_FORMAT, "%zu bytes that are no %s", size, type->short_name);
     return message;
+}
+
+static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size, struct error *err) {
+    return unpack_up_to(POOL_MAX_MESSAGE_BYTES, type, data, size, err);
 }
 
 /** Hands message on where nothing is wrong with it, else frees it and says what is. */
@@ -129,6 +134,11 @@ Thorax__V1__ControlRequest *pool_unpack_request(const void *data, size_t size, s
 }
 
 static const char *models_fault(const Thorax__V1__ModelsReply *models) {
+    for (size_t i = 0; i < models->n_models; i++) {
+        const Thorax__V1__ModelRow *row = models->models[i];
+        if (!descriptor_name_ok(row->name) || !descriptor_name_ok(row->version) || row->digest.len != 32)
+            return "a model's name, version or digest";
+    }
     for (size_t i = 0; i < models->n_members; i++) {
         const char *wrong = models->members[i]->report ? report_fault(models->members[i]->report) : "a member without report";
         if (wrong)
@@ -182,7 +192,7 @@ Thorax__V1__BlobChunk *pool_unpack_blob_chunk(const void *data, size_t size, str
 }
 
 Thorax__V1__PublisherState *pool_unpack_state(const void *data, size_t size, struct error *err) {
-    return unpack(&thorax__v1__publisher_state__descriptor, data, size, err);
+    return unpack_up_to(MAX_STATE_BYTES, &thorax__v1__publisher_state__descriptor, data, size, err);
 }
 
 bool pool_digest(const ProtobufCBinaryData *field, struct digest *out) {

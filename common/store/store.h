@@ -85,3 +85,6 @@ struct store_collected {
  * may be NULL. Callers pin what they put before they let anybody collect.
  */
 bool store_collect(struct store *store, int64_t partial_age_ms, struct store_collected *collected, struct error *err);
+/** The second half of collect alone. */
+bool store_collect_partials(struct store *store, int64_t partial_age_ms, struct store_collected *collected,
+                            struct error *err);

@@ -167,6 +167,15 @@ static bool sweep_partial(void *context, const char *folder, const char *name, s
     return true;
 }
 
+bool store_collect_partials(struct store *store, int64_t partial_age_ms, struct store_collected *collected,
+                            struct error *err) {
+    struct store_collected ignored = {0};
+    struct partial_sweep sweep = {clock_wall_ms() - partial_age_ms, collected ? collected : &ignored};
+    char partials[STORE_PATH_SIZE];
+    snprintf(partials, sizeof partials, "%s/partial", store->folder);
+    return each_name(partials, sweep_partial, &sweep, err);
+}
+
 bool store_collect(struct store *store, int64_t partial_age_ms, struct store_collected *collected, struct error *err) {
     struct store_collected ignored;
     collected = collected ? collected : &ignored;
@@ -183,8 +192,5 @@ bool store_collect(struct store *store, int64_t partial_age_ms, struct store_col
         collected->bytes += ok ? list.entries[i].size_bytes : 0;
     }
     store_list_fini(&list);
-    struct partial_sweep sweep = {clock_wall_ms() - partial_age_ms, collected};
-    char partials[STORE_PATH_SIZE];
-    snprintf(partials, sizeof partials, "%s/partial", store->folder);
-    return ok && each_name(partials, sweep_partial, &sweep, err);
+    return ok && store_collect_partials(store, partial_age_ms, collected, err);
 }

@@ -1,0 +1,136 @@
+#pragma once
+#include "common/pool/descriptor.h"
+#include "common/pool/message.h"
+#include "common/store/partial.h"
+#include "common/store/store.h"
+#include "common/wire/endpoint.h"
+#include "inferd/subscriber.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/*
+ * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets, snapshot, events, reports),
+ * subscriber_fetch.c (transfer), subscriber_turn.c (turns and the activating thread).
+ */
+
+enum { SUBSCRIBER_STAGED_MAX = 16, SUBSCRIBER_FAILURES = 16, SUBSCRIBER_ENDPOINT_SIZE = 256 };
+
+enum subscriber_socket { SUBSCRIBER_ANNOUNCE, SUBSCRIBER_CONTROL, SUBSCRIBER_BLOBS, SUBSCRIBER_SOCKETS };
+
+/** A pause that doubles with each failure up to last_ms. */
+struct backoff {
+    int64_t first_ms, last_ms;
+    int64_t pause_ms; /**< the present one; 0: nothing failed since the last reset */
+    int64_t due_ms;   /**< monotonic */
+};
+
+/** A model that could not be fetched or activated: left alone until backoff.due_ms. */
+struct failure {
+    struct digest digest;
+    struct backoff backoff;
+    struct error error;
+    bool used;
+};
+
+/** The connection to the publisher and how far we are in its events. */
+struct link {
+    struct wire_socket *sockets[SUBSCRIBER_SOCKETS]; /**< NULL while closed */
+    bool synced;                                     /**< a snapshot was taken and no gap seen since */
+    uint64_t incarnation, number;
+    int64_t heard_ms, report_due_ms;
+    int64_t behind_ms; /**< since when replies speak of events that did not come; 0: they do not */
+    struct backoff reopen, snapshot;
+};
+
+/** The one transfer under way. Unused where partial is NULL. */
+struct fetch {
+    struct descriptor descriptor;
+    struct partial *partial;
+    int64_t requested_end;    /**< bytes asked for, from 0 */
+    int64_t progress_ms;      /**< when the last chunk came or was asked for again */
+    int64_t stall_ms;         /**< how long to wait before asking again; doubles */
+    int bad_in_row;
+};
+
+enum job_state { JOB_NONE, JOB_READY, JOB_RUNNING, JOB_DONE };
+
+/** What the activating thread is to do. */
+struct job {
+    enum job_state state;
+    struct digest digest;
+    bool ok;
+    struct error error;
+};
+
+struct subscriber {
+    char endpoints[SUBSCRIBER_SOCKETS][SUBSCRIBER_ENDPOINT_SIZE];
+    char member[DESCRIPTOR_NAME_SIZE];
+    int64_t max_model_bytes;
+    int heartbeat_ms, window_chunks, retry_ms;
+    bool (*activate)(void *, const char *, const struct digest *, struct error *);
+    void *activate_context;
+    struct store *store; /* thread-safe */
+    struct wire_context *context;
+    int wake; /* eventfd: a job is done, or stop is set */
+    atomic_bool stop;
+    pthread_t network, activator;
+    bool network_runs, activator_runs;
+
+    pthread_mutex_t lock; /* guards published and job; held for copies only */
+    pthread_cond_t job_ready;
+    struct subscriber_status published;
+    struct job job;
+
+    /* The network thread's own. */
+    struct subscriber_status now;
+    struct link link;
+    struct fetch fetch;
+    struct failure failures[SUBSCRIBER_FAILURES];
+    struct descriptor target; /* packed is NULL: none */
+    struct descriptor staged[SUBSCRIBER_STAGED_MAX]; /* newest last */
+    int staged_count;
+    bool turn_held;
+    uint64_t turn; /* of the job under way */
+    int64_t ask_due_ms;
+};
+
+/* subscriber.c */
+void backoff_fail(struct backoff *backoff, int64_t now_ms);
+void backoff_reset(struct backoff *backoff);
+/** Notes that a model failed, says so in the log and in the status. */
+void subscriber_fail(struct subscriber *subscriber, const struct digest *digest, const struct error *err);
+/** True while a model that failed is to be left alone. */
+bool subscriber_blocked(const struct subscriber *subscriber, const struct digest *digest);
+void subscriber_forgive(struct subscriber *subscriber, const struct digest *digest);
+/** True where digest is what the pool is to run, here too, and is not running here. */
+bool subscriber_target_pending(const struct subscriber *subscriber);
+
+/* subscriber_link.c */
+/** Opens or gives up the connection, asks for a snapshot, reports: whatever is due. */
+void link_tick(struct subscriber *subscriber);
+void link_close(struct subscriber *subscriber);
+void link_receive_event(struct subscriber *subscriber, const struct wire_message *message);
+void link_receive_reply(struct subscriber *subscriber, const struct wire_message *message);
+/** Sends request with our report in it. request: initialised, its body set. */
+void link_send(struct subscriber *subscriber, Thorax__V1__ControlRequest *request);
+void link_send_report(struct subscriber *subscriber);
+/** What we know of the publisher's events may be wrong: ask again. */
+void link_resync(struct subscriber *subscriber);
+/** Milliseconds until link_tick has something to do. */
+int64_t link_left_ms(const struct subscriber *subscriber);
+
+/* subscriber_fetch.c */
+void fetch_tick(struct subscriber *subscriber);
+void fetch_receive(struct subscriber *subscriber, const struct wire_message *message);
+void fetch_close(struct subscriber *subscriber);
+/** The link is new: nothing is on its way any more. */
+void fetch_restart(struct subscriber *subscriber);
+
+/* subscriber_turn.c */
+void *turn_activator(void *subscriber);
+void turn_tick(struct subscriber *subscriber);
+void turn_receive(struct subscriber *subscriber, const Thorax__V1__Turn *turn);
+bool turn_job_under_way(struct subscriber *subscriber);
+/** Removes models from the store that nobody needs any more. */
+void turn_tidy(struct subscriber *subscriber);

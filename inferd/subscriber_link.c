@@ -1,0 +1,291 @@
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "inferd/subscriber_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SILENT_HEARTBEATS = 3, MAX_CHUNK_FRAME_BYTES = DESCRIPTOR_MAX_CHUNK_BYTES + 4096 };
+
+void link_close(struct subscriber *subscriber) {
+    for (int i = 0; i < SUBSCRIBER_SOCKETS; i++) {
+        wire_socket_close(subscriber->link.sockets[i]);
+        subscriber->link.sockets[i] = NULL;
+    }
+    subscriber->link.synced = false;
+}
+
+static bool open_socket(struct subscriber *subscriber, enum subscriber_socket which, struct error *err) {
+    const char *const connect[] = {subscriber->endpoints[which], NULL};
+    struct wire_socket_spec spec = {
+        .kind = which == SUBSCRIBER_ANNOUNCE ? WIRE_SUB : WIRE_DEALER,
+        .connect = connect,
+        .max_frame_bytes = which == SUBSCRIBER_BLOBS ? MAX_CHUNK_FRAME_BYTES : POOL_MAX_MESSAGE_BYTES,
+        .linger_ms = which == SUBSCRIBER_CONTROL ? 100 : 0,
+    };
+    subscriber->link.sockets[which] = wire_socket_open(subscriber->context, &spec, err);
+    return subscriber->link.sockets[which];
+}
+
+static void ask_snapshot(struct subscriber *subscriber) {
+    Thorax__V1__ControlRequest request;
+    Thorax__V1__SnapshotRequest snapshot;
+    thorax__v1__control_request__init(&request);
+    thorax__v1__snapshot_request__init(&snapshot);
+    request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_SNAPSHOT;
+    request.snapshot = &snapshot;
+    link_send(subscriber, &request);
+    backoff_fail(&subscriber->link.snapshot, clock_now_ms());
+}
+
+/** Subscribes first and asks for the snapshot then, so that no event falls between the two. */
+static void link_open(struct subscriber *subscriber) {
+    struct link *link = &subscriber->link;
+    struct error err = {0};
+    backoff_fail(&link->reopen, clock_now_ms());
+    if (!open_socket(subscriber, SUBSCRIBER_ANNOUNCE, &err) ||
+        !wire_subscribe(link->sockets[SUBSCRIBER_ANNOUNCE], "", &err) ||
+        !open_socket(subscriber, SUBSCRIBER_CONTROL, &err) || !open_socket(subscriber, SUBSCRIBER_BLOBS, &err)) {
+        log_error("publisher_unreachable", &err);
+        link_close(subscriber);
+        return;
+    }
+    link->heard_ms = clock_now_ms();
+    backoff_reset(&link->snapshot);
+    ask_snapshot(subscriber);
+    fetch_restart(subscriber);
+}
+
+void link_resync(struct subscriber *subscriber) {
+    if (!subscriber->link.synced)
+        return;
+    subscriber->link.synced = false;
+    subscriber->link.behind_ms = 0;
+    backoff_reset(&subscriber->link.snapshot);
+}
+
+void link_tick(struct subscriber *subscriber) {
+    struct link *link = &subscriber->link;
+    int64_t now_ms = clock_now_ms();
+    if (!link->sockets[0]) {
+        if (now_ms >= link->reopen.due_ms)
+            link_open(subscriber);
+        return;
+    }
+    if (now_ms - link->heard_ms > (int64_t)subscriber->heartbeat_ms * SILENT_HEARTBEATS) {
+        if (link->synced)
+            log_event(LOG_WARNING, "publisher_lost", "silent_ms=%lld", (long long)(now_ms - link->heard_ms));
+        link_close(subscriber);
+        return;
+    }
+    if (link->behind_ms && now_ms - link->behind_ms > (int64_t)subscriber->heartbeat_ms * SILENT_HEARTBEATS)
+        link_resync(subscriber);
+    if (!link->synced && now_ms >= link->snapshot.due_ms)
+        ask_snapshot(subscriber);
+    else if (now_ms >= link->report_due_ms)
+        link_send_report(subscriber);
+}
+
+int64_t link_left_ms(const struct subscriber *subscriber) {
+    const struct link *link = &subscriber->link;
+    if (!link->sockets[0])
+        return clock_left_ms(link->reopen.due_ms);
+    int64_t report_ms = clock_left_ms(link->report_due_ms);
+    int64_t snapshot_ms = link->synced ? report_ms : clock_left_ms(link->snapshot.due_ms);
+    return report_ms < snapshot_ms ? report_ms : snapshot_ms;
+}
+
+/* ---- sending ---- */
+
+static Thorax__V1__MemberState member_state(enum subscriber_phase phase) {
+    static const Thorax__V1__MemberState states[] = {
+        [SUBSCRIBER_IDLE] = THORAX__V1__MEMBER_STATE__MEMBER_IDLE,
+        [SUBSCRIBER_FETCHING] = THORAX__V1__MEMBER_STATE__MEMBER_FETCHING,
+        [SUBSCRIBER_WAITING] = THORAX__V1__MEMBER_STATE__MEMBER_WAITING,
+        [SUBSCRIBER_ACTIVATING] = THORAX__V1__MEMBER_STATE__MEMBER_ACTIVATING,
+        [SUBSCRIBER_FAILED] = THORAX__V1__MEMBER_STATE__MEMBER_FAILED,
+    };
+    return states[phase];
+}
+
+void link_send(struct subscriber *subscriber, Thorax__V1__ControlRequest *request) {
+    struct link *link = &subscriber->link;
+    if (!link->sockets[SUBSCRIBER_CONTROL])
+        return;
+    Thorax__V1__MemberReport report;
+    thorax__v1__member_report__init(&report);
+    const struct subscriber_status *now = &subscriber->now;
+    report.member = subscriber->member;
+    report.state = member_state(now->phase);
+    if (now->has_active)
+        report.active_digest = pool_digest_field(&now->active);
+    if (subscriber->target.packed)
+        report.target_digest = pool_digest_field(&subscriber->target.digest);
+    report.fetched_bytes = (uint64_t)now->fetched_bytes;
+    report.software = (char *)THORAX_VERSION;
+    if (now->phase == SUBSCRIBER_FAILED)
+        report.error = (char *)now->error.message;
+    request->protocol_version = POOL_PROTOCOL_VERSION;
+    request->report = &report;
+    struct packed packed = pool_pack(&request->base);
+    struct wire_frame frame = {packed.data, packed.size};
+    if (packed.data) /* what is lost is said again by the next report */
+        wire_send(link->sockets[SUBSCRIBER_CONTROL], &frame, 1, 0, NULL);
+    free(packed.data);
+    link->report_due_ms = clock_now_ms() + subscriber->heartbeat_ms;
+}
+
+void link_send_report(struct subscriber *subscriber) {
+    Thorax__V1__ControlRequest request;
+    thorax__v1__control_request__init(&request);
+    link_send(subscriber, &request);
+}
+
+/* ---- what the pool is to run ---- */
+
+static void set_target(struct subscriber *subscriber, const struct descriptor *descriptor) {
+    struct error err = {0};
+    if (subscriber->target.packed && digest_equal(&subscriber->target.digest, &descriptor->digest))
+        return;
+    struct descriptor copy;
+    if (!descriptor_copy(&copy, descriptor, &err)) {
+        log_error("target_not_taken", &err);
+        return;
+    }
+    descriptor_fini(&subscriber->target);
+    subscriber->target = copy;
+    subscriber->ask_due_ms = 0;
+}
+
+static void forget_staged(struct subscriber *subscriber) {
+    while (subscriber->staged_count > 0)
+        descriptor_fini(&subscriber->staged[--subscriber->staged_count]);
+}
+
+/** Takes a model that can be fetched into the list; the oldest makes room. */
+static bool add_staged(struct subscriber *subscriber, const Thorax__V1__PublishedModel *model) {
+    struct descriptor descriptor;
+    struct error err = {0};
+    if (!descriptor_parse(&descriptor, model, subscriber->max_model_bytes, &err)) {
+        log_error("model_refused", &err);
+        return false;
+    }
+    if (subscriber->staged_count == SUBSCRIBER_STAGED_MAX) {
+        descriptor_fini(&subscriber->staged[0]);
+        memmove(&subscriber->staged[0], &subscriber->staged[1],
+                (SUBSCRIBER_STAGED_MAX - 1) * sizeof subscriber->staged[0]);
+        subscriber->staged_count--;
+    }
+    subscriber->staged[subscriber->staged_count++] = descriptor;
+    return true;
+}
+
+/** The staged model becomes the target. False where it is not known. */
+static bool target_staged(struct subscriber *subscriber, const struct digest *digest) {
+    if (subscriber->target.packed && digest_equal(&subscriber->target.digest, digest))
+        return true;
+    for (int i = 0; i < subscriber->staged_count; i++) {
+        if (!digest_equal(&subscriber->staged[i].digest, digest))
+            continue;
+        set_target(subscriber, &subscriber->staged[i]);
+        descriptor_fini(&subscriber->staged[i]);
+        subscriber->staged_count--;
+        memmove(&subscriber->staged[i], &subscriber->staged[i + 1],
+                (size_t)(subscriber->staged_count - i) * sizeof subscriber->staged[0]);
+        return true;
+    }
+    return false;
+}
+
+/* ---- receiving ---- */
+
+static void take_snapshot(struct subscriber *subscriber, const Thorax__V1__ControlReply *reply) {
+    struct link *link = &subscriber->link;
+    if (link->synced && reply->incarnation == link->incarnation && reply->number < link->number)
+        return; /* the answer to an older question */
+    forget_staged(subscriber);
+    for (size_t i = 0; i < reply->snapshot->n_staged; i++)
+        add_staged(subscriber, reply->snapshot->staged[i]);
+    struct descriptor current;
+    struct error err = {0};
+    if (reply->snapshot->current) {
+        if (descriptor_parse(&current, reply->snapshot->current, subscriber->max_model_bytes, &err)) {
+            set_target(subscriber, &current);
+            descriptor_fini(&current);
+        } else {
+            log_error("model_refused", &err);
+        }
+    }
+    log_event(LOG_INFO, "publisher_snapshot", "incarnation=%016llx event=%llu staged=%d",
+              (unsigned long long)reply->incarnation, (unsigned long long)reply->number, subscriber->staged_count);
+    link->incarnation = reply->incarnation;
+    link->number = reply->number;
+    link->synced = true;
+    backoff_reset(&link->snapshot);
+    backoff_reset(&link->reopen);
+    turn_tidy(subscriber);
+}
+
+/** A reply may overtake the events before it; where they do not come at all, the announce socket is deaf. */
+static void note_number(struct link *link, const Thorax__V1__ControlReply *reply) {
+    if (!link->synced || reply->incarnation != link->incarnation || reply->number <= link->number)
+        link->behind_ms = 0;
+    else if (!link->behind_ms)
+        link->behind_ms = clock_now_ms();
+}
+
+void link_receive_reply(struct subscriber *subscriber, const struct wire_message *message) {
+    struct error err = {0};
+    Thorax__V1__ControlReply *reply =
+        message->count == 1 ? pool_unpack_reply(message->frames[0].data, message->frames[0].size, &err) : NULL;
+    if (!reply) {
+        log_error("reply_refused", &err);
+        return;
+    }
+    struct link *link = &subscriber->link;
+    note_number(link, reply);
+    if (reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_SNAPSHOT)
+        take_snapshot(subscriber, reply);
+    else if (reply->incarnation != link->incarnation)
+        link_resync(subscriber);
+    else if (reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_TURN)
+        turn_receive(subscriber, reply->turn);
+    else if (reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_REFUSAL)
+        log_event(LOG_WARNING, "publisher_refused", "code=%d message=\"%s\"", (int)reply->refusal->code,
+                  reply->refusal->message);
+    pool_free(reply);
+}
+
+/** The event that follows the last one. */
+static void apply(struct subscriber *subscriber, const Thorax__V1__Announcement *event) {
+    struct digest digest;
+    subscriber->link.number = event->number;
+    if (event->kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
+        add_staged(subscriber, event->model);
+    } else if (event->kind == THORAX__V1__EVENT_KIND__EVENT_ACTIVATE && pool_digest(&event->digest, &digest)) {
+        subscriber_forgive(subscriber, &digest); /* said anew: worth another try at once */
+        if (!target_staged(subscriber, &digest))
+            link_resync(subscriber);
+    }
+}
+
+void link_receive_event(struct subscriber *subscriber, const struct wire_message *message) {
+    struct link *link = &subscriber->link;
+    struct error err = {0};
+    if (!link->synced)
+        return; /* the snapshot that was asked for a moment ago has this event in it */
+    Thorax__V1__Announcement *event =
+        message->count == 1 ? pool_unpack_announcement(message->frames[0].data, message->frames[0].size, &err) : NULL;
+    if (!event) {
+        log_error("announcement_refused", &err);
+        return;
+    }
+    bool heartbeat = event->kind == THORAX__V1__EVENT_KIND__EVENT_HEARTBEAT;
+    if (event->incarnation != link->incarnation)
+        link_resync(subscriber);
+    else if (event->number > link->number + !heartbeat)
+        link_resync(subscriber);
+    else if (event->number == link->number + 1)
+        apply(subscriber, event);
+    pool_free(event);
+}

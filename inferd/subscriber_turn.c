@@ -1,0 +1,186 @@
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "inferd/subscriber_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Loading and warming up yield to the threads that serve. */
+enum { ACTIVATOR_NICE = 5 };
+
+/* ---- the activating thread ---- */
+
+/** Waits for a job. False: stop. */
+static bool next_job(struct subscriber *subscriber, struct digest *digest) {
+    pthread_mutex_lock(&subscriber->lock);
+    while (subscriber->job.state != JOB_READY && !atomic_load(&subscriber->stop))
+        pthread_cond_wait(&subscriber->job_ready, &subscriber->lock);
+    bool found = !atomic_load(&subscriber->stop);
+    if (found) {
+        subscriber->job.state = JOB_RUNNING;
+        *digest = subscriber->job.digest;
+    }
+    pthread_mutex_unlock(&subscriber->lock);
+    return found;
+}
+
+/** The whole file is checked once more: it may have lain on the disk for long. */
+static bool activate(struct subscriber *subscriber, const struct digest *digest, struct error *err) {
+    char path[4096];
+    return store_verify(subscriber->store, digest, err) &&
+           store_path(subscriber->store, digest, path, sizeof path, err) &&
+           subscriber->activate(subscriber->activate_context, path, digest, err);
+}
+
+void *turn_activator(void *context) {
+    struct subscriber *subscriber = context;
+    struct digest digest;
+    uint64_t one = 1;
+    setpriority(PRIO_PROCESS, 0, ACTIVATOR_NICE); /* on Linux: of this thread; refused is no harm */
+    while (next_job(subscriber, &digest)) {
+        struct error err = {0};
+        bool ok = activate(subscriber, &digest, &err);
+        pthread_mutex_lock(&subscriber->lock);
+        subscriber->job.ok = ok;
+        subscriber->job.error = err;
+        subscriber->job.state = JOB_DONE;
+        pthread_mutex_unlock(&subscriber->lock);
+        while (write(subscriber->wake, &one, sizeof one) < 0 && errno == EINTR) {
+        }
+    }
+    return NULL;
+}
+
+static enum job_state job_state(struct subscriber *subscriber) {
+    pthread_mutex_lock(&subscriber->lock);
+    enum job_state state = subscriber->job.state;
+    pthread_mutex_unlock(&subscriber->lock);
+    return state;
+}
+
+bool turn_job_under_way(struct subscriber *subscriber) {
+    return job_state(subscriber) != JOB_NONE;
+}
+
+/* ---- the network thread ---- */
+
+static void send_outcome(struct subscriber *subscriber, uint64_t turn, const struct digest *digest,
+                         Thorax__V1__TurnResult result) {
+    Thorax__V1__ControlRequest request;
+    Thorax__V1__TurnOutcome outcome;
+    thorax__v1__control_request__init(&request);
+    thorax__v1__turn_outcome__init(&outcome);
+    outcome.turn = turn;
+    outcome.digest = pool_digest_field(digest);
+    outcome.result = result;
+    request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_OUTCOME;
+    request.outcome = &outcome;
+    link_send(subscriber, &request);
+}
+
+void turn_tidy(struct subscriber *subscriber) {
+    struct store_list list;
+    if (!store_list(subscriber->store, &list, NULL))
+        return;
+    for (size_t i = 0; i < list.count; i++) {
+        const struct digest *digest = &list.entries[i].digest;
+        bool needed = list.entries[i].pinned ||
+                      (subscriber->target.packed && digest_equal(digest, &subscriber->target.digest));
+        for (int k = 0; k < subscriber->staged_count && !needed; k++)
+            needed = digest_equal(digest, &subscriber->staged[k].digest);
+        pthread_mutex_lock(&subscriber->lock);
+        needed = needed || (subscriber->job.state != JOB_NONE && digest_equal(digest, &subscriber->job.digest));
+        pthread_mutex_unlock(&subscriber->lock);
+        if (!needed)
+            store_remove(subscriber->store, digest, NULL);
+    }
+    store_list_fini(&list);
+}
+
+/** Notes on disk what runs now, so that a restart begins with it. */
+static void record_active(struct subscriber *subscriber, const struct digest *digest) {
+    struct subscriber_status *now = &subscriber->now;
+    struct error err = {0};
+    bool kept = now->has_active && store_has(subscriber->store, &now->active);
+    bool ok = !kept || digest_equal(&now->active, digest) || store_pin(subscriber->store, "previous", &now->active, &err);
+    if (!ok || !store_pin(subscriber->store, "active", digest, &err))
+        log_error("active_model_not_recorded", &err);
+    now->has_active = true;
+    now->active = *digest;
+    now->error = (struct error){0};
+}
+
+static void finish_job(struct subscriber *subscriber) {
+    pthread_mutex_lock(&subscriber->lock);
+    struct job job = subscriber->job;
+    subscriber->job.state = JOB_NONE;
+    pthread_mutex_unlock(&subscriber->lock);
+    char hex[DIGEST_HEX_SIZE];
+    if (job.ok) {
+        record_active(subscriber, &job.digest);
+        subscriber_forgive(subscriber, &job.digest);
+        log_event(LOG_INFO, "model_activated", "digest=%.12s turn=%llu", digest_hex(&job.digest, hex),
+                  (unsigned long long)subscriber->turn);
+        turn_tidy(subscriber);
+        subscriber->now.phase = SUBSCRIBER_IDLE;
+    } else {
+        subscriber_fail(subscriber, &job.digest, &job.error);
+        subscriber->now.phase = SUBSCRIBER_FAILED;
+    }
+    send_outcome(subscriber, subscriber->turn, &job.digest,
+                 job.ok ? THORAX__V1__TURN_RESULT__TURN_ACTIVATED : THORAX__V1__TURN_RESULT__TURN_FAILED);
+}
+
+/** The target is here, not running, and not to be left alone. */
+static bool ready_for_turn(struct subscriber *subscriber) {
+    return subscriber_target_pending(subscriber) && store_has(subscriber->store, &subscriber->target.digest) &&
+           !subscriber_blocked(subscriber, &subscriber->target.digest);
+}
+
+static void ask(struct subscriber *subscriber) {
+    Thorax__V1__ControlRequest request;
+    Thorax__V1__TurnRequest turn;
+    thorax__v1__control_request__init(&request);
+    thorax__v1__turn_request__init(&turn);
+    turn.digest = pool_digest_field(&subscriber->target.digest);
+    request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_TURN;
+    request.turn = &turn;
+    subscriber->now.phase = SUBSCRIBER_WAITING;
+    link_send(subscriber, &request);
+    subscriber->ask_due_ms = clock_now_ms() + subscriber->heartbeat_ms;
+}
+
+void turn_tick(struct subscriber *subscriber) {
+    enum job_state state = job_state(subscriber);
+    if (state == JOB_DONE)
+        finish_job(subscriber);
+    else if (state == JOB_NONE && subscriber->link.synced && clock_now_ms() >= subscriber->ask_due_ms &&
+             ready_for_turn(subscriber))
+        ask(subscriber);
+}
+
+void turn_receive(struct subscriber *subscriber, const Thorax__V1__Turn *turn) {
+    struct digest digest;
+    pool_digest(&turn->digest, &digest);
+    pthread_mutex_lock(&subscriber->lock);
+    bool busy = subscriber->job.state != JOB_NONE;
+    bool same = busy && digest_equal(&subscriber->job.digest, &digest);
+    pthread_mutex_unlock(&subscriber->lock);
+    if (same) {
+        subscriber->turn = turn->turn; /* told again: the outcome will name the turn that the publisher knows */
+        return;
+    }
+    if (busy || !ready_for_turn(subscriber) || !digest_equal(&digest, &subscriber->target.digest)) {
+        send_outcome(subscriber, turn->turn, &digest, THORAX__V1__TURN_RESULT__TURN_DECLINED);
+        return;
+    }
+    subscriber->turn = turn->turn;
+    pthread_mutex_lock(&subscriber->lock);
+    subscriber->job = (struct job){.state = JOB_READY, .digest = digest};
+    pthread_cond_signal(&subscriber->job_ready);
+    pthread_mutex_unlock(&subscriber->lock);
+    subscriber->now.phase = SUBSCRIBER_ACTIVATING;
+    link_send_report(subscriber);
+}

@@ -1,0 +1,395 @@
+#include "trainerd/publisher.h"
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "trainerd/publisher_internal.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+    DEFAULT_HEARTBEAT_MS = 1000,
+    DEFAULT_ACTIVATION_TIMEOUT_MS = 120000,
+    DEFAULT_KEEP_MODELS = 8,
+    SILENT_HEARTBEATS = 3,
+    BURST = 64, /* messages taken from a socket before the others get a look */
+    COMMAND_LIMIT = 64,
+    SEND_LIMIT = 2 * POOL_MAX_CREDIT, /* messages that may wait for one peer */
+};
+
+static const int64_t DEFAULT_MAX_MODEL_BYTES = INT64_C(1) << 30;
+
+/** What another thread asks of the publisher's. It waits on done, so the command may lie on its stack. */
+struct command {
+    bool (*run)(struct publisher *publisher, struct command *command, struct error *err);
+    struct descriptor descriptor;
+    struct digest digest;
+    struct publisher_status status;
+    bool ok;
+    struct error error;
+    sem_t done;
+};
+
+/* ---- announcing ---- */
+
+static void announce(struct publisher *publisher, Thorax__V1__EventKind kind, const struct catalogue_model *model) {
+    Thorax__V1__Announcement event;
+    Thorax__V1__PublishedModel published;
+    thorax__v1__announcement__init(&event);
+    event.protocol_version = POOL_PROTOCOL_VERSION;
+    event.incarnation = publisher->incarnation;
+    event.number = publisher->catalogue.number;
+    event.kind = kind;
+    if (model && kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
+        descriptor_message(&model->descriptor, &published);
+        event.model = &published;
+    }
+    if (model)
+        event.digest = pool_digest_field(&model->descriptor.digest);
+    struct packed packed = pool_pack(&event.base);
+    struct error err = {0};
+    struct wire_frame frame = {packed.data, packed.size};
+    if (!packed.data || !wire_send(publisher->sockets[PUBLISHER_ANNOUNCE], &frame, 1, 0, &err))
+        log_event(LOG_WARNING, "announce_failed", "number=%llu", (unsigned long long)event.number);
+    free(packed.data);
+    publisher->heartbeat_due_ms = clock_now_ms() + publisher->heartbeat_ms;
+}
+
+static void log_model(const char *event, const struct catalogue_model *model, uint64_t number) {
+    char hex[DIGEST_HEX_SIZE];
+    log_event(LOG_INFO, event, "name=%s version=%s digest=%.12s bytes=%lld event=%llu", model->descriptor.name,
+              model->descriptor.version, digest_hex(&model->descriptor.digest, hex),
+              (long long)model->descriptor.size_bytes, (unsigned long long)number);
+}
+
+static bool activate(struct publisher *publisher, const struct digest *digest, struct error *err) {
+    if (!catalogue_activate(&publisher->catalogue, digest, err))
+        return false;
+    struct catalogue_model *model = catalogue_current(&publisher->catalogue);
+    log_model("model_current", model, publisher->catalogue.number);
+    announce(publisher, THORAX__V1__EVENT_KIND__EVENT_ACTIVATE, model);
+    return true;
+}
+
+bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
+    struct digest digest = descriptor->digest;
+    if (catalogue_find(&publisher->catalogue, &digest)) {
+        descriptor_fini(descriptor);
+    } else {
+        if (!catalogue_add(&publisher->catalogue, descriptor, err))
+            return false;
+        struct catalogue_model *model = catalogue_find(&publisher->catalogue, &digest);
+        log_model("model_staged", model, publisher->catalogue.number);
+        announce(publisher, THORAX__V1__EVENT_KIND__EVENT_STAGED, model);
+    }
+    return publisher->activate != PUBLISHER_ACTIVATE_AUTO || activate(publisher, &digest, err);
+}
+
+bool publisher_inspect(struct publisher *publisher, const struct digest *digest, char name[DESCRIPTOR_NAME_SIZE],
+                       char version[DESCRIPTOR_NAME_SIZE], struct error *err) {
+    if (!publisher->inspect)
+        return true;
+    char path[4096], found_name[DESCRIPTOR_NAME_SIZE] = "", found_version[DESCRIPTOR_NAME_SIZE] = "";
+    if (!store_path(publisher->store, digest, path, sizeof path, err) ||
+        !publisher->inspect(publisher->inspect_context, path, found_name, found_version, err))
+        return false;
+    if ((name[0] && strcmp(name, found_name) != 0) || (version[0] && strcmp(version, found_version) != 0))
+        return error_set(err, ERROR_INVALID, "the model calls itself %s %s, not %s %s", found_name, found_version, name,
+                         version);
+    text_copy(name, DESCRIPTOR_NAME_SIZE, found_name);
+    text_copy(version, DESCRIPTOR_NAME_SIZE, found_version);
+    return true;
+}
+
+/* ---- commands from other threads ---- */
+
+static void wake(struct publisher *publisher) {
+    uint64_t one = 1;
+    while (write(publisher->wake, &one, sizeof one) < 0 && errno == EINTR) {
+    }
+}
+
+static bool call(struct publisher *publisher, struct command *command, struct error *err) {
+    sem_init(&command->done, 0, 0);
+    bool queued = queue_push(publisher->commands, command, -1);
+    if (queued) {
+        wake(publisher);
+        while (sem_wait(&command->done) != 0) {
+        }
+    }
+    sem_destroy(&command->done);
+    if (!queued)
+        return error_set(err, ERROR_STATE, "the publisher is stopped");
+    if (!command->ok && err)
+        *err = command->error;
+    return command->ok;
+}
+
+static void finish(struct command *command, bool ok) {
+    command->ok = ok;
+    sem_post(&command->done);
+}
+
+static void run_commands(struct publisher *publisher) {
+    uint64_t count;
+    if (read(publisher->wake, &count, sizeof count) < 0) {
+        /* EAGAIN: woken for nothing */
+    }
+    for (struct command *command; (command = queue_pop(publisher->commands, 0));)
+        finish(command, command->run(publisher, command, &command->error));
+}
+
+static bool run_publish(struct publisher *publisher, struct command *command, struct error *err) {
+    return publisher_accept(publisher, &command->descriptor, err);
+}
+
+static bool run_activate(struct publisher *publisher, struct command *command, struct error *err) {
+    return activate(publisher, &command->digest, err);
+}
+
+static bool run_status(struct publisher *publisher, struct command *command, struct error *err) {
+    (void)err;
+    struct publisher_status *status = &command->status;
+    struct catalogue_model *current = catalogue_current(&publisher->catalogue);
+    *status = (struct publisher_status){.number = publisher->catalogue.number, .models = publisher->catalogue.count};
+    status->has_current = current;
+    if (current)
+        status->current = current->descriptor.digest;
+    int64_t now_ms = clock_now_ms();
+    for (int i = 0; i < publisher->members.count; i++) {
+        const struct member *member = publisher->members.rows[i];
+        if (!members_alive(&publisher->members, member, now_ms))
+            continue;
+        status->members++;
+        status->members_current += current && member->has_active && digest_equal(&member->active, &status->current);
+        status->members_failed += member->state == THORAX__V1__MEMBER_STATE__MEMBER_FAILED;
+    }
+    return true;
+}
+
+bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name, const char *version,
+                            struct digest *digest, struct error *err) {
+    struct command command = {.run = run_publish};
+    char found_name[DESCRIPTOR_NAME_SIZE] = "", found_version[DESCRIPTOR_NAME_SIZE] = "";
+    if ((name && !text_copy(found_name, sizeof found_name, name)) ||
+        (version && !text_copy(found_version, sizeof found_version, version)))
+        return error_set(err, ERROR_INVALID, "a model's name or version is too long");
+    struct file_map map;
+    if (!store_put_file(publisher->store, path, &command.digest, err))
+        return false;
+    if (!publisher_inspect(publisher, &command.digest, found_name, found_version, err)) {
+        store_remove(publisher->store, &command.digest, NULL); /* leaves it where it is published, and so pinned */
+        return false;
+    }
+    if (!store_get(publisher->store, &command.digest, &map, err))
+        return false;
+    bool ok = map.size <= (uint64_t)publisher->max_model_bytes ||
+              error_set(err, ERROR_TOO_LARGE, "a model of %zu bytes", map.size);
+    ok = ok && descriptor_make(&command.descriptor, found_name, found_version, map.data, map.size, err);
+    file_map_close(&map);
+    if (!ok)
+        return false;
+    if (digest)
+        *digest = command.digest;
+    ok = call(publisher, &command, err);
+    descriptor_fini(&command.descriptor);
+    return ok;
+}
+
+bool publisher_activate(struct publisher *publisher, const struct digest *digest, struct error *err) {
+    struct command command = {.run = run_activate, .digest = *digest};
+    return call(publisher, &command, err);
+}
+
+bool publisher_status(struct publisher *publisher, struct publisher_status *status, struct error *err) {
+    struct command command = {.run = run_status};
+    bool ok = call(publisher, &command, err);
+    *status = command.status;
+    return ok;
+}
+
+/* ---- the thread ---- */
+
+static void serve_subscription(struct publisher *publisher, const struct wire_message *message) {
+    (void)publisher, (void)message; /* who subscribes is of no interest: members say who they are on the control socket */
+}
+
+/** Takes up to BURST messages from a socket. */
+static void serve(struct publisher *publisher, enum publisher_socket socket,
+                  void (*answer)(struct publisher *, const struct wire_message *)) {
+    for (int i = 0; i < BURST; i++) {
+        struct wire_message message = {0};
+        struct error err = {0};
+        if (!wire_receive(publisher->sockets[socket], &message, 0, &err)) {
+            if (err.code == ERROR_TIMEOUT)
+                return;
+            continue; /* one bad message, dropped whole */
+        }
+        answer(publisher, &message);
+        wire_message_fini(&message);
+    }
+}
+
+static void tick(struct publisher *publisher) {
+    int64_t now_ms = clock_now_ms();
+    uint64_t taken = members_expire(&publisher->members, now_ms);
+    if (taken)
+        log_event(LOG_WARNING, "turn_taken_back", "turn=%llu", (unsigned long long)taken);
+    publisher_close_uploads(publisher, false);
+    publisher_grant(publisher);
+    if (now_ms >= publisher->heartbeat_due_ms)
+        announce(publisher, THORAX__V1__EVENT_KIND__EVENT_HEARTBEAT, NULL);
+}
+
+static void *run(void *context) {
+    struct publisher *publisher = context;
+    while (!atomic_load(&publisher->stop)) {
+        struct wire_poll_item items[] = {
+            {.socket = publisher->sockets[PUBLISHER_CONTROL]},
+            {.socket = publisher->sockets[PUBLISHER_BLOBS]},
+            {.socket = publisher->sockets[PUBLISHER_ANNOUNCE]},
+            {.descriptor = publisher->wake},
+        };
+        struct error err = {0};
+        if (wire_poll(items, 4, clock_left_ms(publisher->heartbeat_due_ms), &err) < 0) {
+            log_error("publisher_poll_failed", &err);
+            clock_sleep_ms(publisher->heartbeat_ms); /* not a hot loop */
+        }
+        if (items[3].readable)
+            run_commands(publisher);
+        if (items[0].readable)
+            serve(publisher, PUBLISHER_CONTROL, publisher_serve_control);
+        if (items[1].readable)
+            serve(publisher, PUBLISHER_BLOBS, publisher_serve_blob);
+        if (items[2].readable)
+            serve(publisher, PUBLISHER_ANNOUNCE, serve_subscription);
+        tick(publisher);
+    }
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static bool open_socket(struct publisher *publisher, enum publisher_socket which, const char *endpoint, bool remote,
+                        struct error *err) {
+    const char *const bind[] = {endpoint, NULL};
+    struct wire_socket_spec spec = {
+        .kind = which == PUBLISHER_ANNOUNCE ? WIRE_XPUB : WIRE_ROUTER,
+        .bind = bind,
+        .max_frame_bytes = which == PUBLISHER_CONTROL ? POOL_MAX_MESSAGE_BYTES : 4096,
+        .send_limit = SEND_LIMIT,
+        .router_mandatory = which == PUBLISHER_BLOBS,
+        .linger_ms = which == PUBLISHER_CONTROL ? 200 : 0,
+        .allow_cleartext_remote = remote,
+    };
+    publisher->sockets[which] = wire_socket_open(publisher->context, &spec, err);
+    if (!publisher->sockets[which])
+        return false;
+    if (!wire_socket_bound(publisher->sockets[which], 0, publisher->bound[which], PUBLISHER_ENDPOINT_SIZE))
+        return error_set(err, ERROR_INTERNAL, "%s: the bound endpoint is not known", endpoint);
+    return true;
+}
+
+static bool open_sockets(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
+    publisher->context = wire_context_create(1, err);
+    return publisher->context &&
+           open_socket(publisher, PUBLISHER_ANNOUNCE, spec->announce ? spec->announce : POOL_DEFAULT_ANNOUNCE,
+                       spec->allow_cleartext_remote, err) &&
+           open_socket(publisher, PUBLISHER_CONTROL, spec->control ? spec->control : POOL_DEFAULT_CONTROL,
+                       spec->allow_cleartext_remote, err) &&
+           open_socket(publisher, PUBLISHER_BLOBS, spec->blobs ? spec->blobs : POOL_DEFAULT_BLOBS,
+                       spec->allow_cleartext_remote, err);
+}
+
+static bool load_state(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
+    int keep = spec->keep_models ? spec->keep_models : DEFAULT_KEEP_MODELS, dropped;
+    if (keep < 1 || keep > CATALOGUE_MAX_RETIRED)
+        return error_set(err, ERROR_INVALID, "keep_models is 1 to %d", CATALOGUE_MAX_RETIRED);
+    publisher->store = store_open(spec->store_folder, publisher->max_model_bytes, err);
+    if (!publisher->store || !catalogue_load(&publisher->catalogue, publisher->store, keep, &dropped, err))
+        return false;
+    if (dropped > 0)
+        log_event(LOG_WARNING, "models_dropped", "count=%d reason=\"file missing or damaged\"", dropped);
+    return true;
+}
+
+static void take_defaults(struct publisher *publisher, const struct publisher_spec *spec) {
+    publisher->max_model_bytes = spec->max_model_bytes ? spec->max_model_bytes : DEFAULT_MAX_MODEL_BYTES;
+    publisher->heartbeat_ms = spec->heartbeat_ms ? spec->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
+    publisher->activate = spec->activate;
+    publisher->inspect = spec->inspect;
+    publisher->inspect_context = spec->inspect_context;
+    publisher->wake = -1;
+    atomic_init(&publisher->stop, false);
+}
+
+static bool start(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
+    int64_t silence_ms = (int64_t)publisher->heartbeat_ms * SILENT_HEARTBEATS;
+    members_init(&publisher->members,
+                 &(struct members_spec){
+                     .silence_ms = silence_ms,
+                     .activation_timeout_ms =
+                         spec->activation_timeout_ms ? spec->activation_timeout_ms : DEFAULT_ACTIVATION_TIMEOUT_MS,
+                     .quiet_until_ms = publisher->catalogue.count > 0 ? clock_now_ms() + silence_ms : 0,
+                 });
+    publisher->incarnation = digest_random_u64();
+    publisher->members.last_turn = publisher->incarnation >> 8; /* no turn of an earlier publisher is taken for ours */
+    publisher->commands = queue_create(COMMAND_LIMIT);
+    publisher->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!publisher->commands || publisher->wake < 0)
+        return error_set(err, ERROR_MEMORY, "out of memory or descriptors for a publisher");
+    publisher->thread_runs = pthread_create(&publisher->thread, NULL, run, publisher) == 0;
+    if (!publisher->thread_runs)
+        return error_set(err, ERROR_MEMORY, "the publisher's thread does not start");
+    return true;
+}
+
+struct publisher *publisher_create(const struct publisher_spec *spec, struct error *err) {
+    struct publisher *publisher = calloc(1, sizeof *publisher);
+    if (!publisher) {
+        error_set(err, ERROR_MEMORY, "out of memory for a publisher");
+        return NULL;
+    }
+    take_defaults(publisher, spec);
+    if (load_state(publisher, spec, err) && open_sockets(publisher, spec, err) && start(publisher, spec, err))
+        return publisher;
+    publisher_destroy(publisher);
+    return NULL;
+}
+
+void publisher_destroy(struct publisher *publisher) {
+    if (!publisher)
+        return;
+    if (publisher->commands)
+        queue_close(publisher->commands);
+    if (publisher->thread_runs) {
+        atomic_store(&publisher->stop, true);
+        wake(publisher);
+        pthread_join(publisher->thread, NULL);
+    }
+    for (struct command *command; publisher->commands && (command = queue_pop(publisher->commands, 0));) {
+        error_set(&command->error, ERROR_STATE, "the publisher is stopped");
+        finish(command, false);
+    }
+    queue_destroy(publisher->commands);
+    publisher_close_uploads(publisher, true);
+    publisher_close_blobs(publisher);
+    members_fini(&publisher->members);
+    catalogue_fini(&publisher->catalogue);
+    for (int i = 0; i < PUBLISHER_SOCKETS; i++)
+        wire_socket_close(publisher->sockets[i]);
+    wire_context_destroy(publisher->context);
+    store_close(publisher->store);
+    if (publisher->wake >= 0)
+        close(publisher->wake);
+    free(publisher);
+}
+
+const char *publisher_endpoint(const struct publisher *publisher, enum publisher_socket socket) {
+    return publisher->bound[socket];
+}

@@ -1,0 +1,271 @@
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "trainerd/publisher_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/** One message on the control socket: who asks, what, and the bytes that came with it. */
+struct control {
+    struct wire_frame route;
+    const Thorax__V1__ControlRequest *request;
+    const struct wire_frame *data; /* NULL where there was no second frame */
+    struct member *member;         /* NULL where the request carries no report */
+};
+
+static void send_reply(struct publisher *publisher, const struct wire_frame *route, Thorax__V1__ControlReply *reply) {
+    reply->protocol_version = POOL_PROTOCOL_VERSION;
+    reply->incarnation = publisher->incarnation;
+    reply->number = publisher->catalogue.number;
+    struct packed packed = pool_pack(&reply->base);
+    struct wire_frame frames[] = {*route, {packed.data, packed.size}};
+    if (packed.data) /* a peer that is gone or does not read asks again when it is back */
+        wire_send(publisher->sockets[PUBLISHER_CONTROL], frames, 2, 0, NULL);
+    free(packed.data);
+}
+
+static void refuse(struct publisher *publisher, const struct wire_frame *route, const struct error *err) {
+    Thorax__V1__ControlReply reply;
+    Thorax__V1__Refusal refusal;
+    thorax__v1__control_reply__init(&reply);
+    thorax__v1__refusal__init(&refusal);
+    refusal.code = pool_refusal_code(err->code);
+    refusal.message = (char *)err->message;
+    reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_REFUSAL;
+    reply.refusal = &refusal;
+    send_reply(publisher, route, &reply);
+}
+
+static bool answer_heartbeat(struct publisher *publisher, const struct control *control, struct error *err) {
+    (void)err;
+    Thorax__V1__ControlReply reply;
+    thorax__v1__control_reply__init(&reply);
+    send_reply(publisher, &control->route, &reply);
+    return true;
+}
+
+static bool answer_snapshot(struct publisher *publisher, const struct control *control, struct error *err) {
+    (void)err;
+    Thorax__V1__PublishedModel current, staged[CATALOGUE_MAX_MODELS], *pointers[CATALOGUE_MAX_MODELS];
+    Thorax__V1__Snapshot snapshot;
+    thorax__v1__snapshot__init(&snapshot);
+    snapshot.staged = pointers;
+    for (int i = 0; i < publisher->catalogue.count; i++) {
+        const struct catalogue_model *model = &publisher->catalogue.models[i];
+        if (model->state == THORAX__V1__MODEL_STATE__MODEL_CURRENT) {
+            descriptor_message(&model->descriptor, &current);
+            snapshot.current = &current;
+        } else if (model->state == THORAX__V1__MODEL_STATE__MODEL_STAGED) {
+            descriptor_message(&model->descriptor, &staged[snapshot.n_staged]);
+            pointers[snapshot.n_staged] = &staged[snapshot.n_staged];
+            snapshot.n_staged++;
+        }
+    }
+    Thorax__V1__ControlReply reply;
+    thorax__v1__control_reply__init(&reply);
+    reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_SNAPSHOT;
+    reply.snapshot = &snapshot;
+    send_reply(publisher, &control->route, &reply);
+    return true;
+}
+
+static void send_turn(struct publisher *publisher, const struct member *member) {
+    Thorax__V1__ControlReply reply;
+    Thorax__V1__Turn turn;
+    thorax__v1__control_reply__init(&reply);
+    thorax__v1__turn__init(&turn);
+    turn.turn = publisher->members.turn;
+    turn.digest = pool_digest_field(&publisher->members.turn_digest);
+    turn.lease_ms = (uint32_t)publisher->members.spec.activation_timeout_ms;
+    reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_TURN;
+    reply.turn = &turn;
+    struct wire_frame route = {member->route, member->route_size};
+    send_reply(publisher, &route, &reply);
+}
+
+void publisher_grant(struct publisher *publisher) {
+    const struct catalogue_model *current = catalogue_current(&publisher->catalogue);
+    struct member *member =
+        current ? members_next(&publisher->members, &current->descriptor.digest, clock_now_ms()) : NULL;
+    if (!member)
+        return;
+    char hex[DIGEST_HEX_SIZE];
+    log_event(LOG_INFO, "turn_given", "member=%s turn=%llu digest=%.12s", member->name,
+              (unsigned long long)publisher->members.turn, digest_hex(&current->descriptor.digest, hex));
+    send_turn(publisher, member);
+}
+
+static bool answer_turn(struct publisher *publisher, const struct control *control, struct error *err) {
+    struct digest digest;
+    pool_digest(&control->request->turn->digest, &digest);
+    if (members_holds(&publisher->members, control->member, &digest)) {
+        send_turn(publisher, control->member); /* the first telling was lost */
+        return true;
+    }
+    members_ask(&publisher->members, control->member, &digest, clock_now_ms());
+    return answer_heartbeat(publisher, control, err);
+}
+
+static bool answer_outcome(struct publisher *publisher, const struct control *control, struct error *err) {
+    const Thorax__V1__TurnOutcome *outcome = control->request->outcome;
+    static const char *const names[] = {"unspecified", "activated", "failed", "declined"};
+    char hex[DIGEST_HEX_SIZE];
+    struct digest digest;
+    pool_digest(&outcome->digest, &digest);
+    bool known = (size_t)outcome->result < sizeof names / sizeof *names;
+    log_event(outcome->result == THORAX__V1__TURN_RESULT__TURN_FAILED ? LOG_WARNING : LOG_INFO, "turn_over",
+              "member=%s turn=%llu digest=%.12s result=%s", control->member->name, (unsigned long long)outcome->turn,
+              digest_hex(&digest, hex), known ? names[outcome->result] : "unknown");
+    members_give_back(&publisher->members, control->member, outcome->turn);
+    return answer_heartbeat(publisher, control, err);
+}
+
+static void reply_upload(struct publisher *publisher, const struct control *control, const struct digest *digest,
+                         int64_t offset, bool published) {
+    Thorax__V1__ControlReply reply;
+    Thorax__V1__UploadStatus status;
+    thorax__v1__control_reply__init(&reply);
+    thorax__v1__upload_status__init(&status);
+    status.digest = pool_digest_field(digest);
+    status.offset = (uint64_t)offset;
+    status.published = published;
+    reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_UPLOAD;
+    reply.upload = &status;
+    send_reply(publisher, &control->route, &reply);
+}
+
+static bool answer_upload(struct publisher *publisher, const struct control *control, struct error *err) {
+    struct digest digest;
+    int64_t offset;
+    bool published;
+    if (!publisher_upload_begin(publisher, control->request->upload->model, &digest, &offset, &published, err))
+        return false;
+    reply_upload(publisher, control, &digest, offset, published);
+    return true;
+}
+
+static bool answer_chunk(struct publisher *publisher, const struct control *control, struct error *err) {
+    struct digest digest;
+    int64_t offset;
+    bool published;
+    const Thorax__V1__UploadChunk *chunk = control->request->chunk;
+    if (!control->data)
+        return error_set(err, ERROR_FORMAT, "a chunk without its bytes");
+    pool_digest(&chunk->digest, &digest);
+    if (!publisher_upload_chunk(publisher, chunk, control->data, &offset, &published, err))
+        return false;
+    reply_upload(publisher, control, &digest, offset, published);
+    return true;
+}
+
+static void fill_model_row(Thorax__V1__ModelRow *row, const struct catalogue_model *model) {
+    thorax__v1__model_row__init(row);
+    row->name = (char *)model->descriptor.name;
+    row->version = (char *)model->descriptor.version;
+    row->digest = pool_digest_field(&model->descriptor.digest);
+    row->size_bytes = (uint64_t)model->descriptor.size_bytes;
+    row->state = model->state;
+    row->published_ms = model->published_ms;
+    row->activated_ms = model->activated_ms;
+}
+
+/** One row's three messages, so that they have somewhere to lie while the reply is packed. */
+struct member_row {
+    Thorax__V1__MemberRow row;
+    Thorax__V1__MemberReport report;
+};
+
+static void fill_member_row(struct member_row *out, const struct member *member, int64_t now_ms) {
+    thorax__v1__member_row__init(&out->row);
+    thorax__v1__member_report__init(&out->report);
+    out->report.member = (char *)member->name;
+    out->report.state = member->state;
+    if (member->has_active)
+        out->report.active_digest = pool_digest_field(&member->active);
+    if (member->has_target)
+        out->report.target_digest = pool_digest_field(&member->target);
+    out->report.fetched_bytes = member->fetched_bytes;
+    out->report.error = (char *)member->error;
+    out->report.software = (char *)member->software;
+    out->row.report = &out->report;
+    out->row.silent_ms = now_ms - member->heard_ms;
+}
+
+static bool answer_models(struct publisher *publisher, const struct control *control, struct error *err) {
+    size_t members = (size_t)publisher->members.count;
+    struct member_row *rows = calloc(members + 1, sizeof *rows);
+    Thorax__V1__MemberRow **member_rows = calloc(members + 1, sizeof(void *));
+    Thorax__V1__ModelRow models[CATALOGUE_MAX_MODELS], *model_rows[CATALOGUE_MAX_MODELS];
+    Thorax__V1__ModelsReply body;
+    Thorax__V1__ControlReply reply;
+    thorax__v1__models_reply__init(&body);
+    thorax__v1__control_reply__init(&reply);
+    bool ok = (rows && member_rows) || error_set(err, ERROR_MEMORY, "out of memory for the list of members");
+    for (size_t i = 0; ok && i < members; i++) {
+        fill_member_row(&rows[i], publisher->members.rows[i], clock_now_ms());
+        member_rows[i] = &rows[i].row;
+    }
+    for (int i = 0; i < publisher->catalogue.count; i++) {
+        fill_model_row(&models[i], &publisher->catalogue.models[i]);
+        model_rows[i] = &models[i];
+    }
+    body.n_members = members;
+    body.members = member_rows;
+    body.n_models = (size_t)publisher->catalogue.count;
+    body.models = model_rows;
+    reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_MODELS;
+    reply.models = &body;
+    if (ok)
+        send_reply(publisher, &control->route, &reply);
+    free(member_rows);
+    free(rows);
+    return ok;
+}
+
+/* One row per thing that can be asked. */
+static const struct {
+    Thorax__V1__ControlRequest__BodyCase body;
+    bool (*answer)(struct publisher *publisher, const struct control *control, struct error *err);
+} ANSWERS[] = {
+    {THORAX__V1__CONTROL_REQUEST__BODY__NOT_SET, answer_heartbeat},
+    {THORAX__V1__CONTROL_REQUEST__BODY_SNAPSHOT, answer_snapshot},
+    {THORAX__V1__CONTROL_REQUEST__BODY_TURN, answer_turn},
+    {THORAX__V1__CONTROL_REQUEST__BODY_OUTCOME, answer_outcome},
+    {THORAX__V1__CONTROL_REQUEST__BODY_UPLOAD, answer_upload},
+    {THORAX__V1__CONTROL_REQUEST__BODY_CHUNK, answer_chunk},
+    {THORAX__V1__CONTROL_REQUEST__BODY_MODELS, answer_models},
+};
+
+static bool answer(struct publisher *publisher, struct control *control, struct error *err) {
+    const Thorax__V1__ControlRequest *request = control->request;
+    if (request->report) {
+        control->member = members_hear(&publisher->members, request->report, control->route.data, control->route.size,
+                                       clock_now_ms(), err);
+        if (!control->member)
+            return false;
+    }
+    for (size_t i = 0; i < sizeof ANSWERS / sizeof *ANSWERS; i++) {
+        if (ANSWERS[i].body == request->body_case)
+            return ANSWERS[i].answer(publisher, control, err);
+    }
+    return error_set(err, ERROR_UNSUPPORTED, "a request of a kind that is not known here");
+}
+
+void publisher_serve_control(struct publisher *publisher, const struct wire_message *message) {
+    struct error err = {0};
+    if (message->count < 2)
+        return;
+    struct control control = {
+        .route = message->frames[0],
+        .data = message->count == 3 ? &message->frames[2] : NULL,
+    };
+    Thorax__V1__ControlRequest *request = NULL;
+    if (message->count > 3)
+        error_set(&err, ERROR_FORMAT, "a message of %d frames", message->count);
+    else
+        request = pool_unpack_request(message->frames[1].data, message->frames[1].size, &err);
+    control.request = request;
+    if (!request || !answer(publisher, &control, &err))
+        refuse(publisher, &control.route, &err);
+    pool_free(request);
+}
