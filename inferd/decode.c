@@ -39,7 +39,14 @@ static bool read_raw(const Thorax__V1__RawPixels *raw, const struct image_limits
                                 .bits_stored = as_int(raw->bits_stored),
                                 .is_signed = raw->is_signed,
                                 .photometric = photometric[raw->photometric]};
-    return image_from_raw(&pixels, limits, out, err);
+    if (image_from_raw(&pixels, limits, out, err)) {
+        return true;
+    }
+    /* There is no file that could be damaged: the request's own fields disagree. */
+    if (err->code == ERROR_FORMAT) {
+        err->code = ERROR_INVALID;
+    }
+    return false;
 }
 
 static bool read_image(const Thorax__V1__DiagnosisRequest *ask, const struct image_limits *limits,
