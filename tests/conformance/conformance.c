@@ -13,14 +13,19 @@ static const double tolerance = 1e-5, tolerance_backward_weight = 1e-4;
 struct mode {
     const char *name;
     bool preferred_layouts, in_place;
+    bool fixed_gradients; /* gradients are asked for in the layouts of their tensors, as plans do; else in any
+                           */
 };
 static const struct mode modes[] = {
-    {"canonical", false, false},
-    {"canonical, in place", false, true},
-    {"preferred layouts", true, false},
-    {"preferred layouts, in place", true, true},
+    {.name = "canonical"},
+    {.name = "canonical, in place", .in_place = true},
+    {.name = "preferred layouts", .preferred_layouts = true},
+    {.name = "preferred layouts, in place",
+     .preferred_layouts = true,
+     .in_place = true,
+     .fixed_gradients = true},
 };
-static const struct mode oracle_mode = {"oracle", false, false};
+static const struct mode oracle_mode = {.name = "oracle"};
 
 /* The state of one case on one device: what its forward pass left for the backward passes. */
 struct side {
@@ -50,11 +55,13 @@ static const struct layout *usual_layout(struct device *device, const struct sha
     return layout;
 }
 
-/* Backward, tensors come in the layouts that the forward pass left them in, and gradients in those of their
+/* Backward, tensors come in the layouts that the forward pass left them in; gradients, in those of their
  * tensors. */
-static const struct layout *forward_layout(const struct side *side, enum arg arg) {
-    enum arg same = arg == ARG_DIFF_DST ? ARG_DST : arg == ARG_DIFF_SRC ? ARG_SRC : arg;
-    return side->forward.desc[same].layout;
+static const struct tensor_desc *forward_desc(const struct side *side, enum arg arg) {
+    enum arg same = arg == ARG_DIFF_DST                           ? ARG_DST
+                    : arg == ARG_DIFF_SRC || arg == ARG_DIFF_SRC2 ? ARG_SRC
+                                                                  : arg;
+    return &side->forward.desc[same];
 }
 
 static void choose_layouts(const struct side *side, struct kernel_request *request) {
@@ -64,14 +71,13 @@ static void choose_layouts(const struct side *side, struct kernel_request *reque
         enum arg_direction direction = request->args.direction[arg];
         if (direction == ARG_ABSENT || desc->shape.rank < 2)
             continue;
-        if (chooses || direction == ARG_OUT)
+        bool any = chooses || (direction == ARG_OUT && !(backward && side->mode->fixed_gradients));
+        if (any)
             desc->layout = LAYOUT_ANY;
         else if (backward)
-            desc->layout = forward_layout(side, (enum arg)arg);
+            *desc = *forward_desc(side, (enum arg)arg);
         else
             desc->layout = usual_layout(side->device, &desc->shape);
-        if (desc->layout && desc->layout != LAYOUT_ANY && backward)
-            desc->bytes = side->forward.desc[arg == ARG_DIFF_DST ? ARG_DST : arg].bytes;
     }
 }
 
