@@ -51,7 +51,7 @@ static float lung_at(const struct scene *scene, const struct place *place, float
     if (place->depth <= 0)
         return 0;
     const float inner = 0.045f + 0.015f * place->depth;
-    const float outer = p[LUNG_WIDTH] * powf(fminf(place->depth, 1.2f), 0.33f);
+    const float outer = p[LUNG_WIDTH] * sqrtf(1 - powf(fmaxf(1 - place->depth, 0), 2.2f));
     const float middle = 0.55f * p[LUNG_WIDTH], reach = (place->lateral - middle) / p[LUNG_WIDTH];
     const float floor_v = p[LUNG_BASE] + (place->side > 0 ? 0.025f : 0) + 0.45f * p[LUNG_WIDTH] * reach * reach * 2;
     return canvas_step(0, 0.02f, place->lateral - inner) * canvas_step(0, 0.025f, outer - place->lateral) *
@@ -76,7 +76,7 @@ static float ribs_at(const struct scene *scene, const struct place *place, float
         const float start = p[RIB_START] + p[RIB_GAP] * (float)rib;
         const float back = start - 0.05f * x + p[RIB_SLOPE] * x * x;
         const float front = start + 0.16f - 0.13f * x * x;
-        const float near_back = (v - back) / (0.24f * p[RIB_GAP]), near_front = (v - front) / (0.25f * p[RIB_GAP]);
+        const float near_back = (v - back) / (0.19f * p[RIB_GAP]), near_front = (v - front) / (0.2f * p[RIB_GAP]);
         if (fabsf(near_back) < 2)
             sum += expf(-powf(near_back, 4)) * (0.75f + 0.25f * near_back * near_back);
         if (fabsf(near_front) < 2 && x > 0.3f)
@@ -88,20 +88,23 @@ static float ribs_at(const struct scene *scene, const struct place *place, float
 /* Branches that are dense and thick at the hilum and thin out: ridges of noise along the distance from it. */
 static float vessels_at(const struct scene *scene, const struct place *place, float v) {
     const float *p = scene->value;
-    const float x = place->lateral - 0.07f, y = v - canvas_mix(p[LUNG_TOP], p[LUNG_BASE], 0.5f);
-    const float distance = sqrtf(x * x + y * y), angle = atan2f(y, x) * 2.4f + place->side * 7;
-    const float ridge = 1 - fabsf(2 * canvas_noise(scene->texture, angle * 3.5f, 9 * distance, 3) - 1);
-    const float hilum = expf(-distance * distance / 0.004f);
-    return p[VESSELS] * (powf(ridge, 8) * expf(-distance / 0.16f) * 1.6f + hilum);
+    const float x = place->lateral - 0.05f, y = v - canvas_mix(p[LUNG_TOP], p[LUNG_BASE], 0.52f);
+    const float distance = sqrtf(x * x + y * y);
+    const float bend = canvas_noise(scene->texture + 9u, 8 * place->lateral + 50 * place->side, 8 * v, 2);
+    const float angle = 2.2f * atan2f(y, x) + 7 * place->side + 1.6f * bend;
+    const float ridge = 1 - fabsf(2 * canvas_noise(scene->texture, angle * (2 + 5 * distance), 6 * distance, 2) - 1);
+    const float hilum = expf(-(x * x * 2.5f + y * y) / 0.006f);
+    const float branches = powf(ridge, 6) * expf(-distance / 0.2f) * canvas_step(0.02f, 0.1f, distance);
+    return p[VESSELS] * (branches + hilum);
 }
 
 static float spine_at(const struct scene *scene, const struct place *place, float v) {
     const float *p = scene->value;
     const float width = 0.05f + 0.02f * canvas_step(0.25f, 0.42f, v) * canvas_step(0.75f, 0.5f, v);
     const float bodies = 0.5f + 0.5f * cosf(v * 2 * (float)M_PI / (0.85f * p[RIB_GAP]));
-    const float bone = canvas_step(0.05f, 0.03f, place->lateral) * (0.09f + 0.04f * bodies);
+    const float bone = canvas_step(0.05f, 0.03f, place->lateral) * (0.03f + 0.05f * bodies);
     const float windpipe = 0.12f * canvas_step(0.02f, 0.012f, place->lateral) * canvas_step(0.42f, 0.36f, v);
-    return canvas_step(width + 0.02f, width - 0.02f, place->lateral) * 0.16f + bone - windpipe;
+    return canvas_step(width + 0.02f, width - 0.02f, place->lateral) * 0.1f + bone - windpipe;
 }
 
 static float heart_at(const struct scene *scene, float u, float v) {
@@ -182,7 +185,7 @@ static void draw_build(struct scene *scene, struct rng *rng) {
     p[HEART_ANGLE] = rng_uniform(rng, 0.4f, 0.8f);
     p[RIB_GAP] = rng_uniform(rng, 0.072f, 0.086f);
     p[RIB_START] = p[LUNG_TOP] - 0.01f;
-    p[RIB_SHADE] = rng_uniform(rng, 0.05f, 0.1f);
+    p[RIB_SHADE] = rng_uniform(rng, 0.07f, 0.13f);
     p[RIB_SLOPE] = rng_uniform(rng, 0.1f, 0.19f);
     p[AIR] = rng_uniform(rng, 0.14f, 0.24f);
     p[TISSUE] = rng_uniform(rng, 0.55f, 0.66f);
