@@ -210,6 +210,10 @@ const struct op_row op_row_add = {
 
 /* --- linear --- */
 
+static struct shape linear_weight_shape(const struct op *op, const struct shape *src) {
+    return shape_of(2, op->linear.features_out, shape_count(src) / src->dims[0]);
+}
+
 static bool linear_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
                                 struct error *err) {
     if (!op_check_rank("the input", &inputs[0], inputs[0].rank == 4 ? 4 : 2, err))
@@ -217,12 +221,10 @@ static bool linear_output_shape(const struct op *op, const struct shape *inputs,
     if (op->linear.features_out < 1)
         return error_set(err, ERROR_INVALID, "%lld output features, should be at least 1",
                          (long long)op->linear.features_out);
+    struct shape weight = linear_weight_shape(op, &inputs[0]);
+    size_t bytes;
     *out = shape_of(2, inputs[0].dims[0], op->linear.features_out);
-    return true;
-}
-
-static struct shape linear_weight_shape(const struct op *op, const struct shape *src) {
-    return shape_of(2, op->linear.features_out, shape_count(src) / src->dims[0]);
+    return shape_checked_bytes(&weight, DTYPE_F64, &bytes, err);
 }
 
 static int linear_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {

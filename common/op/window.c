@@ -49,6 +49,12 @@ static int conv2d_input_count(const struct op *op) {
     return op->conv2d.residual ? 2 : 1;
 }
 
+static struct shape conv2d_weight_shape(const struct op *op, const struct shape *src) {
+    const struct conv2d *c = &op->conv2d;
+    return shape_of(4, c->channels_out, src->dims[1] / c->groups, (int64_t)c->window.kernel[0],
+                    (int64_t)c->window.kernel[1]);
+}
+
 static bool conv2d_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
                                 struct error *err) {
     const struct conv2d *c = &op->conv2d;
@@ -59,14 +65,11 @@ static bool conv2d_output_shape(const struct op *op, const struct shape *inputs,
     if (c->channels_out < 1 || c->groups < 1 || src->dims[1] % c->groups || c->channels_out % c->groups)
         return error_set(err, ERROR_INVALID, "%d groups should divide %lld input and %lld output channels",
                          c->groups, (long long)src->dims[1], (long long)c->channels_out);
+    struct shape weight = conv2d_weight_shape(op, src);
+    size_t bytes;
     *out = shape_of(4, src->dims[0], c->channels_out, (int64_t)0, (int64_t)0);
-    return slide(&c->window, src, out, err) && (!c->residual || op_check_addend(&inputs[1], out, err));
-}
-
-static struct shape conv2d_weight_shape(const struct op *op, const struct shape *src) {
-    const struct conv2d *c = &op->conv2d;
-    return shape_of(4, c->channels_out, src->dims[1] / c->groups, (int64_t)c->window.kernel[0],
-                    (int64_t)c->window.kernel[1]);
+    return shape_checked_bytes(&weight, DTYPE_F64, &bytes, err) && slide(&c->window, src, out, err) &&
+           (!c->residual || op_check_addend(&inputs[1], out, err));
 }
 
 static int conv2d_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {

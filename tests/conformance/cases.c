@@ -1,17 +1,15 @@
 #include "tests/conformance/cases.h"
 
-#define WINDOW(k, s, before, after)                                                                          \
-    {                                                                                                        \
-        .kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = { after, after }    \
-    }
+/* clang-format off */
+#define WINDOW(k, s, before, after) {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
 #define SRC4(n, c, h, w) .src = {.rank = 4, .dims = {n, c, h, w}}
-#define SRC2(n, f)       .src = {.rank = 2, .dims = {n, f}}
-#define FLAT(n)          .src = {.rank = 1, .dims = {n}}
-#define CONV(out, in_groups, ...)                                                                            \
-    .op = {OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__}}
-#define NORM(...)       .op = {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__}}
-#define POOL(...)       .op = {OP_MAX_POOL, .max_pool = __VA_ARGS__}
+#define SRC2(n, f) .src = {.rank = 2, .dims = {n, f}}
+#define FLAT(n) .src = {.rank = 1, .dims = {n}}
+#define CONV(out, in_groups, ...) .op = {OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__}}
+#define NORM(...) .op = {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__}}
+#define POOL(...) .op = {OP_MAX_POOL, .max_pool = __VA_ARGS__}
 #define LOSS(smoothing) .op = {OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {smoothing}}
+/* clang-format on */
 
 const struct op_case conformance_cases[] = {
     /* Convolutions as networks have them: stems, 3x3, bottlenecks, down-sampling. */

@@ -102,7 +102,7 @@ static void convolution_adds_before_it_activates(void **state) {
     set_values(&bench, ARG_SRC, 1, 1, 0);
     set_values(&bench, ARG_WEIGHT, 2, 1, 0);
     set_values(&bench, ARG_BIAS, 3, 6, 0);
-    set_values(&bench, ARG_SRC2, 4, 1, 0);
+    set_values(&bench, ARG_SRC2, 4, 8, 0);
     bench_run(&bench);
     EXPECT_GOLDEN(&bench, ARG_DST, golden_conv2d_fused);
     bench_fini(&bench);

@@ -8,126 +8,113 @@
 
 #include <cmocka.h>
 
-#define WINDOW(k, s, before, after)                                                                          \
-    {                                                                                                        \
-        .kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = { after, after }    \
-    }
-#define CONV(out, in_groups, ...)                                                                            \
-    {                                                                                                        \
-        OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__ }                        \
-    }
-#define NORM(...)                                                                                            \
-    {                                                                                                        \
-        OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__ }                      \
-    }
-#define DIMS4(n, c, h, w)                                                                                    \
-    {                                                                                                        \
-        4, {                                                                                                 \
-            n, c, h, w                                                                                       \
-        }                                                                                                    \
-    }
-#define DIMS2(n, f)                                                                                          \
-    {                                                                                                        \
-        2, {                                                                                                 \
-            n, f                                                                                             \
-        }                                                                                                    \
-    }
+/* clang-format off */
+#define WINDOW(k, s, before, after) {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
+#define CONV(out, in_groups, ...) {OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__}}
+#define NORM(...) {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__}}
+#define DIMS4(n, c, h, w) {4, {n, c, h, w}}
+#define DIMS2(n, f) {2, {n, f}}
+/* clang-format on */
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
 /* Shapes by the convolution arithmetic of Dumoulin & Visin 2016, relation 6: o = floor((i + p - k) / s) + 1.
  */
+static const struct {
+    struct op op;
+    struct shape inputs[2], wanted;
+} shape_cases[] = {
+    {CONV(64, 1, .window = WINDOW(7, 2, 3, 3)), {DIMS4(2, 3, 224, 224)}, DIMS4(2, 64, 112, 112)},
+    {CONV(64, 1, .window = WINDOW(7, 2, 3, 3)), {DIMS4(2, 3, 57, 56)}, DIMS4(2, 64, 29, 28)},
+    {CONV(32, 1, .window = WINDOW(3, 2, 0, 1)), {DIMS4(1, 3, 224, 224)}, DIMS4(1, 32, 112, 112)},
+    {CONV(8, 2, .window = {{2, 3}, {1, 2}, {1, 0}, {0, 2}}), {DIMS4(1, 4, 5, 9)}, DIMS4(1, 8, 5, 5)},
+    {CONV(4, 1, .window = WINDOW(1, 1, 0, 0), .residual = true),
+     {DIMS4(1, 2, 3, 3), DIMS4(1, 4, 3, 3)},
+     DIMS4(1, 4, 3, 3)},
+    {NORM(.frozen = true), {DIMS4(2, 3, 4, 5)}, DIMS4(2, 3, 4, 5)},
+    {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, {DIMS4(2, 64, 112, 112)}, DIMS4(2, 64, 56, 56)},
+    {{.kind = OP_GLOBAL_AVERAGE_POOL}, {DIMS4(2, 64, 7, 7)}, DIMS2(2, 64)},
+    {{OP_LINEAR, .linear = {3, true}}, {DIMS2(5, 512)}, DIMS2(5, 3)},
+    {{OP_LINEAR, .linear = {3, true}}, {DIMS4(5, 8, 2, 2)}, DIMS2(5, 3)},
+    {{OP_ADD, .activation = ACTIVATION_RELU}, {DIMS4(2, 3, 4, 5), DIMS4(2, 3, 4, 5)}, DIMS4(2, 3, 4, 5)},
+    {{OP_DROPOUT, .dropout = {0.2f, 0}}, {DIMS2(5, 512)}, DIMS2(5, 512)},
+    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}}, {DIMS2(5, 3)}, DIMS2(5, 3)},
+    {{OP_INPUT, .input = DIMS4(1, 3, 28, 28)}, {{0}}, DIMS4(1, 3, 28, 28)},
+};
+
 static void output_shapes(void **state) {
-    static const struct {
-        struct op op;
-        struct shape inputs[2], wanted;
-    } cases[] = {
-        {CONV(64, 1, .window = WINDOW(7, 2, 3, 3)), {DIMS4(2, 3, 224, 224)}, DIMS4(2, 64, 112, 112)},
-        {CONV(64, 1, .window = WINDOW(7, 2, 3, 3)), {DIMS4(2, 3, 57, 56)}, DIMS4(2, 64, 29, 28)},
-        {CONV(32, 1, .window = WINDOW(3, 2, 0, 1)), {DIMS4(1, 3, 224, 224)}, DIMS4(1, 32, 112, 112)},
-        {CONV(8, 2, .window = {{2, 3}, {1, 2}, {1, 0}, {0, 2}}), {DIMS4(1, 4, 5, 9)}, DIMS4(1, 8, 5, 5)},
-        {CONV(4, 1, .window = WINDOW(1, 1, 0, 0), .residual = true),
-         {DIMS4(1, 2, 3, 3), DIMS4(1, 4, 3, 3)},
-         DIMS4(1, 4, 3, 3)},
-        {NORM(.frozen = true), {DIMS4(2, 3, 4, 5)}, DIMS4(2, 3, 4, 5)},
-        {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, {DIMS4(2, 64, 112, 112)}, DIMS4(2, 64, 56, 56)},
-        {{.kind = OP_GLOBAL_AVERAGE_POOL}, {DIMS4(2, 64, 7, 7)}, DIMS2(2, 64)},
-        {{OP_LINEAR, .linear = {3, true}}, {DIMS2(5, 512)}, DIMS2(5, 3)},
-        {{OP_LINEAR, .linear = {3, true}}, {DIMS4(5, 8, 2, 2)}, DIMS2(5, 3)},
-        {{OP_ADD, .activation = ACTIVATION_RELU}, {DIMS4(2, 3, 4, 5), DIMS4(2, 3, 4, 5)}, DIMS4(2, 3, 4, 5)},
-        {{OP_DROPOUT, .dropout = {0.2f, 0}}, {DIMS2(5, 512)}, DIMS2(5, 512)},
-        {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}}, {DIMS2(5, 3)}, DIMS2(5, 3)},
-        {{OP_INPUT, .input = DIMS4(1, 3, 28, 28)}, {{0}}, DIMS4(1, 3, 28, 28)},
-    };
     (void)state;
-    for (size_t i = 0; i < LENGTH(cases); i++) {
+    for (size_t i = 0; i < LENGTH(shape_cases); i++) {
         struct error err = {0};
         struct shape got;
-        if (!op_output_shape(&cases[i].op, cases[i].inputs, &got, &err))
+        if (!op_output_shape(&shape_cases[i].op, shape_cases[i].inputs, &got, &err))
             fail_msg("case %zu: %s", i, err.message);
-        if (!shape_equal(&got, &cases[i].wanted))
+        if (!shape_equal(&got, &shape_cases[i].wanted))
             fail_msg("case %zu has another shape", i);
     }
 }
 
+static const struct {
+    struct op op;
+    struct shape inputs[2];
+    enum error_code code;
+    const char *says;
+} refused_cases[] = {
+    {{.kind = OP_NONE}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
+    {{.kind = OP_KIND_COUNT}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
+    {{.kind = (enum op_kind) - 1}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
+    {CONV(4, 1, .window = WINDOW(3, 0, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "stride 0"},
+    {CONV(4, 1, .window = WINDOW(0, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "kernel 0"},
+    {CONV(4, 1, .window = WINDOW(3, 1, -1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "padding -1"},
+    {CONV(4, 0, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "0 groups"},
+    {CONV(4, 2, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "2 groups"},
+    {CONV(3, 2, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 4, 8, 8)}, ERROR_INVALID, "2 groups"},
+    {CONV(0, 1, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 4, 8, 8)}, ERROR_INVALID, "0 output channels"},
+    {CONV(4, 1, .window = WINDOW(3, 1, 0, 0)), {DIMS4(1, 3, 2, 8)}, ERROR_SHAPE, "does not fit"},
+    {CONV(4, 1, .window = WINDOW(3, 1, 1, 1)), {DIMS2(1, 3)}, ERROR_SHAPE, "4 dimensions"},
+    {CONV(4, 1, .window = WINDOW(3, 1, 1, 1)), {DIMS4(0, 3, 8, 8)}, ERROR_SHAPE, "at least 1"},
+    {CONV(4, 1, .window = WINDOW(3, 1, 1, 1), .activation = (enum activation)7),
+     {DIMS4(1, 3, 8, 8)},
+     ERROR_INVALID,
+     "not an activation"},
+    {CONV(4, 1, .window = WINDOW(1, 1, 0, 0), .residual = true),
+     {DIMS4(1, 3, 8, 8), DIMS4(1, 3, 8, 8)},
+     ERROR_SHAPE,
+     "cannot add"},
+    {NORM(.residual = true), {DIMS4(1, 3, 8, 8), DIMS4(1, 3, 8, 7)}, ERROR_SHAPE, "cannot add"},
+    {{OP_BATCH_NORM, .batch_norm = {.epsilon = 0, .momentum = 0.1f}},
+     {DIMS4(1, 3, 8, 8)},
+     ERROR_INVALID,
+     "epsilon"},
+    {{OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 1.5f}},
+     {DIMS4(1, 3, 8, 8)},
+     ERROR_INVALID,
+     "momentum"},
+    {{OP_ACTIVATION, .activation = ACTIVATION_NONE}, {DIMS2(1, 3)}, ERROR_INVALID, "which activation"},
+    {{OP_ADD, .activation = ACTIVATION_NONE}, {DIMS2(1, 3), DIMS2(1, 4)}, ERROR_SHAPE, "cannot add"},
+    {{OP_MAX_POOL, .max_pool = WINDOW(2, 2, 2, 0)},
+     {DIMS4(1, 3, 8, 8)},
+     ERROR_INVALID,
+     "less than the kernel"},
+    {{OP_LINEAR, .linear = {0, false}}, {DIMS2(1, 3)}, ERROR_INVALID, "output features"},
+    {{OP_LINEAR, .linear = {INT64_MAX / 8, false}}, {DIMS2(1, 16)}, ERROR_TOO_LARGE, "overflows"},
+    {CONV(INT64_MAX / 64, 1, .window = WINDOW(3, 1, 1, 1)),
+     {DIMS4(1, 3, 1, 1)},
+     ERROR_TOO_LARGE,
+     "overflows"},
+    {{OP_DROPOUT, .dropout = {1, 0}}, {DIMS2(1, 3)}, ERROR_INVALID, "rate"},
+    {{OP_DROPOUT, .dropout = {-0.1f, 0}}, {DIMS2(1, 3)}, ERROR_INVALID, "rate"},
+    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {1.1f}}, {DIMS2(1, 3)}, ERROR_INVALID, "smoothing"},
+    {{OP_SGD, .optimizer = {false}}, {{1, {63}}}, ERROR_SHAPE, "multiple of 64"},
+};
+
 static void attributes_that_make_no_sense_are_refused(void **state) {
-    static const struct {
-        struct op op;
-        struct shape inputs[2];
-        enum error_code code;
-        const char *says;
-    } cases[] = {
-        {{.kind = OP_NONE}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
-        {{.kind = OP_KIND_COUNT}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
-        {{.kind = (enum op_kind) - 1}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
-        {CONV(4, 1, .window = WINDOW(3, 0, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "stride 0"},
-        {CONV(4, 1, .window = WINDOW(0, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "kernel 0"},
-        {CONV(4, 1, .window = WINDOW(3, 1, -1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "padding -1"},
-        {CONV(4, 0, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "0 groups"},
-        {CONV(4, 2, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "2 groups"},
-        {CONV(3, 2, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 4, 8, 8)}, ERROR_INVALID, "2 groups"},
-        {CONV(0, 1, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 4, 8, 8)}, ERROR_INVALID, "0 output channels"},
-        {CONV(4, 1, .window = WINDOW(3, 1, 0, 0)), {DIMS4(1, 3, 2, 8)}, ERROR_SHAPE, "does not fit"},
-        {CONV(4, 1, .window = WINDOW(3, 1, 1, 1)), {DIMS2(1, 3)}, ERROR_SHAPE, "4 dimensions"},
-        {CONV(4, 1, .window = WINDOW(3, 1, 1, 1)), {DIMS4(0, 3, 8, 8)}, ERROR_SHAPE, "at least 1"},
-        {CONV(4, 1, .window = WINDOW(3, 1, 1, 1), .activation = (enum activation)7),
-         {DIMS4(1, 3, 8, 8)},
-         ERROR_INVALID,
-         "not an activation"},
-        {CONV(4, 1, .window = WINDOW(1, 1, 0, 0), .residual = true),
-         {DIMS4(1, 3, 8, 8), DIMS4(1, 3, 8, 8)},
-         ERROR_SHAPE,
-         "cannot add"},
-        {NORM(.residual = true), {DIMS4(1, 3, 8, 8), DIMS4(1, 3, 8, 7)}, ERROR_SHAPE, "cannot add"},
-        {{OP_BATCH_NORM, .batch_norm = {.epsilon = 0, .momentum = 0.1f}},
-         {DIMS4(1, 3, 8, 8)},
-         ERROR_INVALID,
-         "epsilon"},
-        {{OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 1.5f}},
-         {DIMS4(1, 3, 8, 8)},
-         ERROR_INVALID,
-         "momentum"},
-        {{OP_ACTIVATION, .activation = ACTIVATION_NONE}, {DIMS2(1, 3)}, ERROR_INVALID, "which activation"},
-        {{OP_ADD, .activation = ACTIVATION_NONE}, {DIMS2(1, 3), DIMS2(1, 4)}, ERROR_SHAPE, "cannot add"},
-        {{OP_MAX_POOL, .max_pool = WINDOW(2, 2, 2, 0)},
-         {DIMS4(1, 3, 8, 8)},
-         ERROR_INVALID,
-         "less than the kernel"},
-        {{OP_LINEAR, .linear = {0, false}}, {DIMS2(1, 3)}, ERROR_INVALID, "output features"},
-        {{OP_DROPOUT, .dropout = {1, 0}}, {DIMS2(1, 3)}, ERROR_INVALID, "rate"},
-        {{OP_DROPOUT, .dropout = {-0.1f, 0}}, {DIMS2(1, 3)}, ERROR_INVALID, "rate"},
-        {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {1.1f}},
-         {DIMS2(1, 3)},
-         ERROR_INVALID,
-         "smoothing"},
-        {{OP_SGD, .optimizer = {false}}, {{1, {63}}}, ERROR_SHAPE, "multiple of 64"},
-    };
     (void)state;
-    for (size_t i = 0; i < LENGTH(cases); i++) {
+    for (size_t i = 0; i < LENGTH(refused_cases); i++) {
         struct error err = {0};
         struct shape shape;
-        if (op_output_shape(&cases[i].op, cases[i].inputs, &shape, &err))
+        if (op_output_shape(&refused_cases[i].op, refused_cases[i].inputs, &shape, &err))
             fail_msg("case %zu is let through", i);
-        if (err.code != cases[i].code || !strstr(err.message, cases[i].says))
+        if (err.code != refused_cases[i].code || !strstr(err.message, refused_cases[i].says))
             fail_msg("case %zu: %s: %s", i, error_code_name(err.code), err.message);
     }
 }
@@ -147,88 +134,88 @@ static const char *describe(const struct op_args *args, char *out, size_t size) 
     return out;
 }
 
+static const struct {
+    struct op op;
+    struct shape input;
+    const char *wanted[PASS_COUNT]; /* NULL: no such pass */
+} argument_cases[] = {
+    {CONV(4, 1, .window = WINDOW(3, 1, 1, 1), .bias = true),
+     DIMS4(2, 4, 5, 5),
+     {"<src <weight <bias >dst", "<src <weight <bias >dst", "<weight <diff_dst >diff_src",
+      "<src <diff_dst >diff_weight >diff_bias"}},
+    {CONV(4, 1, .window = WINDOW(3, 1, 1, 1), .residual = true),
+     DIMS4(2, 4, 5, 5),
+     {"<src <src2 <weight >dst/src2", NULL, NULL, NULL}},
+    {NORM(.frozen = false),
+     DIMS4(2, 4, 5, 5),
+     {"<src <scale <shift <running_mean <running_variance >dst/src",
+      "<src <scale <shift =running_mean =running_variance >dst >saved_mean >saved_variance",
+      "<src <scale <saved_mean <saved_variance <diff_dst >diff_src/diff_dst >diff_scale >diff_shift", NULL}},
+    {NORM(.frozen = true),
+     DIMS4(2, 4, 5, 5),
+     {"<src <scale <shift <running_mean <running_variance >dst/src",
+      "<src <scale <shift <running_mean <running_variance >dst",
+      "<src <scale <running_mean <running_variance <diff_dst >diff_src/diff_dst >diff_scale >diff_shift",
+      NULL}},
+    {NORM(.residual = true, .activation = ACTIVATION_RELU),
+     DIMS4(2, 4, 5, 5),
+     {"<src <src2 <scale <shift <running_mean <running_variance >dst/src",
+      "<src <src2 <scale <shift =running_mean =running_variance >dst >saved_mean >saved_variance "
+      ">workspace",
+      "<src <scale <saved_mean <saved_variance <workspace <diff_dst >diff_src >diff_src2/diff_dst "
+      ">diff_scale "
+      ">diff_shift",
+      NULL}},
+    {{OP_ACTIVATION, .activation = ACTIVATION_RELU},
+     DIMS2(2, 4),
+     {"<src >dst/src", "<src >dst/src", "<dst <diff_dst >diff_src/diff_dst", NULL}},
+    {{OP_ADD, .activation = ACTIVATION_RELU6},
+     DIMS2(2, 4),
+     {"<src <src2 >dst/src", "<src <src2 >dst/src", "<dst <diff_dst >diff_src/diff_dst", NULL}},
+    {{OP_ADD, .activation = ACTIVATION_NONE},
+     DIMS2(2, 4),
+     {"<src <src2 >dst/src", "<src <src2 >dst/src", "<diff_dst >diff_src/diff_dst", NULL}},
+    {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)},
+     DIMS4(2, 4, 5, 5),
+     {"<src >dst", "<src >dst >workspace", "<workspace <diff_dst >diff_src", NULL}},
+    {{.kind = OP_GLOBAL_AVERAGE_POOL},
+     DIMS4(2, 4, 5, 5),
+     {"<src >dst", "<src >dst", "<diff_dst >diff_src", NULL}},
+    {{OP_LINEAR, .linear = {3, true}},
+     DIMS2(2, 4),
+     {"<src <weight <bias >dst", "<src <weight <bias >dst", "<weight <diff_dst >diff_src",
+      "<src <diff_dst >diff_weight >diff_bias"}},
+    {{OP_DROPOUT, .dropout = {0.5f, 0}},
+     DIMS2(2, 4),
+     {"<src >dst/src", "<src >dst/src <seed", "<diff_dst >diff_src/diff_dst <seed", NULL}},
+    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}},
+     DIMS2(2, 4),
+     {"<src >dst/src", "<src >dst/src <label <class_weight >loss", "<dst <label <class_weight >diff_src/dst",
+      NULL}},
+    {{.kind = OP_REORDER}, DIMS2(2, 4), {NULL, "<src >dst", NULL, NULL}},
+    {{.kind = OP_GRADIENT_NORM}, {1, {128}}, {NULL, "<gradient >norm", NULL, NULL}},
+    {{OP_SGD, .optimizer = {false}},
+     {1, {128}},
+     {NULL, "=parameter <gradient =state <decay <hyper <norm", NULL, NULL}},
+    {{OP_ADAMW, .optimizer = {true}},
+     {1, {128}},
+     {NULL, "=parameter <gradient =state =state2 =ema <decay <hyper <norm", NULL, NULL}},
+    {{OP_INPUT, .input = DIMS4(1, 3, 4, 4)}, {0}, {NULL, NULL, NULL, NULL}},
+};
+
 static void arguments_of_every_pass(void **state) {
-    static const struct {
-        struct op op;
-        struct shape input;
-        const char *wanted[PASS_COUNT]; /* NULL: no such pass */
-    } cases[] = {
-        {CONV(4, 1, .window = WINDOW(3, 1, 1, 1), .bias = true),
-         DIMS4(2, 4, 5, 5),
-         {"<src <weight <bias >dst", "<src <weight <bias >dst", "<weight <diff_dst >diff_src",
-          "<src <diff_dst >diff_weight >diff_bias"}},
-        {CONV(4, 1, .window = WINDOW(3, 1, 1, 1), .residual = true),
-         DIMS4(2, 4, 5, 5),
-         {"<src <src2 <weight >dst/src2", NULL, NULL, NULL}},
-        {NORM(.frozen = false),
-         DIMS4(2, 4, 5, 5),
-         {"<src <scale <shift <running_mean <running_variance >dst/src",
-          "<src <scale <shift =running_mean =running_variance >dst >saved_mean >saved_variance",
-          "<src <scale <saved_mean <saved_variance <diff_dst >diff_src/diff_dst >diff_scale >diff_shift",
-          NULL}},
-        {NORM(.frozen = true),
-         DIMS4(2, 4, 5, 5),
-         {"<src <scale <shift <running_mean <running_variance >dst/src",
-          "<src <scale <shift <running_mean <running_variance >dst",
-          "<src <scale <running_mean <running_variance <diff_dst >diff_src/diff_dst >diff_scale >diff_shift",
-          NULL}},
-        {NORM(.residual = true, .activation = ACTIVATION_RELU),
-         DIMS4(2, 4, 5, 5),
-         {"<src <src2 <scale <shift <running_mean <running_variance >dst/src",
-          "<src <src2 <scale <shift =running_mean =running_variance >dst >saved_mean >saved_variance "
-          ">workspace",
-          "<src <scale <saved_mean <saved_variance <workspace <diff_dst >diff_src >diff_src2/diff_dst "
-          ">diff_scale "
-          ">diff_shift",
-          NULL}},
-        {{OP_ACTIVATION, .activation = ACTIVATION_RELU},
-         DIMS2(2, 4),
-         {"<src >dst/src", "<src >dst/src", "<dst <diff_dst >diff_src/diff_dst", NULL}},
-        {{OP_ADD, .activation = ACTIVATION_RELU6},
-         DIMS2(2, 4),
-         {"<src <src2 >dst/src", "<src <src2 >dst/src", "<dst <diff_dst >diff_src/diff_dst", NULL}},
-        {{OP_ADD, .activation = ACTIVATION_NONE},
-         DIMS2(2, 4),
-         {"<src <src2 >dst/src", "<src <src2 >dst/src", "<diff_dst >diff_src/diff_dst", NULL}},
-        {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)},
-         DIMS4(2, 4, 5, 5),
-         {"<src >dst", "<src >dst >workspace", "<workspace <diff_dst >diff_src", NULL}},
-        {{.kind = OP_GLOBAL_AVERAGE_POOL},
-         DIMS4(2, 4, 5, 5),
-         {"<src >dst", "<src >dst", "<diff_dst >diff_src", NULL}},
-        {{OP_LINEAR, .linear = {3, true}},
-         DIMS2(2, 4),
-         {"<src <weight <bias >dst", "<src <weight <bias >dst", "<weight <diff_dst >diff_src",
-          "<src <diff_dst >diff_weight >diff_bias"}},
-        {{OP_DROPOUT, .dropout = {0.5f, 0}},
-         DIMS2(2, 4),
-         {"<src >dst/src", "<src >dst/src <seed", "<diff_dst >diff_src/diff_dst <seed", NULL}},
-        {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}},
-         DIMS2(2, 4),
-         {"<src >dst/src", "<src >dst/src <label <class_weight >loss",
-          "<dst <label <class_weight >diff_src/dst", NULL}},
-        {{.kind = OP_REORDER}, DIMS2(2, 4), {NULL, "<src >dst", NULL, NULL}},
-        {{.kind = OP_GRADIENT_NORM}, {1, {128}}, {NULL, "<gradient >norm", NULL, NULL}},
-        {{OP_SGD, .optimizer = {false}},
-         {1, {128}},
-         {NULL, "=parameter <gradient =state <decay <hyper <norm", NULL, NULL}},
-        {{OP_ADAMW, .optimizer = {true}},
-         {1, {128}},
-         {NULL, "=parameter <gradient =state =state2 =ema <decay <hyper <norm", NULL, NULL}},
-        {{OP_INPUT, .input = DIMS4(1, 3, 4, 4)}, {0}, {NULL, NULL, NULL, NULL}},
-    };
     (void)state;
-    for (size_t i = 0; i < LENGTH(cases); i++)
+    for (size_t i = 0; i < LENGTH(argument_cases); i++)
         for (enum pass pass = 0; pass < PASS_COUNT; pass++) {
-            struct shape inputs[OP_MAX_INPUTS] = {cases[i].input, cases[i].input};
+            struct shape inputs[OP_MAX_INPUTS] = {argument_cases[i].input, argument_cases[i].input};
             struct op_args args;
             struct error err = {0};
             char text[256];
-            if (op_arguments(&cases[i].op, pass, inputs, &args, &err)) {
-                assert_non_null(cases[i].wanted[pass]);
-                assert_string_equal(describe(&args, text, sizeof text), cases[i].wanted[pass]);
+            if (op_arguments(&argument_cases[i].op, pass, inputs, &args, &err)) {
+                assert_non_null(argument_cases[i].wanted[pass]);
+                assert_string_equal(describe(&args, text, sizeof text), argument_cases[i].wanted[pass]);
             } else {
-                assert_null(cases[i].wanted[pass]);
+                assert_null(argument_cases[i].wanted[pass]);
                 assert_int_equal(err.code, ERROR_UNSUPPORTED);
                 assert_true(err.message[0]);
             }
@@ -279,28 +266,29 @@ static void parameters_are_named_as_in_a_state_dict(void **state) {
     assert_true(shape_equal(&out[0].shape, &flattened) && out[0].decay && !out[1].decay);
 }
 
+static const struct {
+    struct op op;
+    const char *text;
+} text_cases[] = {
+    {CONV(64, 1, .window = WINDOW(3, 2, 1, 1), .bias = true), "conv2d 64 3x3/2 pad 1 groups 1 +bias"},
+    {CONV(32, 32, .window = {{3, 5}, {1, 2}, {0, 1}, {1, 2}}, .residual = true,
+          .activation = ACTIVATION_RELU6),
+     "conv2d 32 3x5/1x2 pad 0:1,1:2 groups 32 +residual relu6"},
+    {NORM(.frozen = true, .activation = ACTIVATION_RELU),
+     "batch_norm epsilon 1e-05 momentum 0.1 frozen relu"},
+    {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, "max_pool 3x3/2 pad 1"},
+    {{OP_LINEAR, .linear = {3, true}}, "linear 3 +bias"},
+    {{OP_ADD, .activation = ACTIVATION_RELU}, "add relu"},
+    {{.kind = OP_GLOBAL_AVERAGE_POOL}, "global_average_pool"},
+    {{OP_INPUT, .input = DIMS4(1, 3, 28, 28)}, "input (1, 3, 28, 28)"},
+};
+
 static void text_says_all_attributes(void **state) {
-    static const struct {
-        struct op op;
-        const char *text;
-    } cases[] = {
-        {CONV(64, 1, .window = WINDOW(3, 2, 1, 1), .bias = true), "conv2d 64 3x3/2 pad 1 groups 1 +bias"},
-        {CONV(32, 32, .window = {{3, 5}, {1, 2}, {0, 1}, {1, 2}}, .residual = true,
-              .activation = ACTIVATION_RELU6),
-         "conv2d 32 3x5/1x2 pad 0:1,1:2 groups 32 +residual relu6"},
-        {NORM(.frozen = true, .activation = ACTIVATION_RELU),
-         "batch_norm epsilon 1e-05 momentum 0.1 frozen relu"},
-        {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, "max_pool 3x3/2 pad 1"},
-        {{OP_LINEAR, .linear = {3, true}}, "linear 3 +bias"},
-        {{OP_ADD, .activation = ACTIVATION_RELU}, "add relu"},
-        {{.kind = OP_GLOBAL_AVERAGE_POOL}, "global_average_pool"},
-        {{OP_INPUT, .input = DIMS4(1, 3, 28, 28)}, "input (1, 3, 28, 28)"},
-    };
     char text[160], small[9];
     (void)state;
-    for (size_t i = 0; i < LENGTH(cases); i++)
-        assert_string_equal(op_text(&cases[i].op, text, sizeof text), cases[i].text);
-    assert_string_equal(op_text(&cases[0].op, small, sizeof small), "conv2d 6");
+    for (size_t i = 0; i < LENGTH(text_cases); i++)
+        assert_string_equal(op_text(&text_cases[i].op, text, sizeof text), text_cases[i].text);
+    assert_string_equal(op_text(&text_cases[0].op, small, sizeof small), "conv2d 6");
 }
 
 /* ResNet-50's stem does 112 x 112 x 64 x 147 multiply-adds an image. */
