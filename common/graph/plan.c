@@ -74,7 +74,7 @@ static bool load_stored_weights(struct plan *plan, struct error *err) {
     plan->segments = calloc(1, sizeof *plan->segments);
     if (!plan->segments)
         return error_set(err, ERROR_MEMORY, "plan: out of memory");
-    plan->segments[0] = (struct segment){0, plan->step_count, 0, 0};
+    plan->segments[0] = (struct segment){.step_count = plan->step_count};
     plan->segment_count = 1;
     return true;
 }
@@ -149,7 +149,7 @@ bool plan_run_segment(struct plan *plan, int segment, struct error *err) {
         if (!plan_run_step(plan, row->first_step + i, err))
             return false;
     }
-    return true;
+    return !row->done || plan->device->ops->event_record(plan->device, row->done, NULL, err);
 }
 
 int plan_reductions(const struct plan *plan, int segment, const struct plan_reduction **out) {

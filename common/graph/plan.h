@@ -46,6 +46,7 @@ struct plan_reduction {
     enum dtype dtype;
     int64_t count;
     bool blocking; /**< true: the next segment needs the sum (synchronised batch norm); false: only plan_update does */
+    struct event *ready; /**< reached when the buffer is complete; NULL where running the segment already waits (CPUs) */
 };
 
 /**

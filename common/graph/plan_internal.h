@@ -31,6 +31,7 @@ struct step {
 struct segment {
     int first_step, step_count;
     int first_reduction, reduction_count;
+    struct event *done; /**< recorded behind the last step, where the device is asynchronous; else NULL */
 };
 
 /** The weights of inference plans, prepared once and shared by plans of several batch sizes. Reference-counted by plans of one thread. */

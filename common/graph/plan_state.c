@@ -92,8 +92,22 @@ static void end_bucket(struct plan *plan, int64_t first, int64_t end, int step) 
         last->reduction_count++;
     else
         plan->segments[plan->segment_count++] =
-            (struct segment){next_step, step + 1 - next_step, plan->reduction_count, 1};
+            (struct segment){next_step, step + 1 - next_step, plan->reduction_count, 1, NULL};
     plan->reduction_count++;
+}
+
+/** Gives each segment with reductions the event that gates them, where the device runs behind the host's back. */
+static bool make_events(struct plan *plan, struct error *err) {
+    struct device_info info = {0};
+    plan->device->ops->info(plan->device, &info);
+    for (int i = 0; i < plan->segment_count && !info.host_memory; i++) {
+        struct segment *segment = &plan->segments[i];
+        if (segment->reduction_count && !plan->device->ops->event_create(plan->device, &segment->done, err))
+            return false;
+        for (int j = 0; j < segment->reduction_count; j++)
+            plan->reductions[segment->first_reduction + j].ready = segment->done;
+    }
+    return true;
 }
 
 static bool cut_segments(struct plan *plan, const struct ready *order, int count, size_t bucket_bytes, struct error *err) {
@@ -113,8 +127,8 @@ static bool cut_segments(struct plan *plan, const struct ready *order, int count
     int done = last ? last->first_step + last->step_count : 0;
     if (done < plan->step_count)
         plan->segments[plan->segment_count++] =
-            (struct segment){done, plan->step_count - done, plan->reduction_count, 0};
-    return true;
+            (struct segment){done, plan->step_count - done, plan->reduction_count, 0, NULL};
+    return make_events(plan, err);
 }
 
 static void *device_zeroed(struct plan *plan, size_t bytes, struct error *err) {
@@ -243,6 +257,10 @@ void plan_free_state(struct plan *plan) {
     for (int i = 0; i < PLAN_BUFFER_COUNT; i++) {
         if (plan->flat[i])
             device->ops->free(device, plan->flat[i]);
+    }
+    for (int i = 0; i < plan->segment_count; i++) {
+        if (plan->segments[i].done)
+            device->ops->event_destroy(device, plan->segments[i].done);
     }
     kernel_release(plan->norm_kernel);
     kernel_release(plan->optimizer_kernel);

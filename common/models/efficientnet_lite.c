@@ -59,7 +59,7 @@ int efficientnet_lite_build(struct graph *graph, const struct model_architecture
     int index = 0;
     for (size_t s = 0; s < sizeof stages / sizeof *stages; s++) {
         for (int i = 0; i < row->blocks[s]; i++) {
-            char prefix[GRAPH_NAME_SIZE];
+            char prefix[32];
             snprintf(prefix, sizeof prefix, "_blocks.%d.", index++);
             x = add_block(&layers, prefix, x, &stages[s], i == 0 ? stages[s].stride : 1);
         }

@@ -48,7 +48,7 @@ int layer_max_pool(const struct layers *layers, const char *name, int input, int
 
 int layer_head(const struct layers *layers, const char *name, int input, int classes, double dropout) {
     struct op pool = {.kind = OP_GLOBAL_AVERAGE_POOL};
-    struct op drop = {.kind = OP_DROPOUT, .dropout = {(float)dropout}};
+    struct op drop = {.kind = OP_DROPOUT, .dropout = {.rate = (float)dropout}};
     struct op linear = {.kind = OP_LINEAR, .linear = {.features_out = classes, .bias = true}};
     int x = graph_add(layers->graph, "avgpool", &pool, &input, layers->err);
     if (dropout > 0)

@@ -66,7 +66,7 @@ int resnet_build(struct graph *graph, const struct model_architecture *row, cons
     int x = stem(&layers, spec, graph_add_input(graph, spec->input_channels, spec->size, spec->size, err));
     for (int stage = 0; stage < 4; stage++) {
         for (int block = 0; block < row->blocks[stage]; block++) {
-            char prefix[GRAPH_NAME_SIZE];
+            char prefix[32];
             snprintf(prefix, sizeof prefix, "layer%d.%d", stage + 1, block);
             int stride = stage > 0 && block == 0 ? 2 : 1;
             int64_t width = (int64_t)64 << stage;

@@ -1,0 +1,235 @@
+#!/usr/bin/python3
+"""Records what PyTorch computes, for tests/golden/golden_test.c: logits of whole networks and the losses of 20 SGD steps.
+
+    /usr/bin/python3 tests/golden/make_golden.py [--data DIR] > tests/golden/golden.json
+
+Weights and images are not stored: both sides make them from names by the same formula (pattern below, pattern.c there). The networks
+are written down here after torchvision's and the TensorFlow port's definitions, independently of the C code. With --data the logits
+of the published EfficientNet-Lite0 weights are recorded too.
+"""
+import argparse, json, os, struct, sys
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def pattern(name, shape):
+    """Uniform in [-1, 1): FNV-1a of the name seeds SplitMix64, one draw per element."""
+    seed = 0xCBF29CE484222325
+    for byte in name.encode():
+        seed = ((seed ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    count = int(np.prod(shape)) if len(shape) else 1
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    unit = (z >> np.uint64(40)).astype(np.float64) / 16777216.0
+    return (2.0 * unit - 1.0).reshape(shape).astype(np.float32)
+
+
+def pattern_value(name, shape):
+    """A plausible value for a parameter of that name."""
+    u = pattern(name, shape)
+    if name.endswith("running_mean"):
+        return 0.1 * u
+    if name.endswith("running_var"):
+        return 1.0 + 0.5 * u
+    if len(shape) == 4:
+        fan_in = np.float32(shape[1] * shape[2] * shape[3])
+        return u * np.sqrt(np.float32(6.0) / fan_in)
+    if len(shape) == 2:
+        return np.float32(0.05) * u
+    return (1.0 + 0.1 * u if name.endswith("weight") else 0.1 * u).astype(np.float32)
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, width, stride, bottleneck):
+        super().__init__()
+        outputs = 4 * width if bottleneck else width
+        plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)] if bottleneck \
+            else [(inputs, width, 3, stride), (width, width, 3, 1)]
+        self.count = len(plan)
+        for i, (a, b, k, s) in enumerate(plan, 1):
+            setattr(self, f"conv{i}", nn.Conv2d(a, b, k, s, k // 2, bias=False))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(b))
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        identity = x if self.downsample is None else self.downsample(x)
+        for i in range(1, self.count + 1):
+            x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x))
+            if i < self.count:
+                x = F.relu(x)
+        return F.relu(x + identity)
+
+
+class ResNet(nn.Module):
+    def __init__(self, repeats, bottleneck, channels, classes, small_stem=False):
+        super().__init__()
+        self.small = small_stem
+        self.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False) if small_stem else nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        inputs = 64
+        for stage, count in enumerate(repeats):
+            blocks = []
+            for i in range(count):
+                blocks.append(Block(inputs, 64 << stage, 2 if stage and not i else 1, bottleneck))
+                inputs = (64 << stage) * (4 if bottleneck else 1)
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        if not self.small:
+            x = F.max_pool2d(x, 3, 2, 1)
+        for stage in range(1, 5):
+            x = getattr(self, f"layer{stage}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class SameConv(nn.Conv2d):
+    """TensorFlow's SAME padding."""
+    def forward(self, x):
+        def pad(size):
+            total = max((-(-size // self.stride[0]) - 1) * self.stride[0] + self.kernel_size[0] - size, 0)
+            return total // 2, total - total // 2
+        top, bottom = pad(x.shape[2])
+        left, right = pad(x.shape[3])
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, None, self.stride, 0, 1, self.groups)
+
+
+class LiteBlock(nn.Module):
+    def __init__(self, inputs, outputs, kernel, stride, expand):
+        super().__init__()
+        wide = inputs * expand
+        self.residual = stride == 1 and inputs == outputs
+        if expand != 1:
+            self._expand_conv = SameConv(inputs, wide, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(wide, eps=1e-3)
+        self._depthwise_conv = SameConv(wide, wide, kernel, stride, groups=wide, bias=False)
+        self._bn1 = nn.BatchNorm2d(wide, eps=1e-3)
+        self._project_conv = SameConv(wide, outputs, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(outputs, eps=1e-3)
+
+    def forward(self, x):
+        y = F.relu6(self._bn0(self._expand_conv(x))) if hasattr(self, "_expand_conv") else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.residual else y
+
+
+class Lite0(nn.Module):
+    STAGES = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)]
+
+    def __init__(self, channels, classes):
+        super().__init__()
+        self._conv_stem = SameConv(channels, 32, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        blocks, inputs = [], 32
+        for repeats, kernel, stride, expand, outputs in self.STAGES:
+            for i in range(repeats):
+                blocks.append(LiteBlock(inputs, outputs, kernel, stride if i == 0 else 1, expand))
+                inputs = outputs
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head = SameConv(320, 1280, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
+        self._fc = nn.Linear(1280, classes)
+
+    def forward(self, x):
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        x = F.relu6(self._bn1(self._conv_head(x)))
+        return self._fc(x.mean((2, 3)))
+
+
+MODELS = {
+    "resnet18": lambda channels, classes, stem: ResNet([2, 2, 2, 2], False, channels, classes, stem == "3x3"),
+    "resnet50": lambda channels, classes, stem: ResNet([3, 4, 6, 3], True, channels, classes, stem == "3x3"),
+    "efficientnet_lite0": lambda channels, classes, stem: Lite0(channels, classes),
+}
+
+
+def build(case):
+    model = MODELS[case["architecture"]](case["channels"], case["classes"], case["stem"])
+    state = model.state_dict()
+    model.load_state_dict({k: v if k.endswith("num_batches_tracked") else torch.from_numpy(np.asarray(pattern_value(k, tuple(v.shape)), dtype=np.float32))
+                           for k, v in state.items()})
+    return model
+
+
+def images(case, step=0):
+    return torch.from_numpy(pattern(f"images{step}", (case["batch"], case["channels"], case["size"], case["size"])))
+
+
+def record_logits(case):
+    model = build(case).double().eval()
+    with torch.no_grad():
+        return dict(case, logits=[round(v, 9) for v in model(images(case).double()).flatten().tolist()])
+
+
+def record_training(case):
+    """Double precision: the truth that both single-precision engines should follow."""
+    model = build(case).double().train()
+    decay = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() == 1]
+    optimizer = torch.optim.SGD([{"params": decay, "weight_decay": case["weight_decay"]}, {"params": plain, "weight_decay": 0}],
+                                lr=case["learning_rate"], momentum=0.9)
+    losses = []
+    for step in range(case["steps"]):
+        labels = (torch.arange(case["batch"]) * 7 + step % case["batches"]) % case["classes"]
+        loss = F.cross_entropy(model(images(case, step % case["batches"]).double()), labels, label_smoothing=case["label_smoothing"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(round(loss.item(), 9))
+    return dict(case, losses=losses)
+
+
+def load_safetensors(path):
+    with open(path, "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        data = file.read()
+    kinds = {"F32": np.float32, "I64": np.int64}
+    return {k: torch.from_numpy(np.frombuffer(data[v["data_offsets"][0]:v["data_offsets"][1]], kinds[v["dtype"]]).reshape(v["shape"]).copy())
+            for k, v in header.items() if k != "__metadata__"}
+
+
+def record_pretrained(data):
+    case = {"architecture": "efficientnet_lite0", "stem": "7x7", "channels": 3, "classes": 1000, "size": 224, "batch": 1}
+    model = MODELS["efficientnet_lite0"](3, 1000, None)
+    model.load_state_dict(load_safetensors(os.path.join(data, "pretrained/efficientnet_lite0_imagenet.safetensors")))
+    with torch.no_grad():
+        logits = model.double().eval()(images(case).double()).flatten().tolist()
+    return dict(case, logits=[round(v, 9) for v in logits])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    small = {"stem": "7x7", "classes": 3, "batch": 2}
+    logits = [dict(small, architecture="resnet18", channels=1, size=64), dict(small, architecture="resnet18", channels=3, size=224),
+              dict(small, architecture="resnet18", channels=1, size=28, stem="3x3"),
+              dict(small, architecture="resnet50", channels=3, size=64), dict(small, architecture="resnet50", channels=1, size=224),
+              dict(small, architecture="efficientnet_lite0", channels=3, size=65), dict(small, architecture="efficientnet_lite0", channels=1, size=224)]
+    training = [dict(small, architecture="resnet18", channels=1, size=64, batch=8, steps=20, batches=2, learning_rate=0.0005,
+                     weight_decay=1e-3, label_smoothing=0.1),
+                dict(small, architecture="resnet50", channels=3, size=64, batch=8, steps=20, batches=2, learning_rate=0.0002,
+                     weight_decay=1e-3, label_smoothing=0.0),
+                # Only three steps: after that PyTorch's own single and double precision differ by up to .01 on this network.
+                dict(small, architecture="efficientnet_lite0", channels=1, size=64, batch=8, steps=3, batches=2, learning_rate=0.0005,
+                     weight_decay=1e-3, label_smoothing=0.0)]
+    out = {"torch": torch.__version__, "logits": [record_logits(c) for c in logits], "training": [record_training(c) for c in training]}
+    if args.data:
+        out["pretrained"] = record_pretrained(args.data)
+    json.dump(out, sys.stdout, indent=None, separators=(",", ":"))
+    print()
+
+
+main()

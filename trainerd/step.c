@@ -1,0 +1,48 @@
+#include "trainerd/step.h"
+
+#include "common/base/clock.h"
+
+/** Tickets of reductions under way. */
+struct tickets {
+    int count;
+    int ids[COLLECTIVE_TICKETS];
+};
+
+static bool wait_all(const struct step *step, struct tickets *tickets, struct error *err) {
+    int64_t deadline_ms = clock_now_ms() + step->timeout_ms;
+    for (int i = 0; i < tickets->count; i++) {
+        if (!collective_wait(step->collective, tickets->ids[i], deadline_ms, err))
+            return false;
+    }
+    tickets->count = 0;
+    return true;
+}
+
+static bool start_reductions(const struct step *step, int segment, struct tickets *tickets, struct error *err) {
+    const struct plan_reduction *reductions;
+    int count = plan_reductions(step->plan, segment, &reductions);
+    for (int i = 0; i < count; i++) {
+        if (tickets->count == COLLECTIVE_TICKETS && !wait_all(step, tickets, err))
+            return false;
+        int *ticket = &tickets->ids[tickets->count];
+        if (!collective_start(step->collective, reductions[i].buffer, reductions[i].dtype, reductions[i].count,
+                              reductions[i].ready, ticket, err))
+            return false;
+        tickets->count++;
+        if (reductions[i].blocking && !wait_all(step, tickets, err))
+            return false;
+    }
+    return true;
+}
+
+bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
+              struct error *err) {
+    struct tickets tickets = {0};
+    if (!plan_set_images(step->plan, input->images, err) || !plan_set_targets(step->plan, input->labels, input->seed, err))
+        return false;
+    for (int segment = 0; segment < plan_segment_count(step->plan); segment++) {
+        if (!plan_run_segment(step->plan, segment, err) || !start_reductions(step, segment, &tickets, err))
+            return false;
+    }
+    return wait_all(step, &tickets, err) && plan_update(step->plan, hyper, err) && plan_read_loss(step->plan, loss, err);
+}

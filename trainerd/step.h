@@ -1,0 +1,24 @@
+#pragma once
+#include "common/graph/plan.h"
+#include "trainerd/collective/collective.h"
+
+/** One optimiser step over all ranks. Borrows both; the plan's gradients belong to the collective while a step runs. */
+struct step {
+    struct plan *plan;
+    struct collective *collective;
+    int64_t timeout_ms; /**< for each wait */
+};
+
+/** This rank's share of a global batch. */
+struct step_input {
+    const float *images;   /**< (N, C, H, W) */
+    const int32_t *labels; /**< (N) */
+    int64_t seed[3];       /**< the run's seed, the step, the global index of the first image: what dropout draws from */
+};
+
+/**
+ * Uploads, runs the plan's segments, sums each bucket of gradients over the ranks while the backward pass goes on, and updates the
+ * weights. `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE] must hold 1 / ranks. Errors name the node or the rank.
+ */
+bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
+              struct error *err);
