@@ -1,15 +1,17 @@
 #include "trainerd/rendezvous.h"
 
 #include "common/base/clock.h"
+#include "common/base/signals.h"
 #include "trainerd/rendezvous_message.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEARTBEAT_INTERVAL_MS = 500, ANSWER_TIMEOUT_MS = 30000, REPORT_TIMEOUT_MS = 5000, LINGER_MS = 2000 };
+enum { HEARTBEAT_INTERVAL_MS = 500, ANSWER_TIMEOUT_MS = 30000, REPORT_TIMEOUT_MS = 5000, LEAVE_TIMEOUT_MS = 2000 };
 
 struct rendezvous {
     struct wire_socket *socket;
+    bool joined;
     struct rendezvous_message head; /* what all messages of this rank share */
     int64_t sent_ms;                /* when the supervisor was told anything last */
 };
@@ -38,13 +40,27 @@ static bool keep_value(const struct wire_frame *value, struct bytes *out, struct
     return true;
 }
 
+/** What other ranks have to do first may take for ever; then SIGTERM ends the wait. */
+static bool depends_on_others(enum rendezvous_verb verb) {
+    return verb == RENDEZVOUS_HELLO || verb == RENDEZVOUS_GET;
+}
+
 /** Waits for the answer to the last question; answers to earlier ones, which were given up, are skipped. */
-static bool await_answer(struct rendezvous *rendezvous, int64_t deadline_ms, struct bytes *out, struct error *err) {
+static bool await_answer(struct rendezvous *rendezvous, enum rendezvous_verb verb, int64_t deadline_ms,
+                         struct bytes *out, struct error *err) {
     for (;;) {
         struct wire_message received;
         struct rendezvous_message answer;
-        if (!wire_receive(rendezvous->socket, &received, clock_left_ms(deadline_ms), err))
+        struct error cause = {0};
+        if (!wire_receive(rendezvous->socket, &received, clock_left_ms(deadline_ms), &cause)) {
+            if (signals_stop && depends_on_others(verb))
+                return error_set(err, ERROR_STATE, "told to stop");
+            if (cause.code == ERROR_TIMEOUT && clock_left_ms(deadline_ms) > 0)
+                continue; /* a signal that is not for us */
+            if (err)
+                *err = cause;
             return false;
+        }
         bool mine = rendezvous_unpack(received.frames, received.count, &answer) &&
                     answer.sequence == rendezvous->head.sequence;
         bool refused = mine && answer.verb == RENDEZVOUS_REFUSED, ok = mine && !refused;
@@ -63,13 +79,13 @@ static bool ask(struct rendezvous *rendezvous, struct rendezvous_message questio
                 struct bytes *out, struct error *err) {
     question.sequence = ++rendezvous->head.sequence;
     return send_message(rendezvous, &question, clock_left_ms(deadline_ms), err) &&
-           await_answer(rendezvous, deadline_ms, out, err);
+           await_answer(rendezvous, question.verb, deadline_ms, out, err);
 }
 
 struct rendezvous *rendezvous_join(const struct rendezvous_spec *spec, struct error *err) {
     struct rendezvous *rendezvous = calloc(1, sizeof *rendezvous);
     const char *const endpoints[] = {spec->endpoint, NULL};
-    struct wire_socket_spec socket = {.kind = WIRE_DEALER, .connect = endpoints, .linger_ms = LINGER_MS};
+    struct wire_socket_spec socket = {.kind = WIRE_DEALER, .connect = endpoints};
     struct error cause = {0};
     if (!rendezvous) {
         error_set(err, ERROR_MEMORY, "rendezvous: out of memory");
@@ -81,7 +97,9 @@ struct rendezvous *rendezvous_join(const struct rendezvous_spec *spec, struct er
     hello.verb = RENDEZVOUS_HELLO;
     hello.value = (struct wire_frame){spec->fingerprint, strlen(spec->fingerprint)};
     rendezvous->socket = wire_socket_open(spec->wire, &socket, &cause);
-    if (rendezvous->socket && ask(rendezvous, hello, clock_now_ms() + spec->timeout_ms, NULL, &cause))
+    rendezvous->joined =
+        rendezvous->socket && ask(rendezvous, hello, clock_now_ms() + spec->timeout_ms, NULL, &cause);
+    if (rendezvous->joined)
         return rendezvous;
     if (cause.code == ERROR_TIMEOUT)
         error_set(&cause, ERROR_TIMEOUT, "not all %d ranks had joined after %lld ms", spec->world_size,
@@ -96,6 +114,10 @@ struct rendezvous *rendezvous_join(const struct rendezvous_spec *spec, struct er
 void rendezvous_leave(struct rendezvous *rendezvous) {
     if (!rendezvous)
         return;
+    struct rendezvous_message leave = rendezvous->head;
+    leave.verb = RENDEZVOUS_LEAVE;
+    if (rendezvous->joined)
+        ask(rendezvous, leave, clock_now_ms() + LEAVE_TIMEOUT_MS, NULL, NULL);
     wire_socket_close(rendezvous->socket);
     free(rendezvous);
 }

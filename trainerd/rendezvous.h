@@ -63,15 +63,16 @@ struct rendezvous_spec {
 
 /**
  * Joins and waits until all ranks have, and agree. Returns owned. ERROR_TIMEOUT: somebody did not come; ERROR_INVALID:
- * fingerprints differ, or the supervisor turned this worker away (the message says why).
+ * fingerprints differ, or the supervisor turned this worker away (the message says why); ERROR_STATE: SIGTERM came.
  */
 struct rendezvous *rendezvous_join(const struct rendezvous_spec *spec, struct error *err);
-/** Takes NULL. Waits up to 2 s for reports that are still on their way. */
+/** Takes NULL. Waits up to 2 s until the supervisor has handled all reports. */
 void rendezvous_leave(struct rendezvous *rendezvous);
 
-/** Publishes a value that nobody has set before (else ERROR_STATE). */
+/** Publishes a value that nobody has set before (else ERROR_INVALID). */
 bool rendezvous_set(struct rendezvous *rendezvous, const char *key, const void *data, size_t size, struct error *err);
-/** Waits until the key is set; *out is owned (free). ERROR_TIMEOUT past the monotonic deadline. */
+/** Waits until the key is set; *out is owned (free). ERROR_TIMEOUT past the monotonic deadline, ERROR_STATE
+ * where SIGTERM comes first. */
 bool rendezvous_get(struct rendezvous *rendezvous, const char *key, int64_t deadline_ms, struct bytes *out,
                     struct error *err);
 /** The same two, for collective_open. Borrows the rendezvous. */

@@ -14,6 +14,7 @@ enum rendezvous_verb {
     RENDEZVOUS_GET,       /**< key; answered by OK with the value, as soon as it is set */
     RENDEZVOUS_REPORT,    /**< kind, value; not answered */
     RENDEZVOUS_HEARTBEAT, /**< not answered */
+    RENDEZVOUS_LEAVE,     /**< answered by OK: all that was sent before has been handled */
     RENDEZVOUS_OK,        /**< value */
     RENDEZVOUS_WELCOME,
     RENDEZVOUS_REFUSED, /**< value: text for people */

@@ -274,6 +274,14 @@ static bool on_heartbeat(struct rendezvous_server *server, struct wire_frame fro
     return true; /* to be heard is all it is for */
 }
 
+static bool on_leave(struct rendezvous_server *server, struct wire_frame from,
+                     const struct rendezvous_message *message, struct error *err) {
+    (void)err;
+    struct answer answer = {.verb = RENDEZVOUS_OK, .rank = message->rank, .sequence = message->sequence};
+    send_answer(server, from, &answer);
+    return true;
+}
+
 typedef bool (*handler)(struct rendezvous_server *server, struct wire_frame from,
                         const struct rendezvous_message *message, struct error *err);
 
@@ -282,6 +290,7 @@ static const handler handlers[RENDEZVOUS_VERB_COUNT] = {
     [RENDEZVOUS_GET] = on_get,
     [RENDEZVOUS_REPORT] = on_report,
     [RENDEZVOUS_HEARTBEAT] = on_heartbeat,
+    [RENDEZVOUS_LEAVE] = on_leave,
 };
 
 /** Whether the message comes from who it says, of this generation. A newcomer's mistakes are told, others are dropped. */

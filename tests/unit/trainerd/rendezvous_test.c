@@ -12,14 +12,15 @@
 #include <string.h>
 #include <cmocka.h>
 
-/* The supervisor's side runs in a thread of its own, workers in others, over inproc:// in one context. */
-static const char ENDPOINT[] = "inproc://rendezvous";
+/* The supervisor's side runs in a thread of its own, workers in others, over ipc:// in a private folder. */
 enum { WORLD = 3, TIMEOUT_MS = 10000 };
 
 struct site {
+    char folder[64], endpoint[128];
     struct wire_context *wire;
     struct rendezvous_server *server;
     pthread_t thread;
+    bool serving;
     atomic_bool stop;
     bool ok;          /* what serve returned in the end */
     struct error err; /* and why */
@@ -47,10 +48,13 @@ static void *serve(void *context) {
 
 static void open_site(struct site *site, int world_size) {
     memset(site, 0, sizeof *site);
+    snprintf(site->folder, sizeof site->folder, "/tmp/thorax-test-XXXXXX");
+    assert_non_null(mkdtemp(site->folder));
+    snprintf(site->endpoint, sizeof site->endpoint, "ipc://%s/socket", site->folder);
     site->wire = wire_context_create(1, NULL);
     assert_non_null(site->wire);
     struct rendezvous_server_spec spec = {.wire = site->wire,
-                                          .endpoint = ENDPOINT,
+                                          .endpoint = site->endpoint,
                                           .world_size = world_size,
                                           .generation = 7,
                                           .context = site,
@@ -58,13 +62,22 @@ static void open_site(struct site *site, int world_size) {
     site->server = rendezvous_server_open(&spec, NULL);
     assert_non_null(site->server);
     assert_int_equal(pthread_create(&site->thread, NULL, serve, site), 0);
+    site->serving = true;
+}
+
+/** From here on the server is the calling thread's to look at. */
+static void stop_serving(struct site *site) {
+    atomic_store(&site->stop, true);
+    if (site->serving)
+        pthread_join(site->thread, NULL);
+    site->serving = false;
 }
 
 static void close_site(struct site *site) {
-    atomic_store(&site->stop, true);
-    pthread_join(site->thread, NULL);
+    stop_serving(site);
     rendezvous_server_close(site->server);
     wire_context_destroy(site->wire);
+    assert_true(file_remove_tree(site->folder, NULL));
 }
 
 /** A worker in a thread: joins, runs its body, leaves. */
@@ -90,7 +103,7 @@ static void prepare(struct site *site, struct worker workers[WORLD],
                     void (*body)(struct worker *worker, struct rendezvous *rendezvous)) {
     for (int i = 0; i < WORLD; i++) {
         workers[i] = (struct worker){.spec = {.wire = site->wire,
-                                              .endpoint = ENDPOINT,
+                                              .endpoint = site->endpoint,
                                               .rank = i,
                                               .world_size = WORLD,
                                               .generation = 7,
@@ -164,6 +177,7 @@ static void test_a_missing_rank_is_a_timeout(void **state) {
     run_workers(workers, WORLD - 1);
     for (int i = 0; i < WORLD - 1; i++)
         assert_int_equal(workers[i].err.code, ERROR_TIMEOUT);
+    stop_serving(&site);
     assert_int_equal(rendezvous_server_missing(site.server), WORLD - 1);
     close_site(&site);
 }
@@ -229,8 +243,8 @@ static void test_reports_arrive_in_order_and_may_end_the_job(void **state) {
     prepare(&site, workers, body_reports);
     workers[0].spec.world_size = 1;
     run_workers(workers, 1);
-    pthread_join(site.thread, NULL); /* the poison ends it */
-    assert_int_equal(pthread_create(&site.thread, NULL, serve, &site), 0);
+    pthread_join(site.thread, NULL); /* the poison ends it, unasked */
+    site.serving = false;
     assert_string_equal(site.reports, "0:loss:0.5;0:loss:0.4;0:poison:;");
     assert_string_equal(site.err.message, "poisoned by rank 0");
     close_site(&site);
@@ -252,10 +266,8 @@ static void test_heartbeats_are_heard(void **state) {
     int64_t start_ms = clock_now_ms();
     run_workers(workers, 1);
     clock_sleep_ms(100);
-    atomic_store(&site.stop, true);
-    pthread_join(site.thread, NULL);
+    stop_serving(&site);
     assert_true(rendezvous_server_heard_ms(site.server, 0) >= start_ms + 600);
-    assert_int_equal(pthread_create(&site.thread, NULL, serve, &site), 0);
     close_site(&site);
 }
 
@@ -272,13 +284,14 @@ static void test_strangers_are_turned_away(void **state) {
     assert_non_null(strstr(workers[0].err.message, "generation"));
     assert_non_null(strstr(workers[1].err.message, "number of ranks"));
     assert_non_null(strstr(workers[2].err.message, "no such rank"));
+    stop_serving(&site);
     assert_int_equal(rendezvous_server_missing(site.server), 0);
     close_site(&site);
 }
 
 /** Frames that no worker sends: wrong lengths, verbs, ranks, keys, and somebody who speaks for rank 0. */
-static void send_garbage(struct wire_context *wire) {
-    const char *const endpoints[] = {ENDPOINT, NULL};
+static void send_garbage(struct wire_context *wire, const char *endpoint) {
+    const char *const endpoints[] = {endpoint, NULL};
     struct wire_socket_spec spec = {.kind = WIRE_DEALER, .connect = endpoints, .linger_ms = 1000};
     struct wire_socket *socket = wire_socket_open(wire, &spec, NULL);
     assert_non_null(socket);
@@ -309,7 +322,7 @@ static void send_garbage(struct wire_context *wire) {
 }
 
 static void body_garbage(struct worker *worker, struct rendezvous *rendezvous) {
-    send_garbage(worker->spec.wire);
+    send_garbage(worker->spec.wire, worker->spec.endpoint);
     struct bytes got = {0};
     worker->passed = rendezvous_set(rendezvous, "still", "alive", 5, NULL) &&
                      rendezvous_get(rendezvous, "still", clock_now_ms() + TIMEOUT_MS, &got, NULL) &&

@@ -1,0 +1,453 @@
+#include "common/base/clock.h"
+#include "common/base/cpu.h"
+#include "common/base/file.h"
+#include "common/base/signals.h"
+#include "common/base/text.h"
+#include "trainerd/rendezvous.h"
+#include "trainerd/supervisor.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* This program is its own worker: `--mode NAME --worker RANK` runs the row of that name below. */
+enum { RANKS = 2 };
+
+struct worker {
+    struct supervisor_worker identity;
+    struct wire_context *wire;
+    struct rendezvous *rendezvous;
+};
+
+static bool join(struct worker *worker, const char *fingerprint, struct error *err) {
+    struct rendezvous_spec spec = {.endpoint = worker->identity.endpoint,
+                                   .rank = worker->identity.rank,
+                                   .world_size = worker->identity.world_size,
+                                   .generation = worker->identity.generation,
+                                   .fingerprint = fingerprint,
+                                   .timeout_ms = 20000};
+    spec.wire = worker->wire = wire_context_create(1, err);
+    worker->rendezvous = worker->wire ? rendezvous_join(&spec, err) : NULL;
+    return worker->rendezvous != NULL;
+}
+
+static bool beat_until_stopped(struct worker *worker) {
+    while (!signals_stop) {
+        rendezvous_heartbeat(worker->rendezvous);
+        clock_sleep_ms(20);
+    }
+    return true;
+}
+
+static bool mode_report(struct worker *worker, struct error *err) {
+    char text[128];
+    struct cpu_set cores;
+    if (!join(worker, "same", err) || !cpu_available(&cores, err))
+        return false;
+    snprintf(text, sizeof text, "%s %s %d:%d", getenv("OMP_NUM_THREADS"), getenv("OMP_WAIT_POLICY"), cores.count,
+             cores.ids[0]);
+    return rendezvous_report(worker->rendezvous, "budget", text, strlen(text), err);
+}
+
+static bool mode_killed(struct worker *worker, struct error *err) {
+    if (!join(worker, "same", err))
+        return false;
+    if (worker->identity.rank == 1)
+        raise(SIGKILL);
+    return beat_until_stopped(worker);
+}
+
+/** Rank 0 is the victim and fails first; rank 1 is the cause. */
+static bool mode_error(struct worker *worker, struct error *err) {
+    if (!join(worker, "same", err))
+        return false;
+    if (worker->identity.rank == 0)
+        return error_set(err, ERROR_PEER, "rank 1 is gone");
+    signal(SIGTERM, SIG_IGN);
+    clock_sleep_ms(300);
+    raise(SIGABRT);
+    return true;
+}
+
+static bool mode_early(struct worker *worker, struct error *err) {
+    if (worker->identity.rank == 1)
+        return error_set(err, ERROR_NOT_FOUND, "data: /nowhere: no such folder") ||
+               error_hint(err, "set data.directory");
+    return join(worker, "same", err);
+}
+
+static bool mode_stop(struct worker *worker, struct error *err) {
+    if (!join(worker, "same", err) || !rendezvous_report(worker->rendezvous, "up", "", 0, err))
+        return false;
+    beat_until_stopped(worker);
+    clock_sleep_ms(300); /* a second signal would show by now */
+    char text[16];
+    snprintf(text, sizeof text, "%d", (int)signals_stop);
+    return rendezvous_report(worker->rendezvous, "signals", text, strlen(text), err);
+}
+
+static bool mode_stubborn(struct worker *worker, struct error *err) {
+    if (worker->identity.rank == 1)
+        signal(SIGTERM, SIG_IGN);
+    if (!join(worker, "same", err) || !rendezvous_report(worker->rendezvous, "up", "", 0, err))
+        return false;
+    while (worker->identity.rank == 1 || !signals_stop)
+        clock_sleep_ms(20);
+    return true;
+}
+
+static bool mode_hang(struct worker *worker, struct error *err) {
+    if (!join(worker, "same", err))
+        return false;
+    if (worker->identity.rank == 1)
+        for (;;)
+            pause();
+    return beat_until_stopped(worker);
+}
+
+static bool mode_differ(struct worker *worker, struct error *err) {
+    return join(worker, worker->identity.rank == 1 ? "lr=1" : "lr=2", err) && beat_until_stopped(worker);
+}
+
+/** Never joins. Writes its process id into the folder that the test names, where it names one. */
+static bool mode_orphan(struct worker *worker, struct error *err) {
+    const char *folder = getenv("ORPHAN_FOLDER");
+    char path[256], text[16];
+    snprintf(path, sizeof path, "%s/pid.%d", folder ? folder : "", worker->identity.rank);
+    snprintf(text, sizeof text, "%d", (int)getpid());
+    if (folder && !file_write_atomic(path, text, strlen(text), err))
+        return false;
+    for (;;)
+        pause();
+}
+
+static const struct mode {
+    const char *name;
+    bool (*run)(struct worker *worker, struct error *err);
+} modes[] = {
+    {"report", mode_report}, {"killed", mode_killed}, {"error", mode_error},   {"early", mode_early},
+    {"stop", mode_stop},     {"hang", mode_hang},     {"differ", mode_differ}, {"stubborn", mode_stubborn},
+    {"orphan", mode_orphan},
+};
+
+static int worker_main(const char *mode, const char *rank_text) {
+    struct worker worker = {0};
+    struct error err = {0};
+    int64_t rank;
+    bool ok = signals_install(&err) && text_to_int(rank_text, 0, RANKS, &rank, &err) &&
+              supervisor_worker_read((int)rank, &worker.identity, &err);
+    for (size_t i = 0; ok && i < sizeof modes / sizeof *modes; i++) {
+        if (strcmp(modes[i].name, mode) == 0)
+            ok = modes[i].run(&worker, &err);
+    }
+    if (!ok)
+        supervisor_worker_failed(&worker.identity, &err);
+    rendezvous_leave(worker.rendezvous);
+    wire_context_destroy(worker.wire);
+    return !ok;
+}
+
+/* The tests. Each has a private folder for what the supervisor makes, which must be empty in the end. */
+struct scene {
+    char folder[64], reports[1024];
+    char program[16], mode_option[16], mode[16];
+    char *arguments[4];
+    struct supervisor_spec spec;
+    int stop_at_report; /* raise SIGTERM after that many */
+    int reported;
+};
+
+static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size, struct error *err) {
+    (void)err;
+    struct scene *scene = context;
+    size_t used = strlen(scene->reports);
+    snprintf(scene->reports + used, sizeof scene->reports - used, "%d %s %.*s;", rank, kind, (int)size,
+             (const char *)data);
+    if (++scene->reported == scene->stop_at_report)
+        raise(SIGTERM);
+    return true;
+}
+
+static void set_scene(struct scene *scene, const char *mode) {
+    memset(scene, 0, sizeof *scene);
+    signals_stop = 0;
+    snprintf(scene->folder, sizeof scene->folder, "/tmp/thorax-test-XXXXXX");
+    assert_non_null(mkdtemp(scene->folder));
+    setenv("XDG_RUNTIME_DIR", scene->folder, 1);
+    snprintf(scene->program, sizeof scene->program, "test");
+    snprintf(scene->mode_option, sizeof scene->mode_option, "--mode");
+    snprintf(scene->mode, sizeof scene->mode, "%s", mode);
+    scene->arguments[0] = scene->program;
+    scene->arguments[1] = scene->mode_option;
+    scene->arguments[2] = scene->mode;
+    scene->spec = (struct supervisor_spec){.arguments = scene->arguments,
+                                           .ranks = RANKS,
+                                           .generation = 3,
+                                           .join_timeout_ms = 20000,
+                                           .grace_ms = 5000,
+                                           .context = scene,
+                                           .on_report = on_report};
+}
+
+/** No process, no zombie, no file is left. */
+static void end_scene(struct scene *scene) {
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+    DIR *folder = opendir(scene->folder);
+    int entries = 0;
+    while (readdir(folder))
+        entries++;
+    closedir(folder);
+    assert_int_equal(entries, 2); /* . and .. */
+    assert_true(file_remove_tree(scene->folder, NULL));
+}
+
+static void assert_contains(const char *text, const char *part) {
+    if (!strstr(text, part))
+        fail_msg("\"%s\" does not say \"%s\"", text, part);
+}
+
+static void test_workers_get_their_share_of_cores_and_end_well(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    struct cpu_set all, share;
+    char expected[64];
+    set_scene(&scene, "report");
+    assert_true(cpu_available(&all, NULL));
+    if (!supervisor_run(&scene.spec, &err))
+        fail_msg("%s", err.message);
+    for (int rank = 0; rank < RANKS; rank++) {
+        cpu_share(&all, rank, RANKS, &share);
+        snprintf(expected, sizeof expected, "%d budget %d passive %d:%d;", rank, share.count, share.count, share.ids[0]);
+        assert_contains(scene.reports, expected);
+    }
+    end_scene(&scene);
+}
+
+static void test_a_team_may_spin_only_on_cores_of_its_own(void **state) {
+    (void)state;
+    struct scene scene;
+    struct cpu_set all;
+    set_scene(&scene, "report");
+    assert_true(cpu_available(&all, NULL));
+    scene.spec.active_wait = true;
+    scene.spec.threads_per_rank = 3;
+    assert_true(supervisor_run(&scene.spec, NULL));
+    assert_contains(scene.reports, all.count >= RANKS ? "0 budget 3 active" : "0 budget 3 passive");
+    end_scene(&scene);
+    if (all.count < 2)
+        return;
+    struct cpu_set one = {.count = 1, .ids = {all.ids[0]}};
+    set_scene(&scene, "report");
+    scene.spec.active_wait = true;
+    assert_true(cpu_pin(&one, NULL));
+    bool ok = supervisor_run(&scene.spec, NULL);
+    assert_true(cpu_pin(&all, NULL));
+    assert_true(ok);
+    assert_contains(scene.reports, "1 budget 1 passive 1:");
+    end_scene(&scene);
+}
+
+static void test_a_killed_rank_is_named(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "killed");
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_int_equal(err.code, ERROR_PEER);
+    assert_contains(err.message, "rank 1 was killed by signal 9");
+    assert_contains(err.message, "last heard of");
+    end_scene(&scene);
+}
+
+static void test_the_cause_is_named_not_its_victim(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "error");
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_contains(err.message, "rank 1 was killed by signal 6");
+    end_scene(&scene);
+}
+
+static void test_last_words_reach_the_supervisor_before_joining_too(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "early");
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_int_equal(err.code, ERROR_NOT_FOUND);
+    assert_string_equal(err.message, "rank 1 failed: data: /nowhere: no such folder");
+    assert_string_equal(err.hint, "set data.directory");
+    end_scene(&scene);
+}
+
+static void test_sigterm_is_passed_on_once(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "stop");
+    scene.stop_at_report = RANKS;
+    if (!supervisor_run(&scene.spec, &err))
+        fail_msg("%s", err.message);
+    for (int rank = 0; rank < RANKS; rank++) {
+        char expected[32];
+        snprintf(expected, sizeof expected, "%d signals 1;", rank);
+        assert_contains(scene.reports, expected);
+    }
+    end_scene(&scene);
+}
+
+static void test_who_does_not_stop_is_killed_and_named(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "stubborn");
+    scene.stop_at_report = RANKS;
+    scene.spec.grace_ms = 400;
+    int64_t start_ms = clock_now_ms();
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_in_range(clock_now_ms() - start_ms, 400, 15000);
+    assert_int_equal(err.code, ERROR_TIMEOUT);
+    assert_contains(err.message, "rank 1 did not stop within 0.4 s");
+    end_scene(&scene);
+}
+
+static void test_a_silent_rank_is_a_hang(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "hang");
+    scene.spec.hang_timeout_ms = 1500;
+    scene.spec.grace_ms = 300;
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_int_equal(err.code, ERROR_TIMEOUT);
+    assert_contains(err.message, "rank 1 hangs");
+    end_scene(&scene);
+}
+
+static void test_ranks_that_differ_end_the_run(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "differ");
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_int_equal(err.code, ERROR_INVALID);
+    assert_contains(err.message, "rank 0 has \"lr=2\", rank 1 has \"lr=1\"");
+    end_scene(&scene);
+}
+
+static void test_who_never_joins_is_named(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "orphan");
+    scene.spec.join_timeout_ms = 500;
+    scene.spec.grace_ms = 100;
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_contains(err.message, "rank 0 has not come to the rendezvous within 0.5 s");
+    end_scene(&scene);
+}
+
+static void test_a_program_that_cannot_be_executed(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "report");
+    scene.spec.program = "/nowhere/trainerd";
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_contains(err.message, "cannot execute /nowhere/trainerd");
+    end_scene(&scene);
+}
+
+static pid_t read_pid(const char *folder, int rank) {
+    char path[128];
+    struct bytes text;
+    int64_t pid = 0;
+    snprintf(path, sizeof path, "%s/pid.%d", folder, rank);
+    while (!file_exists(path))
+        clock_sleep_ms(10);
+    assert_true(file_read(path, 64, &text, NULL));
+    assert_true(text_to_int((char *)text.data, 1, INT32_MAX, &pid, NULL));
+    free(text.data);
+    return (pid_t)pid;
+}
+
+/** waitpid, however many signals arrive meanwhile. */
+static int wait_for(pid_t pid) {
+    int status = 0;
+    pid_t got;
+    while ((got = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
+        continue;
+    assert_int_equal(got, pid);
+    return status;
+}
+
+/** Where the supervisor is killed with SIGKILL it can clean up nothing, and still no worker lives on. */
+static void test_no_orphan_outlives_a_killed_supervisor(void **state) {
+    (void)state;
+    struct scene scene;
+    set_scene(&scene, "orphan");
+    setenv("ORPHAN_FOLDER", scene.folder, 1);
+    scene.spec.join_timeout_ms = 0;
+    /* Orphans become our children, so that their end can be waited for. */
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    pid_t supervisor = fork();
+    if (supervisor == 0)
+        _exit(!supervisor_run(&scene.spec, NULL));
+    pid_t workers[RANKS];
+    for (int rank = 0; rank < RANKS; rank++)
+        workers[rank] = read_pid(scene.folder, rank);
+    kill(supervisor, SIGKILL);
+    wait_for(supervisor);
+    for (int rank = 0; rank < RANKS; rank++) {
+        int status = wait_for(workers[rank]);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+    unsetenv("ORPHAN_FOLDER");
+    assert_true(file_remove_tree(scene.folder, NULL));
+}
+
+static void test_a_worker_without_a_supervisor_says_so(void **state) {
+    (void)state;
+    struct supervisor_worker worker;
+    struct error err = {0};
+    assert_false(supervisor_worker_read(0, &worker, &err));
+    assert_int_equal(err.code, ERROR_STATE);
+    assert_contains(err.message, "started by its supervisor only");
+}
+
+int main(int argc, char *argv[]) {
+    if (argc == 5 && strcmp(argv[3], "--worker") == 0)
+        return worker_main(argv[2], argv[4]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_workers_get_their_share_of_cores_and_end_well),
+        cmocka_unit_test(test_a_team_may_spin_only_on_cores_of_its_own),
+        cmocka_unit_test(test_a_killed_rank_is_named),
+        cmocka_unit_test(test_the_cause_is_named_not_its_victim),
+        cmocka_unit_test(test_last_words_reach_the_supervisor_before_joining_too),
+        cmocka_unit_test(test_sigterm_is_passed_on_once),
+        cmocka_unit_test(test_who_does_not_stop_is_killed_and_named),
+        cmocka_unit_test(test_a_silent_rank_is_a_hang),
+        cmocka_unit_test(test_ranks_that_differ_end_the_run),
+        cmocka_unit_test(test_who_never_joins_is_named),
+        cmocka_unit_test(test_a_program_that_cannot_be_executed),
+        cmocka_unit_test(test_no_orphan_outlives_a_killed_supervisor),
+        cmocka_unit_test(test_a_worker_without_a_supervisor_says_so),
+    };
+    if (!signals_install(NULL))
+        return 2;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
