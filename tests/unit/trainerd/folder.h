@@ -15,7 +15,7 @@
 /** A temporary folder of a test, and files in it. */
 struct test_folder {
     char path[64];
-    char paths[16][256]; /* that folder_path gave */
+    char *paths[16]; /* that folder_path gave */
     size_t used;
 };
 
@@ -29,6 +29,8 @@ static inline int folder_setup(void **state) {
 static inline int folder_teardown(void **state) {
     struct test_folder *folder = *state;
     bool ok = file_remove_tree(folder->path, NULL);
+    for (size_t i = 0; i < folder->used; i++)
+        free(folder->paths[i]);
     free(folder);
     return ok ? 0 : -1;
 }
@@ -36,10 +38,8 @@ static inline int folder_teardown(void **state) {
 /** The full path of a name in the folder; lives as long as the folder. */
 static inline const char *folder_path(struct test_folder *folder, const char *name) {
     assert_true(folder->used < sizeof folder->paths / sizeof folder->paths[0]);
-    char *path = folder->paths[folder->used++];
-    assert_true(snprintf(path, sizeof folder->paths[0], "%s/%s", folder->path, name) <
-                (int)sizeof folder->paths[0]);
-    return path;
+    assert_true(asprintf(&folder->paths[folder->used], "%s/%s", folder->path, name) > 0);
+    return folder->paths[folder->used++];
 }
 
 /** Writes a file and the folders above it; without the care, and the cost, of file_write_atomic. */
