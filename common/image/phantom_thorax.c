@@ -168,9 +168,9 @@ static void draw_opacity(const struct scene *scene, struct rng *rng, float *opac
     const float lateral = p[LUNG_WIDTH] * rng_uniform(rng, 0.42f, 0.75f) + (side > 0 && depth > 0.5f ? 0.045f : 0);
     opacity[OPACITY_U] = p[CENTRE] + side * lateral;
     opacity[OPACITY_V] = canvas_mix(p[LUNG_TOP], p[LUNG_BASE], depth);
-    opacity[OPACITY_RADIUS_U] = rng_uniform(rng, 0.085f, 0.15f);
+    opacity[OPACITY_RADIUS_U] = rng_uniform(rng, 0.1f, 0.16f);
     opacity[OPACITY_RADIUS_V] = opacity[OPACITY_RADIUS_U] * rng_uniform(rng, 0.8f, 1.7f);
-    opacity[OPACITY_DENSITY] = rng_uniform(rng, 0.5f, 1.0f);
+    opacity[OPACITY_DENSITY] = rng_uniform(rng, 0.6f, 1.0f);
 }
 
 static void draw_build(struct scene *scene, struct rng *rng) {
