@@ -2,6 +2,7 @@
 #include "common/device/onednn/team.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* --- gradient norm: sums of fixed stretches, added in their order, so the same bits for any number of threads --- */
 
@@ -34,11 +35,18 @@ static int64_t element_count(const struct onednn_kernel *kernel) {
     return shape_count(&kernel->base.args.desc[ARG_GRADIENT].shape);
 }
 
-static bool norm_run(struct onednn_kernel *kernel, void *const buffers[ARG_COUNT], struct error *err) {
-    struct norm_job job = {kernel->device->loops, buffers[ARG_GRADIENT], element_count(kernel), buffers[ARG_SCRATCH]};
+/* The sums are few and live with the kernel: an optimiser's plan has no place for scratch memory. */
+struct norm_kernel {
+    struct onednn_kernel base;
+    double (*sums)[2];
+};
+
+static bool norm_run(struct onednn_kernel *base, void *const buffers[ARG_COUNT], struct error *err) {
+    struct norm_kernel *kernel = (struct norm_kernel *)base;
+    struct norm_job job = {base->device->loops, buffers[ARG_GRADIENT], element_count(base), kernel->sums};
     double *norm = buffers[ARG_NORM];
     (void)err;
-    team_run(kernel->device->threads, norm_part, &job);
+    team_run(base->device->threads, norm_part, &job);
     norm[0] = norm[1] = 0;
     for (int64_t i = 0; i < stretches(job.count); i++) {
         norm[0] += job.sums[i][0];
@@ -46,6 +54,27 @@ static bool norm_run(struct onednn_kernel *kernel, void *const buffers[ARG_COUNT
     }
     return true;
 }
+
+static void norm_fini(struct onednn_kernel *base) {
+    free(((struct norm_kernel *)base)->sums);
+}
+
+static struct onednn_kernel *norm_prepare(struct onednn_device *device, const struct kernel_request *request,
+                                          struct error *err) {
+    struct norm_kernel *kernel = kernel_create(device, request, sizeof *kernel, device->loops->name, err);
+    if (!kernel)
+        return NULL;
+    kernel->base.run = norm_run;
+    kernel->base.fini = norm_fini;
+    kernel->sums = calloc((size_t)stretches(element_count(&kernel->base)), sizeof *kernel->sums);
+    if (kernel->sums)
+        return &kernel->base;
+    kernel_destroy(&kernel->base);
+    error_set(err, ERROR_MEMORY, "out of memory for the partial sums of a norm");
+    return NULL;
+}
+
+const struct onednn_kind onednn_gradient_norm = {.supports = kernel_all_f32, .prepare = norm_prepare};
 
 /* --- SGD and AdamW, the moving average with them: one pass over every buffer --- */
 
@@ -108,17 +137,13 @@ static bool step_run(struct onednn_kernel *kernel, void *const buffers[ARG_COUNT
     return true;
 }
 
-static struct onednn_kernel *flat_prepare(struct onednn_device *device, const struct kernel_request *request,
+static struct onednn_kernel *step_prepare(struct onednn_device *device, const struct kernel_request *request,
                                           struct error *err) {
     struct onednn_kernel *kernel = kernel_create(device, request, sizeof *kernel, device->loops->name, err);
-    if (!kernel)
-        return NULL;
-    bool norm = request->op.kind == OP_GRADIENT_NORM;
-    kernel->run = norm ? norm_run : step_run;
-    kernel_set_private(kernel, ARG_SCRATCH, norm ? (size_t)stretches(element_count(kernel)) * 2 * sizeof(double) : 0);
+    if (kernel)
+        kernel->run = step_run;
     return kernel;
 }
 
-const struct onednn_kind onednn_gradient_norm = {.supports = kernel_all_f32, .prepare = flat_prepare};
-const struct onednn_kind onednn_sgd = {.supports = kernel_all_f32, .prepare = flat_prepare};
-const struct onednn_kind onednn_adamw = {.supports = kernel_all_f32, .prepare = flat_prepare};
+const struct onednn_kind onednn_sgd = {.supports = kernel_all_f32, .prepare = step_prepare};
+const struct onednn_kind onednn_adamw = {.supports = kernel_all_f32, .prepare = step_prepare};
