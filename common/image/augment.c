@@ -66,18 +66,19 @@ size_t augment_scratch_bytes(const struct recipe *recipe) {
     return 2 * recipe_pixels(recipe);
 }
 
-/* What one picture's variation is. Everything is drawn, needed or not: then one setting does not shift another's draws. */
+/* What one picture's variation is. Everything is drawn, needed or not: then one setting does not shift
+ * another's draws. */
 struct draw {
-    double crop_width, crop_height;     /* fractions of the sides */
-    double centre_x, centre_y;          /* of the crop, fractions */
-    double angle;                       /* radians */
+    double crop_width, crop_height; /* fractions of the sides */
+    double centre_x, centre_y;      /* of the crop, fractions */
+    double angle;                   /* radians */
     bool flip;
     float brightness, contrast, gamma;
-    float blur_sigma;                   /* fraction of the width; 0: none */
-    float noise_sigma;                  /* white = 1 */
+    float blur_sigma;  /* fraction of the width; 0: none */
+    float noise_sigma; /* white = 1 */
     uint64_t noise_key;
-    float erase_width, erase_height;    /* fractions of the sides; 0: none */
-    float erase_x, erase_y;             /* position in what room is left, [0, 1) */
+    float erase_width, erase_height; /* fractions of the sides; 0: none */
+    float erase_x, erase_y;          /* position in what room is left, [0, 1) */
     uint8_t erase_shade;
 };
 
@@ -98,7 +99,8 @@ static void draw_geometry(const struct augment *augment, struct rng *rng, struct
     const float shift_y = rng_uniform(rng, -augment->translation, augment->translation);
     draw->centre_x = 0.5 + (double)place_x * room_x + (double)shift_x;
     draw->centre_y = 0.5 + (double)place_y * room_y + (double)shift_y;
-    draw->angle = (double)rng_uniform(rng, -augment->rotation_degrees, augment->rotation_degrees) * (M_PI / 180.0);
+    draw->angle =
+        (double)rng_uniform(rng, -augment->rotation_degrees, augment->rotation_degrees) * (M_PI / 180.0);
     draw->flip = rng_uniform(rng, 0, 1) < augment->flip_probability;
 }
 
@@ -193,15 +195,16 @@ static void add_noise(const struct draw *draw, uint8_t *pixels, size_t count) {
 }
 
 static void erase(const struct draw *draw, int width, int height, uint8_t *pixels) {
-    const int columns = (int)(draw->erase_width * (float)width), rows = (int)(draw->erase_height * (float)height);
+    const int columns = (int)(draw->erase_width * (float)width),
+              rows = (int)(draw->erase_height * (float)height);
     const int left = (int)(draw->erase_x * (float)(width - columns + 1));
     const int top = (int)(draw->erase_y * (float)(height - rows + 1));
     for (int y = top; y < top + rows; y++)
         memset(pixels + (size_t)y * (size_t)width + left, draw->erase_shade, (size_t)columns);
 }
 
-void augment_apply(const struct augment *augment, struct rng *rng, const struct recipe *recipe, const uint8_t *grey,
-                   void *scratch, float *out) {
+void augment_apply(const struct augment *augment, struct rng *rng, const struct recipe *recipe,
+                   const uint8_t *grey, void *scratch, float *out) {
     struct draw draw;
     draw_geometry(augment, rng, &draw);
     draw_shades(augment, rng, &draw);

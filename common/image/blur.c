@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Half a kernel: weights[0] is the centre's. All 2 x radius + 1 sum to 256, so that 16 bits hold any weighted sum. */
+/* Half a kernel: weights[0] is the centre's. All 2 x radius + 1 sum to 256, so that 16 bits hold any weighted
+ * sum. */
 struct kernel {
     int radius;
     uint16_t weights[BLUR_MAX_RADIUS + 1];
@@ -44,11 +45,13 @@ static void blur_row(const struct kernel *kernel, const uint8_t *in, int width, 
         sums[x] = (uint16_t)(in[x] * kernel->weights[0]);
     for (int i = 1; i <= radius; i++)
         for (int x = 0; x < width; x++)
-            sums[x] = (uint16_t)(sums[x] + (padded[x + radius - i] + padded[x + radius + i]) * kernel->weights[i]);
+            sums[x] =
+                (uint16_t)(sums[x] + (padded[x + radius - i] + padded[x + radius + i]) * kernel->weights[i]);
     finish(sums, width, out);
 }
 
-static void blur_column_row(const struct kernel *kernel, const uint8_t *in, int width, int height, int y, uint8_t *out) {
+static void blur_column_row(const struct kernel *kernel, const uint8_t *in, int width, int height, int y,
+                            uint8_t *out) {
     uint16_t sums[BLUR_MAX_WIDTH];
     const uint8_t *centre = in + (size_t)y * (size_t)width;
     for (int x = 0; x < width; x++)

@@ -1,9 +1,11 @@
 #pragma once
 #include "common/image/image.h"
 
-/* Between the files of common/image only: the decoders behind image_decode. Each leaves out empty where it fails. */
+/* Between the files of common/image only: the decoders behind image_decode. Each leaves out empty where it
+ * fails. */
 
-/** Checks width x height against the limits; `what` ("JPEG") starts the message. Errors: FORMAT for a size below 1, TOO_LARGE. */
+/** Checks width x height against the limits; `what` ("JPEG") starts the message. Errors: FORMAT for a size
+ * below 1, TOO_LARGE. */
 bool codec_check_size(const char *what, int64_t width, int64_t height, const struct image_limits *limits,
                       struct error *err);
 

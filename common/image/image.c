@@ -14,16 +14,18 @@ struct image_limits image_limits_default(void) {
 bool image_init(struct image *image, int width, int height, int channels, int bits, struct error *err) {
     *image = (struct image){0};
     if (width < 1 || height < 1 || (channels != 1 && channels != 3) || (bits != 8 && bits != 16))
-        return error_set(err, ERROR_INVALID, "no picture has %d x %d pixels of %d channels and %d bits", width, height,
-                         channels, bits);
+        return error_set(err, ERROR_INVALID, "no picture has %d x %d pixels of %d channels and %d bits",
+                         width, height, channels, bits);
     size_t pixels = 0, size = 0;
     if (__builtin_mul_overflow((size_t)width, (size_t)height, &pixels) ||
         __builtin_mul_overflow(pixels, (size_t)(channels * bits / 8), &size))
-        return error_set(err, ERROR_TOO_LARGE, "a picture of %d x %d pixels does not fit into memory", width, height);
+        return error_set(err, ERROR_TOO_LARGE, "a picture of %d x %d pixels does not fit into memory", width,
+                         height);
     void *memory = calloc(1, size);
     if (!memory)
         return error_set(err, ERROR_MEMORY, "no memory for a picture of %d x %d pixels", width, height);
-    *image = (struct image){.width = width, .height = height, .channels = channels, .bits = bits, .pixels = memory};
+    *image = (struct image){
+        .width = width, .height = height, .channels = channels, .bits = bits, .pixels = memory};
     return true;
 }
 
@@ -35,10 +37,11 @@ void image_fini(struct image *image) {
 bool codec_check_size(const char *what, int64_t width, int64_t height, const struct image_limits *limits,
                       struct error *err) {
     if (width < 1 || height < 1)
-        return error_set(err, ERROR_FORMAT, "%s: a size of %" PRId64 " x %" PRId64 " pixels", what, width, height);
+        return error_set(err, ERROR_FORMAT, "%s: a size of %" PRId64 " x %" PRId64 " pixels", what, width,
+                         height);
     if (width > limits->max_side || height > limits->max_side || width * height > limits->max_pixels) {
-        error_set(err, ERROR_TOO_LARGE, "%s: %" PRId64 " x %" PRId64 " pixels are over the limit", what, width,
-                  height);
+        error_set(err, ERROR_TOO_LARGE, "%s: %" PRId64 " x %" PRId64 " pixels are over the limit", what,
+                  width, height);
         return error_hint(err, "at most %d pixels a side and %" PRId64 " in all", limits->max_side,
                           limits->max_pixels);
     }
@@ -91,7 +94,8 @@ bool image_decode(const void *data, size_t size, const struct image_limits *limi
     if (size == 0 || !data)
         return error_set(err, ERROR_FORMAT, "the picture has no bytes");
     if (size > limits->max_bytes)
-        return error_set(err, ERROR_TOO_LARGE, "the picture has %zu bytes; the limit is %zu", size, limits->max_bytes);
+        return error_set(err, ERROR_TOO_LARGE, "the picture has %zu bytes; the limit is %zu", size,
+                         limits->max_bytes);
     if (size >= 3 && memcmp(data, "\xFF\xD8\xFF", 3) == 0)
         return codec_decode_jpeg(data, size, limits, out, err);
     if (size >= 8 && memcmp(data, "\x89PNG\r\n\x1A\n", 8) == 0)

@@ -16,7 +16,8 @@ struct frame {
 };
 
 static bool is_frame_marker(int marker) {
-    return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) || marker == 0xF7;
+    return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) ||
+           marker == 0xF7;
 }
 
 /* Entropy-coded data ends at the first marker that is neither stuffing, fill nor a restart. */
@@ -46,7 +47,8 @@ static void read_frame(const uint8_t *segment, size_t length, int marker, struct
     frame->width = segment[5] << 8 | segment[6];
 }
 
-/* Walks over the markers once, in time linear in size. Says nothing where the bytes make no sense: the library does. */
+/* Walks over the markers once, in time linear in size. Says nothing where the bytes make no sense: the
+ * library does. */
 static void scan_markers(const uint8_t *data, size_t size, struct frame *frame) {
     size_t at = 2;
     while (at + 4 <= size && data[at] == 0xFF) {
@@ -77,10 +79,12 @@ static bool check_frame(const struct frame *frame, const struct image_limits *li
     if (frame->marker == 0xF7)
         return error_set(err, ERROR_UNSUPPORTED, "the picture looks like JPEG-LS; send JPEG or PNG");
     if (frame->marker > 0xC2 && frame->marker != 0xC9 && frame->marker != 0xCA)
-        return error_set(err, ERROR_UNSUPPORTED, "JPEG: lossless and hierarchical coding (SOF%d) cannot be read",
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "JPEG: lossless and hierarchical coding (SOF%d) cannot be read",
                          frame->marker - 0xC0);
     if (frame->precision != 8)
-        return error_set(err, ERROR_UNSUPPORTED, "JPEG: %d bits a sample; only 8 can be read", frame->precision);
+        return error_set(err, ERROR_UNSUPPORTED, "JPEG: %d bits a sample; only 8 can be read",
+                         frame->precision);
     if (!codec_check_size("JPEG", frame->width, frame->height, limits, err))
         return false;
     if (frame->scans > MAX_SCANS)
@@ -94,7 +98,8 @@ static bool turbo_ok(tjhandle handle, int result, struct error *err) {
     return result == 0 || error_set(err, ERROR_FORMAT, "JPEG: %s", tjGetErrorStr2(handle));
 }
 
-/* Inverted CMYK to RGB in place, four bytes a pixel becoming three, with Pillow's arithmetic (Convert.c, cmyk2rgb). */
+/* Inverted CMYK to RGB in place, four bytes a pixel becoming three, with Pillow's arithmetic (Convert.c,
+ * cmyk2rgb). */
 static void cmyk_to_rgb(uint8_t *pixels, size_t count) {
     for (size_t i = 0; i < count; i++) {
         const uint8_t *in = pixels + 4 * i;
@@ -120,10 +125,11 @@ static struct layout layout_of(int colourspace) {
     return (struct layout){TJPF_RGB, 3};
 }
 
-static bool decompress(tjhandle handle, const uint8_t *data, size_t size, const struct frame *frame, struct image *out,
-                       struct error *err) {
+static bool decompress(tjhandle handle, const uint8_t *data, size_t size, const struct frame *frame,
+                       struct image *out, struct error *err) {
     int width = 0, height = 0, subsampling = 0, colourspace = 0;
-    if (!turbo_ok(handle, tjDecompressHeader3(handle, data, size, &width, &height, &subsampling, &colourspace), err))
+    if (!turbo_ok(handle,
+                  tjDecompressHeader3(handle, data, size, &width, &height, &subsampling, &colourspace), err))
         return false;
     if (width != frame->width || height != frame->height) /* two readers of one header must agree */
         return error_set(err, ERROR_FORMAT, "JPEG: more than one frame header");
@@ -133,14 +139,18 @@ static bool decompress(tjhandle handle, const uint8_t *data, size_t size, const 
     if (!pixels)
         return error_set(err, ERROR_MEMORY, "no memory for a JPEG of %d x %d pixels", width, height);
     const int flags = TJFLAG_STOPONWARNING | TJFLAG_LIMITSCANS | TJFLAG_ACCURATEDCT;
-    if (!turbo_ok(handle, tjDecompress2(handle, data, size, pixels, width, 0, height, layout.format, flags), err)) {
+    if (!turbo_ok(handle, tjDecompress2(handle, data, size, pixels, width, 0, height, layout.format, flags),
+                  err)) {
         free(pixels);
         return false;
     }
     if (layout.samples == 4)
         cmyk_to_rgb(pixels, count);
-    *out = (struct image){
-        .width = width, .height = height, .channels = layout.samples == 1 ? 1 : 3, .bits = 8, .pixels = pixels};
+    *out = (struct image){.width = width,
+                          .height = height,
+                          .channels = layout.samples == 1 ? 1 : 3,
+                          .bits = 8,
+                          .pixels = pixels};
     return true;
 }
 

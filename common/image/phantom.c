@@ -9,7 +9,8 @@
 
 /* How one film of a patient was taken: drawn for all classes alike. */
 struct exposure {
-    float shift_u, shift_v, cosine, sine; /* position of the patient; the rotation includes the magnification */
+    float shift_u, shift_v, cosine,
+        sine; /* position of the patient; the rotation includes the magnification */
     float gain, offset, gamma;
     float blur; /* sigma, fraction of the width */
     float noise;
@@ -68,8 +69,10 @@ static void add_noise(const struct exposure *exposure, struct image *image) {
     const size_t count = (size_t)image->width * (size_t)image->height;
     for (size_t i = 0; i < count; i++) {
         const struct rng_block block = rng_philox(exposure->noise_key, 0, i);
-        const float bell = rng_unit(block.v[0]) + rng_unit(block.v[1]) + rng_unit(block.v[2]) + rng_unit(block.v[3]) - 2;
-        const float value = (float)pixels[i] + bell * 1.73f * exposure->noise * (60.0f + 0.76f * (float)pixels[i]);
+        const float bell =
+            rng_unit(block.v[0]) + rng_unit(block.v[1]) + rng_unit(block.v[2]) + rng_unit(block.v[3]) - 2;
+        const float value =
+            (float)pixels[i] + bell * 1.73f * exposure->noise * (60.0f + 0.76f * (float)pixels[i]);
         pixels[i] = (uint8_t)lrintf(fminf(fmaxf(value, 0), 255));
     }
 }
@@ -123,12 +126,13 @@ static void setup_scene(enum phantom_kind kind, uint64_t seed, struct scene *sce
     thorax_setup(scene, &patient, &other, kind == PHANTOM_PNEUMONIA);
 }
 
-bool phantom_draw(enum phantom_kind kind, uint64_t seed, int width, int height, struct image *out, struct error *err) {
+bool phantom_draw(enum phantom_kind kind, uint64_t seed, int width, int height, struct image *out,
+                  struct error *err) {
     *out = (struct image){0};
     if ((unsigned)kind >= PHANTOM_KINDS || width < PHANTOM_MIN_SIDE || width > PHANTOM_MAX_SIDE ||
         height < PHANTOM_MIN_SIDE || height > PHANTOM_MAX_SIDE)
-        return error_set(err, ERROR_INVALID, "no phantom of kind %d has %d x %d pixels; %d to %d is possible", (int)kind,
-                         width, height, PHANTOM_MIN_SIDE, PHANTOM_MAX_SIDE);
+        return error_set(err, ERROR_INVALID, "no phantom of kind %d has %d x %d pixels; %d to %d is possible",
+                         (int)kind, width, height, PHANTOM_MIN_SIDE, PHANTOM_MAX_SIDE);
     uint8_t *scratch = malloc((size_t)width * (size_t)height);
     if (!scratch)
         return error_set(err, ERROR_MEMORY, "no memory for a phantom");

@@ -2,7 +2,8 @@
 
 #include <math.h>
 
-/* Each painter reads its parameters from scene->value: all drawn from [0, 1), each scaled where it is used. */
+/* Each painter reads its parameters from scene->value: all drawn from [0, 1), each scaled where it is used.
+ */
 
 static float grain(const struct scene *scene, float u, float v, float frequency) {
     return canvas_noise(scene->texture, frequency * u, frequency * v, 4) - 0.5f;
@@ -62,7 +63,8 @@ static float head_shade(const struct scene *scene, float u, float v) {
     const float slit[2] = {0.025f, 0.09f};
     float shade = 0.02f + canvas_step(1.02f, 0.98f, ring) * (0.35f + 0.3f * p[4] + 1.2f * folds * ring);
     shade += (0.4f + 0.3f * p[5]) * canvas_step(0.9f, 0.93f, ring) * canvas_step(1.02f, 0.98f, ring);
-    const float holes = fminf(canvas_ellipse(left, slit, 0.3f, u, v), canvas_ellipse(right, slit, -0.3f, u, v));
+    const float holes =
+        fminf(canvas_ellipse(left, slit, 0.3f, u, v), canvas_ellipse(right, slit, -0.3f, u, v));
     return shade - 0.3f * canvas_step(1.1f, 0.8f, holes);
 }
 
@@ -123,7 +125,7 @@ static float negative_landscape_shade(const struct scene *scene, float u, float 
 }
 
 static float (*const painters[])(const struct scene *scene, float u, float v) = {
-    limb_shade, hand_shade, head_shade,      gradient_shade,           blank_shade,
+    limb_shade,  hand_shade, head_shade,      gradient_shade,           blank_shade,
     noise_shade, text_shade, landscape_shade, negative_landscape_shade,
 };
 

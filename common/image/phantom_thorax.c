@@ -45,7 +45,8 @@ static struct place place_of(const struct scene *scene, float u, float v) {
     return place;
 }
 
-/* 1 inside the lungs, 0 outside. The wall widens from the apex; the diaphragm is a dome, lower on the heart's side. */
+/* 1 inside the lungs, 0 outside. The wall widens from the apex; the diaphragm is a dome, lower on the heart's
+ * side. */
 static float lung_at(const struct scene *scene, const struct place *place, float v) {
     const float *p = scene->value;
     if (place->depth <= 0)
@@ -53,7 +54,8 @@ static float lung_at(const struct scene *scene, const struct place *place, float
     const float inner = 0.045f + 0.015f * place->depth;
     const float outer = p[LUNG_WIDTH] * sqrtf(1 - powf(fmaxf(1 - place->depth, 0), 2.2f));
     const float middle = 0.55f * p[LUNG_WIDTH], reach = (place->lateral - middle) / p[LUNG_WIDTH];
-    const float floor_v = p[LUNG_BASE] + (place->side > 0 ? 0.025f : 0) + 0.45f * p[LUNG_WIDTH] * reach * reach * 2;
+    const float floor_v =
+        p[LUNG_BASE] + (place->side > 0 ? 0.025f : 0) + 0.45f * p[LUNG_WIDTH] * reach * reach * 2;
     return canvas_step(0, 0.02f, place->lateral - inner) * canvas_step(0, 0.025f, outer - place->lateral) *
            canvas_step(0, 0.02f, floor_v - v) * canvas_step(0, 0.05f, place->depth);
 }
@@ -76,7 +78,8 @@ static float ribs_at(const struct scene *scene, const struct place *place, float
         const float start = p[RIB_START] + p[RIB_GAP] * (float)rib;
         const float back = start - 0.05f * x + p[RIB_SLOPE] * x * x;
         const float front = start + 0.16f - 0.13f * x * x;
-        const float near_back = (v - back) / (0.19f * p[RIB_GAP]), near_front = (v - front) / (0.2f * p[RIB_GAP]);
+        const float near_back = (v - back) / (0.19f * p[RIB_GAP]),
+                    near_front = (v - front) / (0.2f * p[RIB_GAP]);
         if (fabsf(near_back) < 2)
             sum += expf(-powf(near_back, 4)) * (0.75f + 0.25f * near_back * near_back);
         if (fabsf(near_front) < 2 && x > 0.3f)
@@ -92,7 +95,8 @@ static float vessels_at(const struct scene *scene, const struct place *place, fl
     const float distance = sqrtf(x * x + y * y);
     const float bend = canvas_noise(scene->texture + 9u, 8 * place->lateral + 50 * place->side, 8 * v, 2);
     const float angle = 2.2f * atan2f(y, x) + 7 * place->side + 1.6f * bend;
-    const float ridge = 1 - fabsf(2 * canvas_noise(scene->texture, angle * (2 + 5 * distance), 6 * distance, 2) - 1);
+    const float ridge =
+        1 - fabsf(2 * canvas_noise(scene->texture, angle * (2 + 5 * distance), 6 * distance, 2) - 1);
     const float hilum = expf(-(x * x * 2.5f + y * y) / 0.006f);
     const float branches = powf(ridge, 6) * expf(-distance / 0.2f) * canvas_step(0.02f, 0.1f, distance);
     return p[VESSELS] * (branches + hilum);
@@ -132,7 +136,8 @@ static float opacity_at(const struct scene *scene, float u, float v) {
         const float radii[2] = {o[OPACITY_RADIUS_U], o[OPACITY_RADIUS_V]};
         const float cloud = canvas_noise(scene->texture + 77u + (uint32_t)i, 14 * u, 14 * v, 4);
         const float distance = canvas_ellipse(o, radii, 0, u, v) + 0.9f * (cloud - 0.5f);
-        clear *= 1 - o[OPACITY_DENSITY] * canvas_step(1.15f, 0.45f, distance) * (0.7f + 0.6f * (cloud - 0.25f));
+        clear *=
+            1 - o[OPACITY_DENSITY] * canvas_step(1.15f, 0.45f, distance) * (0.7f + 0.6f * (cloud - 0.25f));
     }
     return fminf(fmaxf(1 - clear, 0), 0.97f);
 }
@@ -147,7 +152,8 @@ static float abdomen_at(const struct scene *scene, const struct place *place, fl
 static float thorax_shade(const struct scene *scene, float u, float v) {
     const float *p = scene->value;
     const struct place place = place_of(scene, u, v);
-    const float body = body_at(scene, &place, v), lung = lung_at(scene, &place, v), heart = heart_at(scene, u, v);
+    const float body = body_at(scene, &place, v), lung = lung_at(scene, &place, v),
+                heart = heart_at(scene, u, v);
     const float air = lung * (1 - 0.92f * heart);
     const float grain = 0.05f * (canvas_noise(scene->texture + 5u, 22 * u, 22 * v, 4) - 0.5f);
     float shade = p[TISSUE] + abdomen_at(scene, &place, u, v) + 0.1f * heart + grain;
@@ -165,7 +171,8 @@ static float thorax_shade(const struct scene *scene, float u, float v) {
 static void draw_opacity(const struct scene *scene, struct rng *rng, float *opacity) {
     const float *p = scene->value;
     const float side = rng_below(rng, 2) ? 1 : -1, depth = rng_uniform(rng, 0.3f, 0.88f);
-    const float lateral = p[LUNG_WIDTH] * rng_uniform(rng, 0.42f, 0.75f) + (side > 0 && depth > 0.5f ? 0.045f : 0);
+    const float lateral =
+        p[LUNG_WIDTH] * rng_uniform(rng, 0.42f, 0.75f) + (side > 0 && depth > 0.5f ? 0.045f : 0);
     opacity[OPACITY_U] = p[CENTRE] + side * lateral;
     opacity[OPACITY_V] = canvas_mix(p[LUNG_TOP], p[LUNG_BASE], depth);
     opacity[OPACITY_RADIUS_U] = rng_uniform(rng, 0.1f, 0.16f);

@@ -19,7 +19,8 @@ static bool spng_ok(int code, struct error *err) {
     return error_set(err, ERROR_FORMAT, "PNG: %s", spng_strerror(code));
 }
 
-/* What the library is asked for, and how many samples a pixel then has (alpha is the last and dropped later). */
+/* What the library is asked for, and how many samples a pixel then has (alpha is the last and dropped later).
+ */
 struct layout {
     int format, samples, channels;
 };
@@ -46,7 +47,8 @@ static void drop_alpha(uint8_t *pixels, size_t count, const struct layout *layou
         memmove(pixels + i * to, pixels + i * from, to);
 }
 
-static bool decode(spng_ctx *context, const struct image_limits *limits, struct image *out, struct error *err) {
+static bool decode(spng_ctx *context, const struct image_limits *limits, struct image *out,
+                   struct error *err) {
     struct spng_ihdr header;
     if (!spng_ok(spng_get_ihdr(context, &header), err) ||
         !codec_check_size("PNG", header.width, header.height, limits, err))
@@ -58,10 +60,12 @@ static bool decode(spng_ctx *context, const struct image_limits *limits, struct 
     if (!spng_ok(spng_decoded_image_size(context, layout.format, &wanted), err))
         return false;
     if (wanted != size)
-        return error_set(err, ERROR_INTERNAL, "PNG: the library wants %zu bytes where %zu are right", wanted, size);
+        return error_set(err, ERROR_INTERNAL, "PNG: the library wants %zu bytes where %zu are right", wanted,
+                         size);
     uint8_t *pixels = malloc(size);
     if (!pixels)
-        return error_set(err, ERROR_MEMORY, "no memory for a PNG of %u x %u pixels", header.width, header.height);
+        return error_set(err, ERROR_MEMORY, "no memory for a PNG of %u x %u pixels", header.width,
+                         header.height);
     /* The chunks after the picture are read too: a file without its end is a file with a story. */
     if (!spng_ok(spng_decode_image(context, pixels, size, layout.format, 0), err) ||
         !spng_ok(spng_decode_chunks(context), err)) {
@@ -81,7 +85,8 @@ bool codec_decode_png(const uint8_t *data, size_t size, const struct image_limit
                       struct error *err) {
     static const char end[] = "\0\0\0\0IEND\xAE\x42\x60\x82";
     *out = (struct image){0};
-    if (!memmem(data, size, end, sizeof end - 1)) /* the library takes a file that stops within the end's checksum */
+    if (!memmem(data, size, end,
+                sizeof end - 1)) /* the library takes a file that stops within the end's checksum */
         return error_set(err, ERROR_FORMAT, "PNG: truncated (no end)");
     spng_ctx *context = spng_ctx_new(0);
     if (!context)
@@ -92,7 +97,8 @@ bool codec_decode_png(const uint8_t *data, size_t size, const struct image_limit
     return ok;
 }
 
-static bool set_texts(spng_ctx *context, const struct image_text *texts, size_t text_count, struct error *err) {
+static bool set_texts(spng_ctx *context, const struct image_text *texts, size_t text_count,
+                      struct error *err) {
     if (text_count == 0)
         return true;
     struct spng_text *chunks = calloc(text_count, sizeof *chunks);
@@ -121,7 +127,8 @@ static bool encode(spng_ctx *context, const struct image *image, struct bytes *o
         .bit_depth = (uint8_t)image->bits,
         .color_type = image->channels == 3 ? SPNG_COLOR_TYPE_TRUECOLOR : SPNG_COLOR_TYPE_GRAYSCALE,
     };
-    const size_t size = (size_t)image->width * (size_t)image->height * (size_t)(image->channels * image->bits / 8);
+    const size_t size =
+        (size_t)image->width * (size_t)image->height * (size_t)(image->channels * image->bits / 8);
     if (!spng_ok(spng_set_option(context, SPNG_ENCODE_TO_BUFFER, 1), err) ||
         !spng_ok(spng_set_ihdr(context, &header), err) ||
         !spng_ok(spng_encode_image(context, image->pixels, size, SPNG_FMT_PNG, SPNG_ENCODE_FINALIZE), err))
@@ -131,8 +138,8 @@ static bool encode(spng_ctx *context, const struct image *image, struct bytes *o
     return out->data != NULL || spng_ok(code ? code : SPNG_EMEM, err);
 }
 
-bool image_encode_png(const struct image *image, const struct image_text *texts, size_t text_count, struct bytes *out,
-                      struct error *err) {
+bool image_encode_png(const struct image *image, const struct image_text *texts, size_t text_count,
+                      struct bytes *out, struct error *err) {
     *out = (struct bytes){0};
     if (!image->pixels)
         return error_set(err, ERROR_INVALID, "an empty picture cannot be written");
@@ -144,8 +151,8 @@ bool image_encode_png(const struct image *image, const struct image_text *texts,
     return ok;
 }
 
-bool image_write_png(const char *path, const struct image *image, const struct image_text *texts, size_t text_count,
-                     struct error *err) {
+bool image_write_png(const char *path, const struct image *image, const struct image_text *texts,
+                     size_t text_count, struct error *err) {
     struct bytes png;
     if (!image_encode_png(image, texts, text_count, &png, err))
         return false;

@@ -52,12 +52,13 @@ static bool resize(const struct recipe *recipe, const struct image *image, uint8
     return ok;
 }
 
-bool preprocess_pixels(const struct recipe *recipe, const struct image *image, uint8_t *grey, struct error *err) {
+bool preprocess_pixels(const struct recipe *recipe, const struct image *image, uint8_t *grey,
+                       struct error *err) {
     if (!recipe_check(recipe, err))
         return false;
     if (!image->pixels || image->width < PREPROCESS_MIN_SOURCE || image->height < PREPROCESS_MIN_SOURCE)
-        return error_set(err, ERROR_INVALID, "a picture of %d x %d pixels is too small to show a chest", image->width,
-                         image->height);
+        return error_set(err, ERROR_INVALID, "a picture of %d x %d pixels is too small to show a chest",
+                         image->width, image->height);
     return resize(recipe, image, grey, err);
 }
 

@@ -2,7 +2,8 @@
 
 #include "common/image/codec.h"
 
-/* The scale from stored values to shades: shade = round(value * white / span), value counted from the smallest one. */
+/* The scale from stored values to shades: shade = round(value * white / span), value counted from the
+ * smallest one. */
 struct scale {
     uint32_t mask;   /* of the stored bits */
     uint32_t offset; /* added (modulo the mask) so that the smallest signed value becomes 0 */
@@ -18,7 +19,8 @@ static bool check_layout(const struct raw_pixels *raw, struct error *err) {
         return error_set(err, ERROR_INVALID, "raw pixels: %d bits stored of %d allocated", raw->bits_stored,
                          raw->bits_allocated);
     if (raw->photometric != IMAGE_MONOCHROME1 && raw->photometric != IMAGE_MONOCHROME2)
-        return error_set(err, ERROR_INVALID, "raw pixels: the photometric interpretation must be MONOCHROME1 or MONOCHROME2");
+        return error_set(err, ERROR_INVALID,
+                         "raw pixels: the photometric interpretation must be MONOCHROME1 or MONOCHROME2");
     if (raw->is_signed && raw->bits_stored < 2)
         return error_set(err, ERROR_INVALID, "raw pixels: signed values need at least 2 bits");
     return true;
@@ -29,8 +31,8 @@ static bool check_raw(const struct raw_pixels *raw, const struct image_limits *l
         return false;
     size_t wanted = (size_t)raw->rows * (size_t)raw->columns * (size_t)(raw->bits_allocated / 8);
     if (!raw->data || raw->size != wanted)
-        return error_set(err, ERROR_FORMAT, "raw pixels: %zu bytes, but %d x %d values of %d bits make %zu", raw->size,
-                         raw->columns, raw->rows, raw->bits_allocated, wanted);
+        return error_set(err, ERROR_FORMAT, "raw pixels: %zu bytes, but %d x %d values of %d bits make %zu",
+                         raw->size, raw->columns, raw->rows, raw->bits_allocated, wanted);
     if (raw->size > limits->max_bytes)
         return error_set(err, ERROR_TOO_LARGE, "raw pixels: %zu bytes; the limit is %zu", raw->size,
                          limits->max_bytes);
@@ -85,5 +87,6 @@ bool image_from_raw(const struct raw_pixels *raw, const struct image_limits *lim
     if (convert(raw, &scale, out))
         return true;
     image_fini(out);
-    return error_set(err, ERROR_FORMAT, "raw pixels: a value needs more than the %d bits stored", raw->bits_stored);
+    return error_set(err, ERROR_FORMAT, "raw pixels: a value needs more than the %d bits stored",
+                     raw->bits_stored);
 }

@@ -4,14 +4,18 @@
 #include <math.h>
 #include <string.h>
 
-/* The one method so far: its name stands in the file, so that a reader which knows another cannot mistake it. */
+/* The one method so far: its name stands in the file, so that a reader which knows another cannot mistake it.
+ */
 static const char RESIZE_METHOD[] = "squash_triangle";
 
 enum { MAX_JSON_BYTES = 4096, FLOAT_DIGITS = 9 /* enough to give any float back */ };
 
 struct recipe recipe_default(int width, int height, int channels) {
-    struct recipe recipe = {
-        .version = RECIPE_VERSION, .width = width, .height = height, .channels = channels, .stddev = {1, 1, 1}};
+    struct recipe recipe = {.version = RECIPE_VERSION,
+                            .width = width,
+                            .height = height,
+                            .channels = channels,
+                            .stddev = {1, 1, 1}};
     if (channels == 3)
         return (struct recipe){.version = RECIPE_VERSION,
                                .width = width,
@@ -27,22 +31,22 @@ struct recipe recipe_default(int width, int height, int channels) {
 static bool side_ok(const char *name, int value, struct error *err) {
     if (value >= RECIPE_MIN_SIDE && value <= RECIPE_MAX_SIDE)
         return true;
-    return error_set(err, ERROR_INVALID, "recipe: %s is %d; %d to %d is possible", name, value, RECIPE_MIN_SIDE,
-                     RECIPE_MAX_SIDE);
+    return error_set(err, ERROR_INVALID, "recipe: %s is %d; %d to %d is possible", name, value,
+                     RECIPE_MIN_SIDE, RECIPE_MAX_SIDE);
 }
 
 /* Written so that a NaN fails. */
 static bool value_ok(const char *name, float value, float low, float high, struct error *err) {
     if (value >= low && value <= high)
         return true;
-    return error_set(err, ERROR_INVALID, "recipe: %s is %g; %g to %g is possible", name, (double)value, (double)low,
-                     (double)high);
+    return error_set(err, ERROR_INVALID, "recipe: %s is %g; %g to %g is possible", name, (double)value,
+                     (double)low, (double)high);
 }
 
 bool recipe_check(const struct recipe *recipe, struct error *err) {
     if (recipe->version != RECIPE_VERSION)
-        return error_set(err, ERROR_UNSUPPORTED, "recipe: version is %d; this program knows %d", recipe->version,
-                         RECIPE_VERSION);
+        return error_set(err, ERROR_UNSUPPORTED, "recipe: version is %d; this program knows %d",
+                         recipe->version, RECIPE_VERSION);
     if (!side_ok("width", recipe->width, err) || !side_ok("height", recipe->height, err))
         return false;
     if (recipe->channels != 1 && recipe->channels != 3)
@@ -55,7 +59,8 @@ bool recipe_check(const struct recipe *recipe, struct error *err) {
 }
 
 bool recipe_equal(const struct recipe *a, const struct recipe *b) {
-    bool same = a->version == b->version && a->width == b->width && a->height == b->height && a->channels == b->channels;
+    bool same = a->version == b->version && a->width == b->width && a->height == b->height &&
+                a->channels == b->channels;
     for (int c = 0; same && c < a->channels && c < RECIPE_MAX_CHANNELS; c++)
         same = a->mean[c] == b->mean[c] && a->stddev[c] == b->stddev[c];
     return same;
@@ -71,9 +76,9 @@ static json_t *float_array(const float *values, int count) {
 bool recipe_print(const struct recipe *recipe, char *out, size_t size, struct error *err) {
     if (!recipe_check(recipe, err))
         return false;
-    json_t *root = json_pack("{s:i, s:i, s:i, s:i, s:s, s:o, s:o}", "version", recipe->version, "width", recipe->width,
-                             "height", recipe->height, "channels", recipe->channels, "resize", RESIZE_METHOD, "mean",
-                             float_array(recipe->mean, recipe->channels), "stddev",
+    json_t *root = json_pack("{s:i, s:i, s:i, s:i, s:s, s:o, s:o}", "version", recipe->version, "width",
+                             recipe->width, "height", recipe->height, "channels", recipe->channels, "resize",
+                             RESIZE_METHOD, "mean", float_array(recipe->mean, recipe->channels), "stddev",
                              float_array(recipe->stddev, recipe->channels));
     if (!root)
         return error_set(err, ERROR_MEMORY, "recipe: no memory");
@@ -136,10 +141,11 @@ static bool read_recipe(json_t *root, struct recipe *recipe, struct error *err) 
     if (!read_int(root, "version", &recipe->version, err))
         return false;
     if (recipe->version != RECIPE_VERSION)
-        return error_set(err, ERROR_UNSUPPORTED, "recipe: version is %d; this program knows %d", recipe->version,
-                         RECIPE_VERSION);
+        return error_set(err, ERROR_UNSUPPORTED, "recipe: version is %d; this program knows %d",
+                         recipe->version, RECIPE_VERSION);
     if (!check_keys(root, err) || !read_int(root, "width", &recipe->width, err) ||
-        !read_int(root, "height", &recipe->height, err) || !read_int(root, "channels", &recipe->channels, err))
+        !read_int(root, "height", &recipe->height, err) ||
+        !read_int(root, "channels", &recipe->channels, err))
         return false;
     const char *method = json_string_value(json_object_get(root, "resize"));
     if (!method || strcmp(method, RESIZE_METHOD) != 0)

@@ -12,10 +12,11 @@ enum {
 };
 
 /**
- * How a picture becomes a network's input. A model carries it (as JSON), and both daemons follow it with the same code:
- * colour -> grey (Pillow's "L" weights), 16 -> 8 bits, resized to width x height without regard to the aspect ("squash") by an
- * antialiased triangle filter, bit for bit what Pillow's convert("L").resize((width, height), BILINEAR) gives,
- * and then (grey / 255 - mean[c]) / stddev[c] for each channel c. Plain data.
+ * How a picture becomes a network's input. A model carries it (as JSON), and both daemons follow it with the
+ * same code: colour -> grey (Pillow's "L" weights), 16 -> 8 bits, resized to width x height without regard to
+ * the aspect ("squash") by an antialiased triangle filter, bit for bit what Pillow's
+ * convert("L").resize((width, height), BILINEAR) gives, and then (grey / 255 - mean[c]) / stddev[c] for each
+ * channel c. Plain data.
  */
 struct recipe {
     int version; /**< RECIPE_VERSION */
@@ -25,18 +26,21 @@ struct recipe {
     float stddev[3]; /**< > 0; the others are 1 */
 };
 
-/** width x height with that many channels: mean 0.5 and stddev 0.25 for grey, ImageNet's for three channels. */
+/** width x height with that many channels: mean 0.5 and stddev 0.25 for grey, ImageNet's for three channels.
+ */
 struct recipe recipe_default(int width, int height, int channels);
 
-/** Version, sizes (28..512), channels (1, 3), means in [-4, 5] and stddevs in [1/256, 8], all finite. Error: INVALID, naming the field. */
+/** Version, sizes (28..512), channels (1, 3), means in [-4, 5] and stddevs in [1/256, 8], all finite. Error:
+ * INVALID, naming the field. */
 bool recipe_check(const struct recipe *recipe, struct error *err);
 
-/** Writes the recipe as one line of JSON; recipe_parse gives the same floats back. size >= RECIPE_JSON_SIZE is enough. */
+/** Writes the recipe as one line of JSON; recipe_parse gives the same floats back. size >= RECIPE_JSON_SIZE
+ * is enough. */
 bool recipe_print(const struct recipe *recipe, char *out, size_t size, struct error *err);
 
 /**
- * Reads JSON of `length` bytes as recipe_print writes it. Strict: unknown, missing or duplicate keys, another version
- * or method, and values out of range are errors (FORMAT, UNSUPPORTED, INVALID), which name the key.
+ * Reads JSON of `length` bytes as recipe_print writes it. Strict: unknown, missing or duplicate keys, another
+ * version or method, and values out of range are errors (FORMAT, UNSUPPORTED, INVALID), which name the key.
  */
 bool recipe_parse(const char *json, size_t length, struct recipe *out, struct error *err);
 

@@ -10,7 +10,8 @@ static double triangle(double x) {
     return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-/* The weights of one output, in Pillow's order of operations: the rounding of the doubles is part of the result. */
+/* The weights of one output, in Pillow's order of operations: the rounding of the doubles is part of the
+ * result. */
 static void weigh(struct resize_axis *axis, int at, double *scratch) {
     const double scale = (double)axis->in / axis->out;
     const double filter_scale = scale < 1.0 ? 1.0 : scale;

@@ -3,9 +3,10 @@
 #include <stdint.h>
 
 /**
- * One axis of an antialiased resize with a triangle filter, in fixed point with 22 fraction bits: bit for bit what
- * Pillow's resize(..., BILINEAR) does to 8-bit pictures (its Resample.c, ImagingResampleHorizontal_8bpc). Horizontal first, rounded to 8 bits, then
- * vertical. Differs from it only in that the strip between the passes is filled row by row.
+ * One axis of an antialiased resize with a triangle filter, in fixed point with 22 fraction bits: bit for bit
+ * what Pillow's resize(..., BILINEAR) does to 8-bit pictures (its Resample.c,
+ * ImagingResampleHorizontal_8bpc). Horizontal first, rounded to 8 bits, then vertical. Differs from it only
+ * in that the strip between the passes is filled row by row.
  */
 struct resize_axis {
     int in, out;

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything that common/image reads from outside: encoded pictures, raw pixels, recipes. The first byte chooses. */
+/* Everything that common/image reads from outside: encoded pictures, raw pixels, recipes. The first byte
+ * chooses. */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -14,8 +14,8 @@ static const char *const part_names[PARTS] = {"train", "val", "test"};
 
 struct options {
     const char *folder;
-    int64_t count;          /* images of each class, shared 70:15:15 */
-    int64_t layout[PARTS];  /* images of each class in each part */
+    int64_t count;         /* images of each class, shared 70:15:15 */
+    int64_t layout[PARTS]; /* images of each class in each part */
     bool has_layout;
     int64_t size;
     int64_t seed;
@@ -25,7 +25,8 @@ struct options {
 static const char usage[] =
     "usage: trainctl phantom --out DIR [--count N] [--layout TRAIN,VAL,TEST] [--size PIXELS] [--seed K]\n"
     "                        [--colour-invalid]\n"
-    "Draws a synthetic data set: {train,val,test}/{NORMAL,PNEUMONIA,INVALID}/phantomN-M.png, M-th film of patient N.\n"
+    "Draws a synthetic data set: {train,val,test}/{NORMAL,PNEUMONIA,INVALID}/phantomN-M.png, M-th film of "
+    "patient N.\n"
     "  --out DIR           where to; made if it is not there; pictures of the same names are replaced\n"
     "  --count N           pictures of each class, shared 70:15:15 (default 100)\n"
     "  --layout T,V,E      pictures of each class in train, val and test, instead of --count\n"
@@ -42,8 +43,8 @@ static bool parse_layout(const char *text, struct options *options, struct error
     for (int part = 0; part < PARTS; part++) {
         char *piece = strsep(&rest, ",");
         if (!piece || !text_to_int(piece, 0, MAX_COUNT, &options->layout[part], err))
-            return error_set(err, ERROR_INVALID, "--layout: three numbers from 0 to %d are wanted, not \"%s\"",
-                             MAX_COUNT, text);
+            return error_set(err, ERROR_INVALID,
+                             "--layout: three numbers from 0 to %d are wanted, not \"%s\"", MAX_COUNT, text);
     }
     options->has_layout = true;
     return !rest || error_set(err, ERROR_INVALID, "--layout: more than three numbers in \"%s\"", text);
@@ -77,10 +78,10 @@ static bool apply_option(int letter, struct options *options, struct error *err)
 /* 1: go on; 0: help was asked for and given; -1: wrong usage, in err. */
 static int parse_options(int argc, char **argv, struct options *options, struct error *err) {
     static const struct option longs[] = {
-        {"out", required_argument, NULL, 'o'},  {"count", required_argument, NULL, 'n'},
+        {"out", required_argument, NULL, 'o'},    {"count", required_argument, NULL, 'n'},
         {"layout", required_argument, NULL, 'l'}, {"size", required_argument, NULL, 's'},
-        {"seed", required_argument, NULL, 'k'}, {"colour-invalid", no_argument, NULL, 'c'},
-        {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 'k'},   {"colour-invalid", no_argument, NULL, 'c'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     optind = 0; /* glibc: start anew, whatever was parsed before */
     opterr = 0;
@@ -124,7 +125,8 @@ static bool write_film(const struct options *options, enum phantom_kind kind, ui
     return ok;
 }
 
-/* `count` pictures of one class for one part, by patients that are in no other: *patient is the last number given out. */
+/* `count` pictures of one class for one part, by patients that are in no other: *patient is the last number
+ * given out. */
 static bool write_class(const struct options *options, int part, enum phantom_kind kind, uint64_t *patient,
                         struct error *err) {
     char folder[4096], above[4096];
@@ -144,7 +146,8 @@ static bool write_all(const struct options *options, struct error *err) {
     uint64_t patient = 0;
     for (int part = 0; part < PARTS; part++)
         for (int kind = 0; kind < PHANTOM_KINDS; kind++)
-            if (options->layout[part] > 0 && !write_class(options, part, (enum phantom_kind)kind, &patient, err))
+            if (options->layout[part] > 0 &&
+                !write_class(options, part, (enum phantom_kind)kind, &patient, err))
                 return false;
     return true;
 }
@@ -165,6 +168,7 @@ int command_phantom(int argc, char **argv) {
         return 1;
     }
     printf("%lld synthetic pictures in %s\n",
-           (long long)(PHANTOM_KINDS * (options.layout[0] + options.layout[1] + options.layout[2])), options.folder);
+           (long long)(PHANTOM_KINDS * (options.layout[0] + options.layout[1] + options.layout[2])),
+           options.folder);
     return 0;
 }

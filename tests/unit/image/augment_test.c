@@ -65,7 +65,8 @@ static void test_flip_mirrors(void **state) {
             assert_int_equal(lrintf(255 * out[y * SIDE + x]), grey[y * SIDE + SIDE - 1 - x]);
 }
 
-/* On a ramp, position is shade: a crop of a quarter of the area shows a range of half the ramp, anywhere in it. */
+/* On a ramp, position is shade: a crop of a quarter of the area shows a range of half the ramp, anywhere in
+ * it. */
 static void test_crop_shows_a_part(void **state) {
     (void)state;
     struct augment crop = augment_none();
@@ -254,12 +255,18 @@ static void test_check_names_the_field(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_none_is_plain_preprocessing),  cmocka_unit_test(test_same_draws_same_picture),
-        cmocka_unit_test(test_flip_mirrors),                 cmocka_unit_test(test_crop_shows_a_part),
-        cmocka_unit_test(test_rotation_turns_about_the_centre), cmocka_unit_test(test_outside_is_black),
-        cmocka_unit_test(test_shades_are_one_monotonous_table), cmocka_unit_test(test_blur_has_its_sigma),
-        cmocka_unit_test(test_noise_has_its_moments),        cmocka_unit_test(test_erasing_fills_one_rectangle),
-        cmocka_unit_test(test_settings_do_not_shift_draws),  cmocka_unit_test(test_check_names_the_field),
+        cmocka_unit_test(test_none_is_plain_preprocessing),
+        cmocka_unit_test(test_same_draws_same_picture),
+        cmocka_unit_test(test_flip_mirrors),
+        cmocka_unit_test(test_crop_shows_a_part),
+        cmocka_unit_test(test_rotation_turns_about_the_centre),
+        cmocka_unit_test(test_outside_is_black),
+        cmocka_unit_test(test_shades_are_one_monotonous_table),
+        cmocka_unit_test(test_blur_has_its_sigma),
+        cmocka_unit_test(test_noise_has_its_moments),
+        cmocka_unit_test(test_erasing_fills_one_rectangle),
+        cmocka_unit_test(test_settings_do_not_shift_draws),
+        cmocka_unit_test(test_check_names_the_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,8 +95,9 @@ static void test_count_is_shared(void **state) {
 
 static void test_wrong_usage_is_two(void **state) {
     static const char *const cases[][3] = {
-        {"--size", "63"}, {"--size", "4x"}, {"--count", "0"}, {"--layout", "1,2"}, {"--layout", "1,2,3,4"},
-        {"--layout", "a,b,c"}, {"--seed", "-1"}, {"--what", NULL}, {"extra", NULL}, {"--size", NULL},
+        {"--size", "63"},        {"--size", "4x"},      {"--count", "0"}, {"--layout", "1,2"},
+        {"--layout", "1,2,3,4"}, {"--layout", "a,b,c"}, {"--seed", "-1"}, {"--what", NULL},
+        {"extra", NULL},         {"--size", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(run(*state, cases[i]), 2);
@@ -113,7 +114,8 @@ static void test_failure_is_one(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_layout, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_pictures_say_that_they_are_synthetic, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_pictures_say_that_they_are_synthetic, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(test_count_is_shared, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_wrong_usage_is_two, make_folder, remove_folder),
         cmocka_unit_test(test_failure_is_one),

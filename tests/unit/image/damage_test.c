@@ -31,7 +31,9 @@ static void test_foreign_formats_are_named(void **state) {
         {"%PDF-1.4....", 12, "PDF"},
         {"\0\0\0\x0CjP  \r\n\x87\n....", 16, "JPEG 2000"},
         {"\xFF\x4F\xFF\x51....", 8, "JPEG 2000"},
-        {"\0\0\0\x18" "ftypheic....", 16, "HEIF"},
+        {"\0\0\0\x18"
+         "ftypheic....",
+         16, "HEIF"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct image image;
@@ -56,8 +58,9 @@ static void test_no_picture_at_all(void **state) {
 /* A picture that ends early is refused wherever it ends. */
 static void test_every_truncation(void **state) {
     (void)state;
-    static const char *const files[] = {"grey.jpg", "grey_progressive.jpg", "colour420.jpg", "cmyk.jpg",
-                                        "grey8.png", "grey16.png",          "palette4_interlaced.png"};
+    static const char *const files[] = {
+        "grey.jpg",  "grey_progressive.jpg", "colour420.jpg",          "cmyk.jpg",
+        "grey8.png", "grey16.png",           "palette4_interlaced.png"};
     for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
         struct bytes file = golden_read(files[f]);
         for (size_t size = 0; size < file.size; size++) {
@@ -172,7 +175,8 @@ static void test_ycck(void **state) {
     tjhandle handle = tjInitCompress();
     unsigned char *jpeg = NULL;
     unsigned long size = 0;
-    assert_int_equal(tjCompress2(handle, pixels, SIDE, 0, SIDE, TJPF_CMYK, &jpeg, &size, TJSAMP_420, 95, 0), 0);
+    assert_int_equal(tjCompress2(handle, pixels, SIDE, 0, SIDE, TJPF_CMYK, &jpeg, &size, TJSAMP_420, 95, 0),
+                     0);
     struct image image;
     assert_true(image_decode(jpeg, size, NULL, &image, NULL));
     assert_int_equal(image.channels, 3);
@@ -185,11 +189,16 @@ static void test_ycck(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_foreign_formats_are_named),   cmocka_unit_test(test_no_picture_at_all),
-        cmocka_unit_test(test_every_truncation),            cmocka_unit_test(test_cut_jpeg_with_an_end_marker),
-        cmocka_unit_test(test_flipped_bits_in_png_are_seen), cmocka_unit_test(test_bombs_fail_before_memory),
-        cmocka_unit_test(test_each_limit),                  cmocka_unit_test(test_unreadable_kinds_of_jpeg),
-        cmocka_unit_test(test_too_many_scans),              cmocka_unit_test(test_ycck),
+        cmocka_unit_test(test_foreign_formats_are_named),
+        cmocka_unit_test(test_no_picture_at_all),
+        cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_cut_jpeg_with_an_end_marker),
+        cmocka_unit_test(test_flipped_bits_in_png_are_seen),
+        cmocka_unit_test(test_bombs_fail_before_memory),
+        cmocka_unit_test(test_each_limit),
+        cmocka_unit_test(test_unreadable_kinds_of_jpeg),
+        cmocka_unit_test(test_too_many_scans),
+        cmocka_unit_test(test_ycck),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

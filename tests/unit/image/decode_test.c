@@ -30,9 +30,7 @@ static void test_golden_pictures(void **state) {
 
 static void test_written_png_comes_back(void **state) {
     (void)state;
-    static const struct {
-        int channels, bits;
-    } kinds[] = {{1, 8}, {3, 8}, {1, 16}, {3, 16}};
+    static const struct { int channels, bits; } kinds[] = {{1, 8}, {3, 8}, {1, 16}, {3, 16}};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         struct image image, again;
         struct bytes png;
@@ -101,8 +99,8 @@ static void test_init_refuses_odd_layouts(void **state) {
 int main(void) {
     digest_start(NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_pictures),     cmocka_unit_test(test_written_png_comes_back),
-        cmocka_unit_test(test_png_carries_text),    cmocka_unit_test(test_text_key_must_fit),
+        cmocka_unit_test(test_golden_pictures),        cmocka_unit_test(test_written_png_comes_back),
+        cmocka_unit_test(test_png_carries_text),       cmocka_unit_test(test_text_key_must_fit),
         cmocka_unit_test(test_fini_twice_is_harmless), cmocka_unit_test(test_init_refuses_odd_layouts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,8 +30,9 @@ static void test_same_seed_same_picture(void **state) {
 }
 
 /*
- * For one seed PNEUMONIA is NORMAL plus something brighter, and never ambiguous: at least 0.5 % of the picture is 25 grey
- * levels brighter, even on the faintest of many. (Noise and exposure are the same in both.)
+ * For one seed PNEUMONIA is NORMAL plus something brighter, and never ambiguous: at least 0.5 % of the
+ * picture is 25 grey levels brighter, even on the faintest of many. (Noise and exposure are the same in
+ * both.)
  */
 static void test_pneumonia_adds_opacities(void **state) {
     (void)state;
@@ -135,9 +136,9 @@ static void test_tint_makes_colour(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_seed_same_picture),       cmocka_unit_test(test_pneumonia_adds_opacities),
-        cmocka_unit_test(test_grades_differ),                cmocka_unit_test(test_mark_is_the_same_in_all_classes),
-        cmocka_unit_test(test_no_class_by_mean_shade),       cmocka_unit_test(test_sizes_and_kinds_are_checked),
+        cmocka_unit_test(test_same_seed_same_picture), cmocka_unit_test(test_pneumonia_adds_opacities),
+        cmocka_unit_test(test_grades_differ),          cmocka_unit_test(test_mark_is_the_same_in_all_classes),
+        cmocka_unit_test(test_no_class_by_mean_shade), cmocka_unit_test(test_sizes_and_kinds_are_checked),
         cmocka_unit_test(test_tint_makes_colour),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

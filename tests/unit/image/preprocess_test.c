@@ -9,7 +9,8 @@ static void test_resize_is_pillows(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof golden_resized / sizeof *golden_resized; i++) {
         struct image image;
-        assert_true(image_init(&image, golden_resized[i].width, golden_resized[i].height, golden_resized[i].channels, 8, NULL));
+        assert_true(image_init(&image, golden_resized[i].width, golden_resized[i].height,
+                               golden_resized[i].channels, 8, NULL));
         lcg_fill(image.pixels, (size_t)(image.width * image.height * image.channels), golden_resized[i].seed);
         struct recipe recipe = recipe_default(golden_resized[i].to_width, golden_resized[i].to_height, 1);
         uint8_t *grey = malloc(recipe_pixels(&recipe));
@@ -17,7 +18,8 @@ static void test_resize_is_pillows(void **state) {
         if (!preprocess_pixels(&recipe, &image, grey, &err))
             fail_msg("%s", err.message);
         if (!digest_matches(grey, recipe_pixels(&recipe), golden_resized[i].sha256))
-            fail_msg("%d x %d to %d x %d differs from Pillow", image.width, image.height, recipe.width, recipe.height);
+            fail_msg("%d x %d to %d x %d differs from Pillow", image.width, image.height, recipe.width,
+                     recipe.height);
         free(grey);
         image_fini(&image);
     }
@@ -102,9 +104,12 @@ static void test_refuses_a_recipe_out_of_range(void **state) {
 int main(void) {
     digest_start(NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resize_is_pillows),         cmocka_unit_test(test_sixteen_bits_equal_eight),
-        cmocka_unit_test(test_sixteen_bits_round_to_nearest), cmocka_unit_test(test_normalise_each_channel),
-        cmocka_unit_test(test_refuses_what_is_too_small), cmocka_unit_test(test_refuses_a_recipe_out_of_range),
+        cmocka_unit_test(test_resize_is_pillows),
+        cmocka_unit_test(test_sixteen_bits_equal_eight),
+        cmocka_unit_test(test_sixteen_bits_round_to_nearest),
+        cmocka_unit_test(test_normalise_each_channel),
+        cmocka_unit_test(test_refuses_what_is_too_small),
+        cmocka_unit_test(test_refuses_a_recipe_out_of_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

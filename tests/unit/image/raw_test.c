@@ -124,8 +124,8 @@ static void test_headers_that_lie(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_twelve_bits_fill_sixteen), cmocka_unit_test(test_few_bits_fill_eight),
-        cmocka_unit_test(test_monochrome1_is_inverted),  cmocka_unit_test(test_signed_values),
+        cmocka_unit_test(test_twelve_bits_fill_sixteen),     cmocka_unit_test(test_few_bits_fill_eight),
+        cmocka_unit_test(test_monochrome1_is_inverted),      cmocka_unit_test(test_signed_values),
         cmocka_unit_test(test_values_above_the_stored_bits), cmocka_unit_test(test_headers_that_lie),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

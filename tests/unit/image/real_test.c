@@ -13,13 +13,15 @@ static bool load_grey(const char *path, const struct recipe *recipe, uint8_t *gr
     struct image image;
     if (!file_read(path, (size_t)64 << 20, &file, err))
         return false;
-    bool ok = image_decode(file.data, file.size, NULL, &image, err) && preprocess_pixels(recipe, &image, grey, err);
+    bool ok =
+        image_decode(file.data, file.size, NULL, &image, err) && preprocess_pixels(recipe, &image, grey, err);
     image_fini(&image);
     free(file.data);
     return ok;
 }
 
-/* The mean distance in grey levels between an original as we shrink it and its 224 x 224 copy, or -1 without a copy. */
+/* The mean distance in grey levels between an original as we shrink it and its 224 x 224 copy, or -1 without
+ * a copy. */
 static double distance_of(const char *class_name, const char *file) {
     const struct recipe recipe = recipe_default(224, 224, 1);
     static uint8_t ours[224 * 224], copy[224 * 224];
@@ -37,7 +39,8 @@ static double distance_of(const char *class_name, const char *file) {
     return sum / sizeof ours;
 }
 
-/* The copies were made with Pillow's filter and JPEG quality 75; other filters are further away than its noise (2.9). */
+/* The copies were made with Pillow's filter and JPEG quality 75; other filters are further away than its
+ * noise (2.9). */
 static void test_originals_match_their_copies(void **state) {
     (void)state;
     static const char *const classes[] = {"NORMAL", "PNEUMONIA"};

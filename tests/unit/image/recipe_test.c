@@ -4,8 +4,9 @@
 
 #include <math.h>
 
-static const char GOOD[] = "{\"version\":1,\"width\":224,\"height\":192,\"channels\":1,\"resize\":\"squash_triangle\","
-                           "\"mean\":[0.5],\"stddev\":[0.25]}";
+static const char GOOD[] =
+    "{\"version\":1,\"width\":224,\"height\":192,\"channels\":1,\"resize\":\"squash_triangle\","
+    "\"mean\":[0.5],\"stddev\":[0.25]}";
 
 static void test_reads_what_it_should(void **state) {
     (void)state;
@@ -49,8 +50,10 @@ static void test_refuses(void **state) {
         {"{\"version\":1", ERROR_FORMAT, "recipe"},
         {"{}", ERROR_FORMAT, "version"},
         {"{\"version\":2}", ERROR_UNSUPPORTED, "version"},
-        {"{\"version\":1,\"version\":1,\"width\":28,\"height\":28,\"channels\":1," REST, ERROR_FORMAT, "duplicate"},
-        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"crop\":1," REST, ERROR_UNSUPPORTED, "crop"},
+        {"{\"version\":1,\"version\":1,\"width\":28,\"height\":28,\"channels\":1," REST, ERROR_FORMAT,
+         "duplicate"},
+        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"crop\":1," REST, ERROR_UNSUPPORTED,
+         "crop"},
         {"{\"version\":1,\"width\":27,\"height\":28,\"channels\":1," REST, ERROR_INVALID, "width"},
         {"{\"version\":1,\"width\":28,\"height\":513,\"channels\":1," REST, ERROR_INVALID, "height"},
         {"{\"version\":1,\"width\":4294967324,\"height\":28,\"channels\":1," REST, ERROR_INVALID, "width"},
@@ -58,14 +61,21 @@ static void test_refuses(void **state) {
         {"{\"version\":1,\"height\":28,\"channels\":1," REST, ERROR_FORMAT, "width"},
         {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":2," REST, ERROR_INVALID, "channels"},
         {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":3," REST, ERROR_FORMAT, "mean"},
-        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"crop\",\"mean\":[0],\"stddev\":[1]}",
+        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"crop\",\"mean\":[0],"
+         "\"stddev\":[1]}",
          ERROR_UNSUPPORTED, "resize"},
-        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"squash_triangle\",\"mean\":[0],"
-         "\"stddev\":[0]}", ERROR_INVALID, "stddev"},
-        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"squash_triangle\",\"mean\":[1e300],"
-         "\"stddev\":[1]}", ERROR_INVALID, "mean"},
-        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"squash_triangle\",\"mean\":[\"0\"],"
-         "\"stddev\":[1]}", ERROR_FORMAT, "mean"},
+        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"squash_triangle\",\"mean\":["
+         "0],"
+         "\"stddev\":[0]}",
+         ERROR_INVALID, "stddev"},
+        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"squash_triangle\",\"mean\":["
+         "1e300],"
+         "\"stddev\":[1]}",
+         ERROR_INVALID, "mean"},
+        {"{\"version\":1,\"width\":28,\"height\":28,\"channels\":1,\"resize\":\"squash_triangle\",\"mean\":["
+         "\"0\"],"
+         "\"stddev\":[1]}",
+         ERROR_FORMAT, "mean"},
     };
 #undef REST
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -109,9 +119,12 @@ static void test_defaults_pass_their_check(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads_what_it_should), cmocka_unit_test(test_print_and_parse_are_inverse),
-        cmocka_unit_test(test_refuses),              cmocka_unit_test(test_refuses_what_is_too_long),
-        cmocka_unit_test(test_print_wants_room),     cmocka_unit_test(test_defaults_pass_their_check),
+        cmocka_unit_test(test_reads_what_it_should),
+        cmocka_unit_test(test_print_and_parse_are_inverse),
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_refuses_what_is_too_long),
+        cmocka_unit_test(test_print_wants_room),
+        cmocka_unit_test(test_defaults_pass_their_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
