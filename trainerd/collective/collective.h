@@ -11,7 +11,8 @@
  * waited for first, so results are bitwise equal on all ranks, and from run to run for one world size.
  * Threads: one thread calls all functions but collective_abort, which any may call.
  * Failure is final: once a call failed, every later one fails at once with the first error, and the peers soon fail too.
- * The way on is a new collective in a fresh process (a new generation).
+ * The way on is a new collective in a fresh process (a new generation). Only arguments that are refused (ERROR_INVALID,
+ * ERROR_UNSUPPORTED, ERROR_BUSY) change nothing.
  */
 struct event; /**< common/device/device.h; a cudaEvent_t where the device is CUDA */
 
