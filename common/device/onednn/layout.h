@@ -1,6 +1,7 @@
 #pragma once
 #include "common/device/device.h"
 #include "common/device/onednn/compat.h"
+#include "common/device/onednn/loops.h"
 
 struct onednn_device;
 
@@ -34,7 +35,6 @@ const char *layout_text(struct device *device, const struct tensor_desc *desc, c
  * LANES channels, rows of `lanes` floats that lie `row_stride` apart. Planar layouts (NCHW) have one channel to a tile, whose
  * pixels are cut into rows; the last may be shorter.
  */
-enum { LANES = 16 };
 struct channel_view {
     int64_t images, channels, pixels, tiles;
     int64_t image_stride, tile_stride, row_stride; /**< in elements */

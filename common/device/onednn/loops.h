@@ -1,10 +1,13 @@
 #pragma once
-#include "common/device/onednn/layout.h"
+#include "common/op/op.h"
 
 /**
  * The innermost loops of the kernels that memory bandwidth bounds, compiled once per instruction set (loops_*.c share
  * loops_body.h) and chosen when the device is opened. One thread each; they know nothing of teams or layouts.
  */
+
+/** Floats that are worked on side by side: a cache line of them. */
+enum { LANES = 16 };
 
 /** Numbers of up to LANES channels side by side; in planar layouts all are the same. */
 struct norm_lanes {
@@ -65,5 +68,5 @@ struct loops {
                   const struct optimizer_step *step);
 };
 
-/** The fastest that this CPU runs. */
-const struct loops *loops_choose(void);
+/** Those that this CPU runs, the fastest first; NULL past the last. */
+const struct loops *loops_row(int i);

@@ -58,7 +58,7 @@ static struct device *onednn_open(const struct device_spec *spec, struct error *
         return NULL;
     }
     device->base.ops = &onednn_device_ops;
-    device->loops = loops_choose();
+    device->loops = loops_row(0);
     if (!choose_threads(spec->threads, &device->threads, err) ||
         !dnnl_ok(dnnl_engine_create(&device->engine, dnnl_cpu, 0), err, "open the CPU") ||
         !dnnl_ok(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), err, "make a stream")) {
