@@ -1,0 +1,189 @@
+#include "trainerd/config.h"
+
+#include "common/weights/manifest.h"
+
+#include <string.h>
+
+static bool given(const char *text) {
+    return *text != '\0';
+}
+
+/** Letters, digits, dots, dashes and underscores, and no folder in disguise: it becomes a path and a model's
+ * name. */
+static bool is_name(const char *text) {
+    const char *allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t length = strlen(text);
+    return length >= 1 && length <= 100 && strspn(text, allowed) == length && text[0] != '.';
+}
+
+static void check_name(struct config *config, const char *key, const char *text) {
+    if (!is_name(text))
+        config_problem(config, key,
+                       "expected 1 to 100 letters, digits, dots, dashes or underscores, the first no dot, "
+                       "found \"%.80s\"",
+                       text);
+}
+
+static void check_source(struct config *config, const struct trainer_data_config *data) {
+    bool folders = given(data->directory) || data->classes.count > 0;
+    int sources = folders + given(data->manifest) + given(data->npz);
+    if (sources == 0)
+        config_problem(config, "data.directory",
+                       "no data: give data.directory, data.classes, data.manifest or data.npz");
+    if (sources > 1)
+        config_problem(
+            config, given(data->npz) ? "data.npz" : "data.manifest",
+            "one source of data is enough: data.directory (with data.classes), data.manifest or data.npz");
+    if (given(data->validation_list) && !folders)
+        config_problem(config, "data.validation_list", "goes with data.directory only");
+}
+
+static bool has_class(const struct trainer_data_config *data, const char *name) {
+    for (int i = 0; i < data->class_names.count; i++) {
+        if (strcmp(data->class_names.items[i], name) == 0)
+            return true;
+    }
+    for (int i = 0; i < data->classes.count; i++) {
+        if (strcmp(data->classes.items[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/** The classes are known here only where they are written down; else the data set has the last word. */
+static bool classes_are_known(const struct trainer_data_config *data) {
+    return data->class_names.count > 0 || data->classes.count > 0;
+}
+
+static void check_classes(struct config *config, const struct trainer_config *values) {
+    const struct trainer_data_config *data = &values->data;
+    for (int i = 0; i < values->augment_class.count; i++) {
+        const char *name = values->augment_class.names[i];
+        bool invalid = given(data->invalid) && strcmp(name, "INVALID") == 0;
+        if (classes_are_known(data) && !has_class(data, name) && !invalid)
+            config_problem(config, "augment_class", "\"%.60s\" is no class of the data", name);
+    }
+    for (int i = 0; i < data->classes.count && data->class_names.count > 0; i++) {
+        const char *name = data->classes.items[i].name;
+        bool listed = false;
+        for (int k = 0; k < data->class_names.count; k++)
+            listed = listed || strcmp(data->class_names.items[k], name) == 0;
+        if (!listed)
+            config_problem(config, "data.class_names", "does not name \"%.60s\", which data.classes has",
+                           name);
+    }
+    const char *positive = values->publish.operating_point.class_name;
+    if (classes_are_known(data) && !has_class(data, positive))
+        config_problem(config, "publish.operating_point.class", "\"%.60s\" is no class of the data",
+                       positive);
+}
+
+static void check_augment(struct config *config, const struct trainer_config *values) {
+    struct error why;
+    if (!augment_check(&values->augment, &why))
+        config_problem(config, "augment", "%s", why.message);
+    for (int i = 0; i < values->augment_class.count; i++) {
+        const struct augment *of_class = (const struct augment *)values->augment_class.entries + i;
+        if (!augment_check(of_class, &why))
+            config_problem(config, "augment_class", "%.60s: %s", values->augment_class.names[i], why.message);
+    }
+}
+
+static void check_model(struct config *config, const struct trainer_model_config *model) {
+    if (model->input_channels == 2)
+        config_problem(config, "model.input_channels", "1 or 3, not 2");
+    const struct {
+        const char *key;
+        int count;
+    } lists[] = {{"model.mean", model->mean.count}, {"model.stddev", model->stddev.count}};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        if (lists[i].count != 0 && lists[i].count != model->input_channels)
+            config_problem(config, lists[i].key, "%d values for %d input channels", lists[i].count,
+                           model->input_channels);
+    }
+    if ((model->mean.count == 0) != (model->stddev.count == 0))
+        config_problem(config, model->mean.count ? "model.mean" : "model.stddev",
+                       "model.mean and model.stddev go together");
+}
+
+static bool is_loopback(const char *address) {
+    return !given(address) || strcmp(address, "localhost") == 0 || strcmp(address, "::1") == 0 ||
+           strncmp(address, "127.", 4) == 0;
+}
+
+static void check_ranks(struct config *config, const struct trainer_config *values) {
+    const struct trainer_collective_config *collective = &values->collective;
+    if (values->train.batch_size % values->device.ranks != 0)
+        config_problem(config, "train.batch_size", "%d images cannot be shared evenly by device.ranks %d",
+                       values->train.batch_size, values->device.ranks);
+    if (strcmp(collective->name, "solo") == 0 && values->device.ranks > 1)
+        config_problem(config, "collective.name", "solo is for one rank, device.ranks is %d",
+                       values->device.ranks);
+    if (!is_loopback(collective->address) && !collective->trusted_network)
+        config_problem(config, "collective.address",
+                       "gradients travel in the clear: say collective.trusted_network: true if the whole "
+                       "network is trusted");
+}
+
+static void check_training(struct config *config, const struct trainer_config *values) {
+    check_source(config, &values->data);
+    check_classes(config, values);
+    check_augment(config, values);
+    check_model(config, &values->model);
+    check_ranks(config, values);
+    if (values->schedule.warmup_epochs > values->train.epochs)
+        config_problem(config, "schedule.warmup_epochs", "longer than train.epochs %d", values->train.epochs);
+}
+
+static void check_publishing(struct config *config, const struct trainer_config *values) {
+    if (given(values->publish.name))
+        check_name(config, "publish.name", values->publish.name);
+    check_name(config, "publish.operating_point.name", values->publish.operating_point.name);
+    const struct trainer_intended_use_config *use = &values->intended_use;
+    if (use->age_min_years > use->age_max_years)
+        config_problem(config, "intended_use.age_min_years", "above age_max_years %g", use->age_max_years);
+    if (use->views.count > MANIFEST_MAX_VIEWS)
+        config_problem(config, "intended_use.views", "%d views; %d are possible", use->views.count,
+                       MANIFEST_MAX_VIEWS);
+    const char *const endpoints[] = {values->publish.announce, values->publish.control,
+                                     values->publish.blobs};
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < i; k++) {
+            if (strcmp(endpoints[i], endpoints[k]) == 0 && !strchr(endpoints[i], '*'))
+                config_problem(config, i == 1 ? "publish.control" : "publish.blobs",
+                               "%.80s is taken by another socket", endpoints[i]);
+        }
+    }
+}
+
+static void check_all(struct config *config, const struct trainer_config *values) {
+    check_name(config, "run.name", values->run.name);
+    check_publishing(config, values);
+    if (values->trains)
+        check_training(config, values);
+    else if (!values->publish.enabled)
+        config_problem(config, "train", "nothing to do: neither a train: section nor publish.enabled: true");
+}
+
+bool trainer_config_load(const struct trainer_config_source *source, struct config *config,
+                         struct trainer_config *out, struct error *err) {
+    *out = (struct trainer_config){0};
+    if (!config_load(config, source->path, err))
+        return false;
+    for (int i = 0; i < source->override_count; i++) {
+        if (!config_set(config, source->overrides[i], err))
+            return false;
+    }
+    schema_read(&trainer_config_schema, config, out, NULL);
+    out->trains = config_has(config, "train");
+    check_all(config, out);
+    return config_ok(config, err);
+}
+
+const struct augment *trainer_config_augment(const struct trainer_config *config, const char *class_name) {
+    for (int i = 0; i < config->augment_class.count; i++) {
+        if (strcmp(config->augment_class.names[i], class_name) == 0)
+            return (const struct augment *)config->augment_class.entries + i;
+    }
+    return &config->augment;
+}

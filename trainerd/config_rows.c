@@ -1,0 +1,227 @@
+#include "trainerd/config.h"
+
+#include "common/pool/message.h"
+#include "trainerd/publisher.h"
+
+_Static_assert((int)TRAINER_ACTIVATE_AUTO == (int)PUBLISHER_ACTIVATE_AUTO &&
+                   (int)TRAINER_ACTIVATE_MANUAL == (int)PUBLISHER_ACTIVATE_MANUAL,
+               "one order, so that a value can be handed on");
+
+/* clang-format off: a table reads best as one */
+#define COUNT(rows) (int)(sizeof(rows) / sizeof *(rows))
+#define ROW(KEY, TYPE, FIELD, FALLBACK, ...)                                                                 \
+    {                                                                                                        \
+        .key = KEY, .type = SCHEMA_##TYPE, .offset = offsetof(struct trainer_config, FIELD),                 \
+        .fallback = FALLBACK, __VA_ARGS__                                                                    \
+    }
+#define RANGE(LOW, HIGH) .min = LOW, .max = HIGH
+#define HELP(TEXT)       .help = TEXT
+
+static const char *const architectures[] = {"resnet18",  "resnet34",           "resnet50",
+                                            "resnet101", "efficientnet_lite0", NULL};
+static const char *const stems[] = {"7x7", "3x3", NULL};
+static const char *const metrics[] = {"auc", "balanced_accuracy", "accuracy", "macro_f1", "loss", NULL};
+static const char *const optimizers[] = {"sgd", "adamw", NULL};
+static const char *const schedules[] = {"constant", "cosine", "linear", NULL};
+static const char *const devices[] = {"auto", "onednn", "reference", "cuda", NULL};
+static const char *const collectives[] = {"auto", "solo", "gloo", "nccl", NULL};
+static const char *const activations[] = {"auto", "manual", NULL};
+static const char *const rules[] = {"youden", "sensitivity", NULL};
+static const char *const levels[] = {"debug", "info", "warning", "error", NULL};
+static const char *const styles[] = {"text", "json", NULL};
+
+/* The keys of `augment`, which those of a class repeat: ranges and defaults as in common/image/augment.h. */
+#define AUGMENT_ROW(PREFIX, OWNER, PATH, NAME, FALLBACK, LOW, HIGH, TEXT)                                    \
+    {                                                                                                        \
+        .key = PREFIX #NAME, .type = SCHEMA_FLOAT, .offset = offsetof(struct OWNER, PATH NAME),              \
+        .fallback = FALLBACK, .min = LOW, .max = HIGH, .help = TEXT                                          \
+    }
+#define AUGMENT_ROWS(PREFIX, OWNER, PATH)                                                                    \
+    AUGMENT_ROW(PREFIX, OWNER, PATH, crop_area_min, "0.4", .05, 1,                                           \
+                "least part of the area that the random crop keeps"),                                        \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, crop_area_max, "1", .05, 1,                                         \
+                    "largest part of the area that the random crop keeps"),                                  \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, crop_aspect, "1.25", 1, 2,                                          \
+                    "the crop's aspect ratio is drawn from 1/a to a"),                                       \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, rotation_degrees, "10", 0, 45, "rotation, from -r to r degrees"),   \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, translation, "0.04", 0, .5,                                         \
+                    "shift, a fraction of the side, from -t to t"),                                          \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, flip_probability, "0", 0, 1,                                        \
+                    "mirror left and right; hearts have a side, so off by default"),                         \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, brightness, "0.12", 0, .5,                                          \
+                    "added to the shade, from -b to b (white = 1)"),                                         \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, contrast, "0.5", 0, 2,                                              \
+                    "contrast times a factor from 1/(1+c) to 1+c"),                                          \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, gamma, "0.4", 0, 2, "shade to a power from 1/(1+g) to 1+g"),        \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, blur_probability, "0.3", 0, 1,                                      \
+                    "Gaussian blur: films of all classes may be soft"),                                      \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, blur_sigma_max, "0.008", 0, .02,                                    \
+                    "its largest sigma, a fraction of the width"),                                           \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, noise_sigma_max, "0.03", 0, .2,                                     \
+                    "noise with a sigma from 0 to this (white = 1)"),                                        \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, erasing_probability, "0.25", 0, 1,                                  \
+                    "one rectangle filled with a random shade"),                                             \
+        AUGMENT_ROW(PREFIX, OWNER, PATH, erasing_area_max, "0.12", 0, .5,                                    \
+                    "its largest area, a fraction of the picture")
+
+static const struct schema_row augment_rows[] = {AUGMENT_ROWS("", augment, )};
+static const struct schema augment_schema = {augment_rows, COUNT(augment_rows), sizeof(struct augment)};
+
+static const struct schema_row rows[] = {
+    ROW("run.name", STRING, run.name, "run",
+        HELP("names the run's folder: letters, digits, dots, dashes, underscores")),
+    ROW("run.directory", PATH, run.directory, "runs", HELP("holds the folders of all runs")),
+    ROW("run.seed", INT64, run.seed, "0", RANGE(0, 9.3e18), HELP("all that is random follows from it")),
+
+    ROW("model.architecture", STRING, model.architecture, "resnet18", .choices = architectures,
+        HELP("the network")),
+    ROW("model.stem", STRING, model.stem, "7x7", .choices = stems,
+        HELP("first layer of a ResNet: 7x7 with stride 2, or 3x3 for images under 64 pixels")),
+    ROW("model.input_channels", INT, model.input_channels, "1", RANGE(1, 3),
+        HELP("1, or 3: the grey picture three times")),
+    ROW("model.size", INT, model.size, "224", RANGE(28, 512), .unit = "pixels",
+        HELP("height and width of the input")),
+    ROW("model.init", PATH, model.init, "",
+        HELP("weights to start from, with a fresh head: a file made by trainctl import")),
+    ROW("model.dropout", DOUBLE, model.dropout, "0", RANGE(0, .95), HELP("before the last layer")),
+    ROW("model.freeze_batch_norm", BOOL, model.freeze_batch_norm, "false",
+        HELP("normalise with the running statistics, unchanged")),
+    ROW("model.mean", DOUBLE_LIST, model.mean, "[]", RANGE(-4, 5),
+        HELP("subtracted from grey / 255, one a channel; none: 0.5, or ImageNet's for three channels")),
+    ROW("model.stddev", DOUBLE_LIST, model.stddev, "[]", RANGE(.00390625, 8),
+        HELP("divides what is left, one a channel; none: 0.25, or ImageNet's")),
+
+    ROW("data.name", STRING, data.name, "",
+        HELP("what reports and model files call the data; none: the run's name")),
+    ROW("data.directory", PATH, data.directory, "",
+        HELP("holds {train,val,test}/CLASS/image, or the folders of data.classes")),
+    ROW("data.classes", STRING_LISTS, data.classes, "{}",
+        HELP("class -> folders, where the layout is another")),
+    ROW("data.class_names", STRING_LIST, data.class_names, "[]",
+        HELP("classes in the order of the outputs; none: NORMAL, PNEUMONIA, and INVALID where there is one")),
+    ROW("data.manifest", PATH, data.manifest, "", HELP("CSV with the columns path,class[,patient][,split]")),
+    ROW("data.npz", PATH, data.npz, "", HELP("a MedMNIST archive")),
+    ROW("data.invalid", PATH, data.invalid, "",
+        HELP("folder of pictures that are no chest X-rays: class INVALID")),
+    ROW("data.validation_list", PATH, data.validation_list, "",
+        HELP("file with the paths of the validation part, one a line")),
+    ROW("data.validation_fraction", DOUBLE, data.validation_fraction, "0.1", RANGE(.01, .5),
+        HELP("of the patients, where a validation part has to be split off")),
+    ROW("data.cache_dir", PATH, data.cache_dir, "runs/cache",
+        HELP("where decoded images are kept; holds patients' pictures")),
+    ROW("data.loader_threads", INT, data.loader_threads, "1", RANGE(1, 64),
+        HELP("threads of each rank that load and augment")),
+    ROW("data.prefetch", INT, data.prefetch, "4", RANGE(1, 64), .unit = "batches",
+        HELP("ready ahead of the step")),
+
+    AUGMENT_ROWS("augment.", trainer_config, augment.),
+    {.key = "augment_class",
+     .type = SCHEMA_TABLE,
+     .offset = offsetof(struct trainer_config, augment_class),
+     .entries = &augment_schema,
+     .has_base = true,
+     .base_offset = offsetof(struct trainer_config, augment),
+     HELP("per class, the keys of `augment` that differ for it")},
+
+    ROW("imbalance.class_weighted_loss", BOOL, imbalance.class_weighted_loss, "false",
+        HELP("weigh the loss by images / (classes x images of the class)")),
+    ROW("imbalance.balanced_sampling", BOOL, imbalance.balanced_sampling, "true",
+        HELP("draw as many images of each class, the rare ones repeatedly")),
+
+    ROW("train.epochs", INT, train.epochs, "10", RANGE(1, 100000), HELP("passes over the training part")),
+    ROW("train.steps_per_epoch", INT, train.steps_per_epoch, "0", RANGE(0, 100000000),
+        HELP("0: images / batch_size")),
+    ROW("train.batch_size", INT, train.batch_size, "64", RANGE(1, 65536), .unit = "images",
+        HELP("of one step over all ranks together; a multiple of device.ranks")),
+    ROW("train.label_smoothing", DOUBLE, train.label_smoothing, "0.1", RANGE(0, .9),
+        HELP("of the cross-entropy")),
+    ROW("train.clip_norm", DOUBLE, train.clip_norm, "0", RANGE(0, 1e6),
+        HELP("longer gradients are shortened to it; 0: off")),
+    ROW("train.ema_decay", DOUBLE, train.ema_decay, "0", RANGE(0, .999999),
+        HELP("moving average of the weights; 0: off")),
+    ROW("train.early_stopping_patience", INT, train.early_stopping_patience, "0", RANGE(0, 100000),
+        .unit = "epochs", HELP("without a better select_metric before the run ends; 0: off")),
+    ROW("train.select_metric", ENUM, train.select_metric, "auc", .choices = metrics,
+        HELP("decides which epoch was best")),
+
+    ROW("optimizer.name", ENUM, optimizer.name, "sgd", .choices = optimizers,
+        HELP("how weights follow gradients")),
+    ROW("optimizer.learning_rate", DOUBLE, optimizer.learning_rate, "0.05", RANGE(1e-12, 100),
+        HELP("after the warm-up")),
+    ROW("optimizer.momentum", DOUBLE, optimizer.momentum, "0.9", RANGE(0, .9999), HELP("of sgd")),
+    ROW("optimizer.betas", DOUBLE_LIST, optimizer.betas, "[0.9, 0.999]", RANGE(0, .999999), .count = 2,
+        HELP("of adamw")),
+    ROW("optimizer.epsilon", DOUBLE, optimizer.epsilon, "1e-8", RANGE(1e-20, 1), HELP("of adamw")),
+    ROW("optimizer.weight_decay", DOUBLE, optimizer.weight_decay, "1e-4", RANGE(0, 10),
+        HELP("not on norms and biases")),
+
+    ROW("schedule.kind", ENUM, schedule.kind, "cosine", .choices = schedules,
+        HELP("the learning rate after the warm-up")),
+    ROW("schedule.warmup_epochs", DOUBLE, schedule.warmup_epochs, "1", RANGE(0, 100000),
+        HELP("linear rise to the learning rate")),
+    ROW("schedule.final_learning_rate_factor", DOUBLE, schedule.final_learning_rate_factor, "0.01",
+        RANGE(0, 1), HELP("of the learning rate at the end")),
+
+    ROW("device.name", STRING, device.name, "auto", .choices = devices, HELP("what computes")),
+    ROW("device.ranks", INT, device.ranks, "1", RANGE(1, 1024), HELP("worker processes on this machine")),
+    ROW("device.threads", INT, device.threads, "0", RANGE(0, 1024),
+        HELP("that compute in each rank; 0: its share of the cores")),
+
+    ROW("collective.name", STRING, collective.name, "auto", .choices = collectives,
+        HELP("how ranks add gradients; auto: solo for one, nccl on GPUs, gloo on CPUs")),
+    ROW("collective.address", STRING, collective.address, "",
+        HELP("local address that gloo binds; none: loopback")),
+    ROW("collective.bucket_bytes", SIZE, collective.bucket_bytes, "4MiB", RANGE(65536, 1073741824),
+        HELP("gradients that are added in one go while the backward pass still runs")),
+    ROW("collective.timeout_seconds", INT, collective.timeout_seconds, "60", RANGE(1, 86400), .unit = "s",
+        HELP("a rank that says nothing for so long is lost")),
+    ROW("collective.trusted_network", BOOL, collective.trusted_network, "false",
+        HELP("must be true for an address that is not loopback: nothing is encrypted")),
+
+    ROW("checkpoint.every_epochs", INT, checkpoint.every_epochs, "1", RANGE(0, 100000),
+        HELP("0: only at the end")),
+    ROW("checkpoint.every_steps", INT, checkpoint.every_steps, "0", RANGE(0, 100000000),
+        HELP("also within an epoch; 0: not")),
+    ROW("checkpoint.keep_last", INT, checkpoint.keep_last, "2", RANGE(1, 10000),
+        HELP("older ones are removed")),
+    ROW("checkpoint.keep_best", INT, checkpoint.keep_best, "1", RANGE(0, 10000),
+        HELP("best ones are kept beside the last")),
+
+    ROW("publish.enabled", BOOL, publish.enabled, "false", HELP("offer accepted models to a pool of inferd")),
+    ROW("publish.name", STRING, publish.name, "", HELP("the model's name; none: the run's")),
+    ROW("publish.announce", STRING, publish.announce, POOL_DEFAULT_ANNOUNCE,
+        HELP("endpoint for announcements")),
+    ROW("publish.control", STRING, publish.control, POOL_DEFAULT_CONTROL,
+        HELP("endpoint for members and trainctl")),
+    ROW("publish.blobs", STRING, publish.blobs, POOL_DEFAULT_BLOBS, HELP("endpoint for the models' bytes")),
+    ROW("publish.store", PATH, publish.store, "runs/store",
+        HELP("folder of published models and of the publisher's state")),
+    ROW("publish.activate", ENUM, publish.activate, "manual", .choices = activations,
+        HELP("auto: a published model goes live at once; manual: it is staged until someone says so")),
+    ROW("publish.operating_point.name", STRING, publish.operating_point.name, "balanced",
+        HELP("what requests ask for")),
+    ROW("publish.operating_point.class", STRING, publish.operating_point.class_name, "PNEUMONIA",
+        HELP("the class that the threshold is about")),
+    ROW("publish.operating_point.rule", ENUM, publish.operating_point.rule, "youden", .choices = rules,
+        HELP("how the threshold is fitted on the validation part")),
+    ROW("publish.operating_point.target", DOUBLE, publish.operating_point.target, "0.95", RANGE(0, 1),
+        HELP("the sensitivity to reach, for the rule of that name")),
+
+    ROW("intended_use.age_min_years", DOUBLE, intended_use.age_min_years, "0", RANGE(0, 150),
+        HELP("youngest patients")),
+    ROW("intended_use.age_max_years", DOUBLE, intended_use.age_max_years, "150", RANGE(0, 150),
+        HELP("oldest patients")),
+    ROW("intended_use.views", STRING_LIST, intended_use.views, "[]", HELP("such as [AP, PA]; none: any")),
+    ROW("intended_use.statement", STRING, intended_use.statement,
+        "Research and integration; not a medical device.", HELP("goes into every model")),
+
+    ROW("report.images", BOOL, report.images, "true", HELP("draw the confusion matrix and the ROC curve")),
+    ROW("report.bootstrap_samples", INT, report.bootstrap_samples, "1000", RANGE(0, 100000),
+        HELP("for confidence intervals; 0: none")),
+
+    ROW("log.level", ENUM, log.level, "info", .choices = levels, HELP("the least that is logged")),
+    ROW("log.style", ENUM, log.style, "text", .choices = styles,
+        HELP("one line an event, for people or for machines")),
+};
+
+const struct schema trainer_config_schema = {rows, COUNT(rows), sizeof(struct trainer_config)};
