@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *const default_classes[] = {"NORMAL", "PNEUMONIA", "INVALID"};
 enum { DEFAULT_CLASSES = 2 }; /* the third where it is there */
@@ -197,13 +198,19 @@ static bool check_classes(const struct dataset *dataset, struct error *err) {
     return true;
 }
 
+/* A pipe or a device would never end. */
+static bool is_file(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
 /* A file that cannot be read now will be listed among the broken ones by whoever decodes; its content counts
  * as nothing. */
 static void digest_sample(struct dataset_sample *sample) {
     if (sample->pixels)
         sample->content = digest_of(sample->pixels, (size_t)sample->height * (size_t)sample->width *
                                                         (size_t)sample->channels);
-    else if (!digest_file(sample->path, &sample->content, NULL))
+    else if (!is_file(sample->path) || !digest_file(sample->path, &sample->content, NULL))
         sample->content = (struct digest){{0}};
 }
 

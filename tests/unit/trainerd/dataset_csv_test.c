@@ -49,6 +49,14 @@ static void broken_manifests_name_the_line(void **state) {
     }
 }
 
+static void devices_are_not_read_to_their_end(void **state) {
+    folder_text(*state, "m/all.csv", "path,class\n/dev/zero,NORMAL\n/dev/random,PNEUMONIA\n");
+    struct dataset_spec spec = spec_of(*state);
+    struct dataset dataset = open_dataset(&spec);
+    assert_int_equal(dataset.count, 2);
+    dataset_close(&dataset);
+}
+
 static void missing_manifest_is_named(void **state) {
     struct dataset_spec spec = spec_of(*state);
     refuse_dataset(&spec, "m/all.csv");
@@ -60,6 +68,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         FOLDER_TEST(columns_give_path_class_patient_and_split),
         FOLDER_TEST(broken_manifests_name_the_line),
+        FOLDER_TEST(devices_are_not_read_to_their_end),
         FOLDER_TEST(missing_manifest_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
