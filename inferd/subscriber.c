@@ -73,8 +73,9 @@ void subscriber_fail(struct subscriber *subscriber, const struct digest *digest,
     failure->error = *err;
     subscriber->now.error = *err;
     char hex[DIGEST_HEX_SIZE];
-    log_event(LOG_WARNING, "model_failed", "digest=%.12s code=%s message=\"%s\" retry_ms=%lld", digest_hex(digest, hex),
-              error_code_name(err->code), err->message, (long long)failure->backoff.pause_ms);
+    log_event(LOG_WARNING, "model_failed", "digest=%.12s code=%s message=\"%s\" retry_ms=%lld",
+              digest_hex(digest, hex), error_code_name(err->code), err->message,
+              (long long)failure->backoff.pause_ms);
 }
 
 bool subscriber_blocked(const struct subscriber *subscriber, const struct digest *digest) {
@@ -102,7 +103,8 @@ static enum subscriber_phase phase(struct subscriber *subscriber) {
         return subscriber->fetch.partial ? SUBSCRIBER_FETCHING : SUBSCRIBER_IDLE;
     if (subscriber_blocked(subscriber, &subscriber->target.digest))
         return SUBSCRIBER_FAILED;
-    return store_has(subscriber->store, &subscriber->target.digest) ? SUBSCRIBER_WAITING : SUBSCRIBER_FETCHING;
+    return store_has(subscriber->store, &subscriber->target.digest) ? SUBSCRIBER_WAITING
+                                                                    : SUBSCRIBER_FETCHING;
 }
 
 /** Brings the status up to date and shows it to the other threads. */
@@ -187,10 +189,11 @@ static bool take_spec(struct subscriber *subscriber, const struct subscriber_spe
     static const char *const defaults[] = {POOL_DEFAULT_ANNOUNCE, POOL_DEFAULT_CONTROL, POOL_DEFAULT_BLOBS};
     for (int i = 0; i < SUBSCRIBER_SOCKETS; i++) {
         if (!text_copy(subscriber->endpoints[i], SUBSCRIBER_ENDPOINT_SIZE, given[i] ? given[i] : defaults[i]))
-            return error_set(err, ERROR_INVALID, "an endpoint of more than %d characters", SUBSCRIBER_ENDPOINT_SIZE - 1);
+            return error_set(err, ERROR_INVALID, "an endpoint of more than %d characters",
+                             SUBSCRIBER_ENDPOINT_SIZE - 1);
     }
     if (!spec->member || !descriptor_name_ok(spec->member))
-        return error_set(err, ERROR_INVALID, "a member's name is 1 to 64 of [A-Za-z0-9._-]");
+        return error_set(err, ERROR_INVALID, "a member's name is 1 to 100 of [A-Za-z0-9._-]");
     text_copy(subscriber->member, sizeof subscriber->member, spec->member);
     subscriber->max_model_bytes = spec->max_model_bytes ? spec->max_model_bytes : DEFAULT_MAX_MODEL_BYTES;
     subscriber->heartbeat_ms = spec->heartbeat_ms ? spec->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
@@ -238,7 +241,8 @@ bool subscriber_last_model(struct subscriber *subscriber, char *path, size_t siz
         if (reason.code != ERROR_NOT_FOUND)
             log_error("last_model_unusable", &reason);
     }
-    return error_set(err, ERROR_NOT_FOUND, "%s: no model was activated here yet", store_folder(subscriber->store));
+    return error_set(err, ERROR_NOT_FOUND, "%s: no model was activated here yet",
+                     store_folder(subscriber->store));
 }
 
 bool subscriber_set_active(struct subscriber *subscriber, const struct digest *digest, struct error *err) {
@@ -252,7 +256,8 @@ bool subscriber_set_active(struct subscriber *subscriber, const struct digest *d
 }
 
 bool subscriber_start(struct subscriber *subscriber, struct error *err) {
-    subscriber->activator_runs = pthread_create(&subscriber->activator, NULL, turn_activator, subscriber) == 0;
+    subscriber->activator_runs =
+        pthread_create(&subscriber->activator, NULL, turn_activator, subscriber) == 0;
     subscriber->network_runs =
         subscriber->activator_runs && pthread_create(&subscriber->network, NULL, run, subscriber) == 0;
     return subscriber->network_runs || error_set(err, ERROR_MEMORY, "the subscriber's threads do not start");

@@ -13,7 +13,7 @@ struct subscriber;
 
 struct subscriber_spec {
     const char *announce, *control, *blobs; /**< the publisher's endpoints; NULL: the defaults of common/pool/message.h */
-    const char *member;       /**< this member's name, unique in the pool: 1 to 64 of [A-Za-z0-9._-] */
+    const char *member;       /**< this member's name, unique in the pool: 1 to 100 of [A-Za-z0-9._-] */
     const char *store_folder; /**< of this member alone */
     int64_t max_model_bytes;  /**< 0: 1 GiB */
     int heartbeat_ms;         /**< as the publisher's; 0: 1000 */

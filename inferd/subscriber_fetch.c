@@ -92,9 +92,9 @@ static void fetch_start(struct subscriber *subscriber, const struct descriptor *
         return;
     }
     char hex[DIGEST_HEX_SIZE];
-    log_event(LOG_INFO, "model_fetching", "name=%s version=%s digest=%.12s bytes=%lld from=%lld", descriptor->name,
-              descriptor->version, digest_hex(&descriptor->digest, hex), (long long)descriptor->size_bytes,
-              (long long)partial_offset(fetch->partial));
+    log_event(LOG_INFO, "model_fetching", "name=%s version=%s digest=%.12s bytes=%lld from=%lld",
+              descriptor->name, descriptor->version, digest_hex(&descriptor->digest, hex),
+              (long long)descriptor->size_bytes, (long long)partial_offset(fetch->partial));
     request_again(subscriber);
 }
 
@@ -106,8 +106,8 @@ static void complete(struct subscriber *subscriber) {
         give_up(subscriber, &err);
         return;
     }
-    log_event(LOG_INFO, "model_fetched", "digest=%.12s bytes=%lld", digest_hex(&fetch->descriptor.digest, hex),
-              (long long)fetch->descriptor.size_bytes);
+    log_event(LOG_INFO, "model_fetched", "digest=%.12s bytes=%lld",
+              digest_hex(&fetch->descriptor.digest, hex), (long long)fetch->descriptor.size_bytes);
     subscriber_forgive(subscriber, &fetch->descriptor.digest);
     fetch_close(subscriber);
 }
@@ -142,7 +142,8 @@ static void refuse_chunk(struct subscriber *subscriber, const struct error *err)
     request_again(subscriber);
 }
 
-static void take_chunk(struct subscriber *subscriber, const Thorax__V1__BlobChunk *chunk, const struct wire_frame *data) {
+static void take_chunk(struct subscriber *subscriber, const Thorax__V1__BlobChunk *chunk,
+                       const struct wire_frame *data) {
     struct fetch *fetch = &subscriber->fetch;
     struct error err = {0};
     subscriber->now.transferred_bytes += data->size;
@@ -168,7 +169,8 @@ void fetch_receive(struct subscriber *subscriber, const struct wire_message *mes
     struct error err = {0};
     struct digest digest;
     Thorax__V1__BlobChunk *chunk =
-        message->count > 0 ? pool_unpack_blob_chunk(message->frames[0].data, message->frames[0].size, &err) : NULL;
+        message->count > 0 ? pool_unpack_blob_chunk(message->frames[0].data, message->frames[0].size, &err)
+                           : NULL;
     if (!chunk) {
         log_error("chunk_refused", &err);
         return;

@@ -45,7 +45,8 @@ static void link_open(struct subscriber *subscriber) {
     backoff_fail(&link->reopen, clock_now_ms());
     if (!open_socket(subscriber, SUBSCRIBER_ANNOUNCE, &err) ||
         !wire_subscribe(link->sockets[SUBSCRIBER_ANNOUNCE], "", &err) ||
-        !open_socket(subscriber, SUBSCRIBER_CONTROL, &err) || !open_socket(subscriber, SUBSCRIBER_BLOBS, &err)) {
+        !open_socket(subscriber, SUBSCRIBER_CONTROL, &err) ||
+        !open_socket(subscriber, SUBSCRIBER_BLOBS, &err)) {
         log_error("publisher_unreachable", &err);
         link_close(subscriber);
         return;
@@ -112,6 +113,7 @@ void link_send(struct subscriber *subscriber, Thorax__V1__ControlRequest *reques
     struct link *link = &subscriber->link;
     if (!link->sockets[SUBSCRIBER_CONTROL])
         return;
+    char text[POOL_MAX_TEXT_BYTES];
     Thorax__V1__MemberReport report;
     thorax__v1__member_report__init(&report);
     const struct subscriber_status *now = &subscriber->now;
@@ -124,7 +126,7 @@ void link_send(struct subscriber *subscriber, Thorax__V1__ControlRequest *reques
     report.fetched_bytes = (uint64_t)now->fetched_bytes;
     report.software = (char *)THORAX_VERSION;
     if (now->phase == SUBSCRIBER_FAILED)
-        report.error = (char *)now->error.message;
+        report.error = pool_text(text, sizeof text, now->error.message);
     request->protocol_version = POOL_PROTOCOL_VERSION;
     request->report = &report;
     struct packed packed = pool_pack(&request->base);
@@ -217,7 +219,8 @@ static void take_snapshot(struct subscriber *subscriber, const Thorax__V1__Contr
         }
     }
     log_event(LOG_INFO, "publisher_snapshot", "incarnation=%016llx event=%llu staged=%d",
-              (unsigned long long)reply->incarnation, (unsigned long long)reply->number, subscriber->staged_count);
+              (unsigned long long)reply->incarnation, (unsigned long long)reply->number,
+              subscriber->staged_count);
     link->incarnation = reply->incarnation;
     link->number = reply->number;
     link->synced = true;
@@ -237,7 +240,8 @@ static void note_number(struct link *link, const Thorax__V1__ControlReply *reply
 void link_receive_reply(struct subscriber *subscriber, const struct wire_message *message) {
     struct error err = {0};
     Thorax__V1__ControlReply *reply =
-        message->count == 1 ? pool_unpack_reply(message->frames[0].data, message->frames[0].size, &err) : NULL;
+        message->count == 1 ? pool_unpack_reply(message->frames[0].data, message->frames[0].size, &err)
+                            : NULL;
     if (!reply) {
         log_error("reply_refused", &err);
         return;
@@ -262,7 +266,8 @@ static void apply(struct subscriber *subscriber, const Thorax__V1__Announcement 
     subscriber->link.number = event->number;
     if (event->kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
         add_staged(subscriber, event->model);
-    } else if (event->kind == THORAX__V1__EVENT_KIND__EVENT_ACTIVATE && pool_digest(&event->digest, &digest)) {
+    } else if (event->kind == THORAX__V1__EVENT_KIND__EVENT_ACTIVATE &&
+               pool_digest(&event->digest, &digest)) {
         subscriber_forgive(subscriber, &digest); /* said anew: worth another try at once */
         if (!target_staged(subscriber, &digest))
             link_resync(subscriber);
@@ -275,7 +280,8 @@ void link_receive_event(struct subscriber *subscriber, const struct wire_message
     if (!link->synced)
         return; /* the snapshot that was asked for a moment ago has this event in it */
     Thorax__V1__Announcement *event =
-        message->count == 1 ? pool_unpack_announcement(message->frames[0].data, message->frames[0].size, &err) : NULL;
+        message->count == 1 ? pool_unpack_announcement(message->frames[0].data, message->frames[0].size, &err)
+                            : NULL;
     if (!event) {
         log_error("announcement_refused", &err);
         return;

@@ -91,7 +91,8 @@ void turn_tidy(struct subscriber *subscriber) {
         for (int k = 0; k < subscriber->staged_count && !needed; k++)
             needed = digest_equal(digest, &subscriber->staged[k].digest);
         pthread_mutex_lock(&subscriber->lock);
-        needed = needed || (subscriber->job.state != JOB_NONE && digest_equal(digest, &subscriber->job.digest));
+        needed =
+            needed || (subscriber->job.state != JOB_NONE && digest_equal(digest, &subscriber->job.digest));
         pthread_mutex_unlock(&subscriber->lock);
         if (!needed)
             store_remove(subscriber->store, digest, NULL);
@@ -104,7 +105,8 @@ static void record_active(struct subscriber *subscriber, const struct digest *di
     struct subscriber_status *now = &subscriber->now;
     struct error err = {0};
     bool kept = now->has_active && store_has(subscriber->store, &now->active);
-    bool ok = !kept || digest_equal(&now->active, digest) || store_pin(subscriber->store, "previous", &now->active, &err);
+    bool ok = !kept || digest_equal(&now->active, digest) ||
+              store_pin(subscriber->store, "previous", &now->active, &err);
     if (!ok || !store_pin(subscriber->store, "active", digest, &err))
         log_error("active_model_not_recorded", &err);
     now->has_active = true;
@@ -135,7 +137,8 @@ static void finish_job(struct subscriber *subscriber) {
 
 /** The target is here, not running, and not to be left alone. */
 static bool ready_for_turn(struct subscriber *subscriber) {
-    return subscriber_target_pending(subscriber) && store_has(subscriber->store, &subscriber->target.digest) &&
+    return subscriber_target_pending(subscriber) &&
+           store_has(subscriber->store, &subscriber->target.digest) &&
            !subscriber_blocked(subscriber, &subscriber->target.digest);
 }
 
@@ -169,7 +172,8 @@ void turn_receive(struct subscriber *subscriber, const Thorax__V1__Turn *turn) {
     bool same = busy && digest_equal(&subscriber->job.digest, &digest);
     pthread_mutex_unlock(&subscriber->lock);
     if (same) {
-        subscriber->turn = turn->turn; /* told again: the outcome will name the turn that the publisher knows */
+        subscriber->turn =
+            turn->turn; /* told again: the outcome will name the turn that the publisher knows */
         return;
     }
     if (busy || !ready_for_turn(subscriber) || !digest_equal(&digest, &subscriber->target.digest)) {

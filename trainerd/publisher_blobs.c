@@ -2,13 +2,18 @@
 #include "common/base/log.h"
 #include "trainerd/publisher_internal.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void close_blob(struct publisher_blob *blob) {
-    file_map_close(&blob->map);
+    if (blob->descriptor.packed)
+        close(blob->file);
+    free(blob->checked);
     descriptor_fini(&blob->descriptor);
-    blob->used_ms = 0;
+    *blob = (struct publisher_blob){0};
 }
 
 void publisher_close_blobs(struct publisher *publisher) {
@@ -16,7 +21,24 @@ void publisher_close_blobs(struct publisher *publisher) {
         close_blob(&publisher->blobs[i]);
 }
 
-/** The mapped model, opened and checked where it is not open yet, in place of the one that was used longest ago. */
+/** Opens a published model's file in an unused place. */
+static bool open_file(struct publisher *publisher, struct publisher_blob *blob, const struct descriptor *descriptor,
+                      struct error *err) {
+    char path[4096];
+    if (!store_path(publisher->store, &descriptor->digest, path, sizeof path, NULL))
+        return error_set(err, ERROR_INTERNAL, "the publisher's own file is gone; publish the model again");
+    if (!(blob->checked = calloc(descriptor->chunk_count, 1)))
+        return error_set(err, ERROR_MEMORY, "out of memory for a model's chunks");
+    blob->file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (blob->file < 0)
+        return error_set(err, ERROR_INTERNAL, "the publisher's own file cannot be opened");
+    if (descriptor_copy(&blob->descriptor, descriptor, err))
+        return true;
+    close(blob->file);
+    return false;
+}
+
+/** The open model, opened where it is not, in place of the one that was used longest ago. */
 static struct publisher_blob *open_blob(struct publisher *publisher, const struct digest *digest, struct error *err) {
     struct publisher_blob *oldest = &publisher->blobs[0];
     for (int i = 0; i < PUBLISHER_BLOBS_OPEN; i++) {
@@ -32,16 +54,43 @@ static struct publisher_blob *open_blob(struct publisher *publisher, const struc
         return NULL;
     }
     close_blob(oldest);
-    if (!descriptor_copy(&oldest->descriptor, &model->descriptor, err))
-        return NULL;
+    if (open_file(publisher, oldest, &model->descriptor, err))
+        return oldest;
+    close_blob(oldest);
+    return NULL;
+}
+
+/** The file does not hold what it should: it goes to quarantine, and members hear why they get nothing. */
+static bool lose_file(struct publisher *publisher, struct publisher_blob *blob, struct error *err) {
     struct error reason = {0};
-    if (!store_get(publisher->store, digest, &oldest->map, &reason)) {
-        close_blob(oldest);
-        log_error("model_file_lost", &reason); /* with its path, which is nobody else's business */
-        error_set(err, ERROR_INTERNAL, "the publisher's own file is damaged or gone; publish the model again");
-        return NULL;
+    if (store_verify(publisher->store, &blob->descriptor.digest, &reason))
+        error_set(&reason, ERROR_IO, "a model's file could not be read, and then it could");
+    log_error("model_file_lost", &reason); /* with its path, which is nobody else's business */
+    close_blob(blob);
+    return error_set(err, ERROR_INTERNAL, "the publisher's own file is damaged; publish the model again");
+}
+
+/**
+ * Reads a chunk into publisher->chunk. It is read and not mapped, so that a file that is cut short or a disk that fails is an
+ * error and not a signal; its digest is looked at the first time only, since every member looks at it again.
+ */
+static bool read_chunk(struct publisher *publisher, struct publisher_blob *blob, int64_t offset, size_t size,
+                       struct error *err) {
+    for (size_t done = 0; done < size;) {
+        ssize_t got = pread(blob->file, publisher->chunk + done, size - done, offset + (int64_t)done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return lose_file(publisher, blob, err);
+        done += (size_t)got;
     }
-    return oldest;
+    int64_t index = offset / blob->descriptor.chunk_bytes;
+    if (blob->checked[index])
+        return true;
+    struct digest found = digest_of(publisher->chunk, size);
+    if (memcmp(found.bytes, blob->descriptor.chunk_digests + index * 32, 32) != 0)
+        return lose_file(publisher, blob, err);
+    return blob->checked[index] = true;
 }
 
 static bool send_chunk(struct publisher *publisher, const struct wire_frame *route, const struct publisher_blob *blob,
@@ -52,7 +101,7 @@ static bool send_chunk(struct publisher *publisher, const struct wire_frame *rou
     header.digest = pool_digest_field(&blob->descriptor.digest);
     header.offset = (uint64_t)offset;
     struct packed packed = pool_pack(&header.base);
-    struct wire_frame frames[] = {*route, {packed.data, packed.size}, {blob->map.data + offset, size}};
+    struct wire_frame frames[] = {*route, {packed.data, packed.size}, {publisher->chunk, size}};
     /* A member that does not read loses chunks here, not our memory: it asks for them again. */
     bool ok = packed.data && wire_send(publisher->sockets[PUBLISHER_BLOBS], frames, 3, 0, NULL);
     free(packed.data);
@@ -63,13 +112,14 @@ static void refuse(struct publisher *publisher, const struct wire_frame *route, 
                    const struct error *err) {
     Thorax__V1__BlobChunk header;
     Thorax__V1__Refusal refusal;
+    char text[POOL_MAX_TEXT_BYTES];
     thorax__v1__blob_chunk__init(&header);
     thorax__v1__refusal__init(&refusal);
     header.protocol_version = POOL_PROTOCOL_VERSION;
     header.digest = pool_digest_field(digest);
     header.refusal = &refusal;
     refusal.code = pool_refusal_code(err->code);
-    refusal.message = (char *)err->message;
+    refusal.message = pool_text(text, sizeof text, err->message);
     struct packed packed = pool_pack(&header.base);
     struct wire_frame frames[] = {*route, {packed.data, packed.size}};
     if (packed.data)
@@ -77,32 +127,37 @@ static void refuse(struct publisher *publisher, const struct wire_frame *route, 
     free(packed.data);
 }
 
+/** Sends what the credit allows. False: there is a reason to tell. */
+static bool send_chunks(struct publisher *publisher, const struct wire_frame *route, const struct digest *digest,
+                        const Thorax__V1__BlobRequest *request, struct error *err) {
+    struct publisher_blob *blob = open_blob(publisher, digest, err);
+    if (!blob)
+        return false;
+    int64_t offset = (int64_t)request->offset;
+    size_t size = descriptor_chunk_size(&blob->descriptor, offset);
+    if (size == 0)
+        return error_set(err, ERROR_INVALID, "no chunk starts at that offset");
+    blob->used_ms = clock_now_ms();
+    for (uint32_t i = 0; i < request->chunks && size > 0; i++) {
+        if (!read_chunk(publisher, blob, offset, size, err))
+            return false;
+        if (!send_chunk(publisher, route, blob, offset, size))
+            return true;
+        offset += (int64_t)size;
+        size = descriptor_chunk_size(&blob->descriptor, offset);
+    }
+    return true;
+}
+
 void publisher_serve_blob(struct publisher *publisher, const struct wire_message *message) {
     struct error err = {0};
     struct digest digest = {{0}};
     if (message->count != 2)
         return;
-    const struct wire_frame *route = &message->frames[0];
     Thorax__V1__BlobRequest *request = pool_unpack_blob_request(message->frames[1].data, message->frames[1].size, &err);
-    struct publisher_blob *blob = NULL;
-    if (request) {
+    if (request)
         pool_digest(&request->digest, &digest);
-        blob = open_blob(publisher, &digest, &err);
-    }
-    if (blob && descriptor_chunk_size(&blob->descriptor, (int64_t)request->offset) == 0) {
-        error_set(&err, ERROR_INVALID, "no chunk starts at that offset");
-        blob = NULL;
-    }
-    if (!blob)
-        refuse(publisher, route, &digest, &err);
-    else
-        blob->used_ms = clock_now_ms();
-    size_t size;
-    int64_t offset = blob ? (int64_t)request->offset : 0;
-    for (uint32_t i = 0; blob && i < request->chunks && (size = descriptor_chunk_size(&blob->descriptor, offset)); i++) {
-        if (!send_chunk(publisher, route, blob, offset, size))
-            break;
-        offset += (int64_t)size;
-    }
+    if (!request || !send_chunks(publisher, &message->frames[0], &digest, request, &err))
+        refuse(publisher, &message->frames[0], &digest, &err);
     pool_free(request);
 }

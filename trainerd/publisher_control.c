@@ -27,10 +27,11 @@ static void send_reply(struct publisher *publisher, const struct wire_frame *rou
 static void refuse(struct publisher *publisher, const struct wire_frame *route, const struct error *err) {
     Thorax__V1__ControlReply reply;
     Thorax__V1__Refusal refusal;
+    char text[POOL_MAX_TEXT_BYTES];
     thorax__v1__control_reply__init(&reply);
     thorax__v1__refusal__init(&refusal);
     refusal.code = pool_refusal_code(err->code);
-    refusal.message = (char *)err->message;
+    refusal.message = pool_text(text, sizeof text, err->message);
     reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_REFUSAL;
     reply.refusal = &refusal;
     send_reply(publisher, route, &reply);

@@ -22,10 +22,11 @@ struct publisher_upload {
     int64_t heard_ms;
 };
 
-/** A model whose bytes are mapped because members fetch it. Unused where descriptor.packed is NULL. */
+/** A model that is open because members fetch it. Unused where descriptor.packed is NULL. */
 struct publisher_blob {
     struct descriptor descriptor;
-    struct file_map map;
+    int file;
+    bool *checked; /**< owned: whether a chunk's digest was seen to be right, for each chunk */
     int64_t used_ms;
 };
 
@@ -51,6 +52,7 @@ struct publisher {
     struct members members;
     struct publisher_upload uploads[PUBLISHER_UPLOADS];
     struct publisher_blob blobs[PUBLISHER_BLOBS_OPEN];
+    uint8_t chunk[DESCRIPTOR_MAX_CHUNK_BYTES]; /**< the one that is being sent */
     int64_t heartbeat_due_ms;
 };
 

@@ -21,9 +21,9 @@ bool descriptor_name_ok(const char *text) {
 /** What is wrong with a message's fields, or NULL. */
 static const char *fault(const Thorax__V1__ModelDescriptor *message, int64_t max_bytes) {
     if (!descriptor_name_ok(message->name))
-        return "its name is not 1 to 64 of [A-Za-z0-9._-]";
+        return "its name is not 1 to 100 of [A-Za-z0-9._-]";
     if (!descriptor_name_ok(message->version))
-        return "its version is not 1 to 64 of [A-Za-z0-9._-]";
+        return "its version is not 1 to 100 of [A-Za-z0-9._-]";
     if (message->digest.len != 32)
         return "its digest has not 32 bytes";
     if (message->size_bytes < 1 || message->size_bytes > (uint64_t)max_bytes)
@@ -117,7 +117,7 @@ bool descriptor_make(struct descriptor *descriptor, const char *name, const char
                      struct error *err) {
     *descriptor = (struct descriptor){0};
     if (!descriptor_name_ok(name) || !descriptor_name_ok(version))
-        return error_set(err, ERROR_INVALID, "a model's name and version are 1 to 64 of [A-Za-z0-9._-]");
+        return error_set(err, ERROR_INVALID, "a model's name and version are 1 to 100 of [A-Za-z0-9._-]");
     if (size < 1 || size > INT64_MAX)
         return error_set(err, ERROR_INVALID, "an empty model file");
     size_t chunk_bytes = chunk_bytes_for(size), count = (size + chunk_bytes - 1) / chunk_bytes;

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 enum {
-    DESCRIPTOR_NAME_SIZE = 65, /**< of names and versions, with the final NUL */
+    DESCRIPTOR_NAME_SIZE = 101, /**< of names and versions, with the final NUL */
     DESCRIPTOR_CHUNK_BYTES = 256 * 1024, /**< where the file is not so large that chunks must be larger */
     DESCRIPTOR_MIN_CHUNK_BYTES = 4096,
     DESCRIPTOR_MAX_CHUNK_BYTES = 1024 * 1024,
@@ -28,7 +28,7 @@ struct descriptor {
     struct Thorax__V1__ModelDescriptor *message; /**< owned: what chunk_digests points into */
 };
 
-/** True for a name of a model, a version or a member: 1 to 64 of [A-Za-z0-9._-], a letter or digit first. */
+/** True for a name of a model, a version or a member: 1 to 100 of [A-Za-z0-9._-], a letter or digit first. */
 bool descriptor_name_ok(const char *text);
 
 /** Describes the bytes of a model file. created_ms: since 1970. descriptor_fini it. */

@@ -75,18 +75,22 @@ static bool digest_ok(const ProtobufCBinaryData *field) {
 
 static bool text_ok(const char *text, size_t limit) {
     size_t length = strnlen(text, limit + 1);
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return false;
+    }
     return length <= limit && text_is_utf8(text, length);
 }
 
 static const char *report_fault(const Thorax__V1__MemberReport *report) {
     if (!descriptor_name_ok(report->member))
-        return "a member's name is not 1 to 64 of [A-Za-z0-9._-]";
+        return "a member's name is not 1 to 100 of [A-Za-z0-9._-]";
     if (report->state <= 0 || report->state > THORAX__V1__MEMBER_STATE__MEMBER_FAILED)
         return "an unknown member state";
     if (!digest_ok(&report->active_digest) || !digest_ok(&report->target_digest))
         return "a digest has not 32 bytes";
     if (!text_ok(report->error, POOL_MAX_TEXT_BYTES) || !text_ok(report->software, 64))
-        return "a text is too long or not UTF-8";
+        return "a text is too long or no plain UTF-8";
     return NULL;
 }
 
@@ -156,7 +160,7 @@ static const char *reply_fault(const Thorax__V1__ControlReply *message) {
     case THORAX__V1__CONTROL_REPLY__BODY_MODELS:
         return models_fault(message->models);
     case THORAX__V1__CONTROL_REPLY__BODY_REFUSAL:
-        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES) ? NULL : "a refusal's text is too long or not UTF-8";
+        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES) ? NULL : "a refusal's text is too long or no plain UTF-8";
     default:
         return NULL;
     }
@@ -187,12 +191,20 @@ Thorax__V1__BlobChunk *pool_unpack_blob_chunk(const void *data, size_t size, str
     if (message->digest.len != 32 || message->offset > INT64_MAX)
         wrong = "no digest, or an offset out of range";
     else if (message->refusal && !text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES))
-        wrong = "a refusal's text is too long or not UTF-8";
+        wrong = "a refusal's text is too long or no plain UTF-8";
     return checked(&message->base, message->protocol_version, wrong, err);
 }
 
 Thorax__V1__PublisherState *pool_unpack_state(const void *data, size_t size, struct error *err) {
     return unpack_up_to(MAX_STATE_BYTES, &thorax__v1__publisher_state__descriptor, data, size, err);
+}
+
+char *pool_text(char *out, size_t size, const char *text) {
+    size_t used = 0;
+    for (; text[used] && used + 1 < size; used++)
+        out[used] = text[used] >= 0x20 && text[used] < 0x7f ? text[used] : '?';
+    out[used] = '\0';
+    return out;
 }
 
 bool pool_digest(const ProtobufCBinaryData *field, struct digest *out) {

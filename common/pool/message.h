@@ -8,7 +8,7 @@
 /**
  * The messages of proto/pool.proto on their way in and out. Whatever comes in is hostile: the frame's size is limited before
  * it is parsed, the memory that parsing takes is limited too, and what is handed out has known enums, digests of 0 or 32 bytes,
- * names that are names and texts that are short UTF-8. Descriptors inside are checked by descriptor_parse.
+ * names that are names, and texts that are short UTF-8 without control characters (they reach terminals and logs). Descriptors inside are checked by descriptor_parse.
  */
 
 enum {
@@ -48,6 +48,9 @@ void pool_free(void *message);
 bool pool_digest(const ProtobufCBinaryData *field, struct digest *out);
 /** A field that borrows digest. */
 ProtobufCBinaryData pool_digest_field(const struct digest *digest);
+
+/** Copies text as it may travel: printable ASCII, anything else as '?', cut to size - 1. Returns out. */
+char *pool_text(char *out, size_t size, const char *text);
 
 /** What a refusal becomes here, and the other way about. */
 bool pool_refusal_error(const Thorax__V1__Refusal *refusal, struct error *err);

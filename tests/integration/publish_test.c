@@ -6,6 +6,10 @@
 #include "common/wire/endpoint.h"
 #include "inferd/subscriber.h"
 #include "trainerd/publisher.h"
+#include "trainerd/publisher_inspect.h"
+#include "trainerd/trainctl/models.h"
+#include "trainerd/trainctl/publish.h"
+#include "trainerd/trainctl/upload.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -66,7 +70,7 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void start_publisher(struct pool *pool, enum publisher_activate activate) {
+static void start_inspecting_publisher(struct pool *pool, enum publisher_activate activate, bool inspects) {
     char store[128];
     struct error err = {0};
     snprintf(store, sizeof store, "%s/publisher", pool->folder);
@@ -77,22 +81,32 @@ static void start_publisher(struct pool *pool, enum publisher_activate activate)
         .store_folder = store,
         .heartbeat_ms = HEARTBEAT_MS,
         .activate = activate,
+        .inspect = inspects ? publisher_inspect_model : NULL,
     };
     pool->publisher = publisher_create(&spec, &err);
     assert_string_equal(err.message, "");
     assert_non_null(pool->publisher);
 }
 
-/** Writes bytes that only this seed gives, and publishes them. */
-static struct digest publish(struct pool *pool, uint32_t seed, size_t size) {
-    char path[128], name[16];
-    snprintf(path, sizeof path, "%s/model", pool->folder);
-    snprintf(name, sizeof name, "%u", (unsigned)seed);
+static void start_publisher(struct pool *pool, enum publisher_activate activate) {
+    start_inspecting_publisher(pool, activate, false);
+}
+
+/** Bytes that only this seed gives. Owned. */
+static void *model_bytes(uint32_t seed, size_t size) {
     uint32_t *data = malloc(size + 16);
     for (size_t i = 0; i * 4 < size; i += 4) {
         struct rng_block block = rng_philox(seed, RNG_TEST, i);
         memcpy(data + i, block.v, sizeof block.v);
     }
+    return data;
+}
+
+static struct digest publish(struct pool *pool, uint32_t seed, size_t size) {
+    char path[128], name[16];
+    snprintf(path, sizeof path, "%s/model", pool->folder);
+    snprintf(name, sizeof name, "%u", (unsigned)seed);
+    void *data = model_bytes(seed, size);
     struct error err = {0};
     struct digest digest;
     assert_true(file_write_atomic(path, data, size, NULL));
@@ -700,6 +714,109 @@ static void a_damaged_record_stops_the_publisher_with_a_reason(void **state) {
     assert_non_null(strstr(err.message, "publisher.state"));
 }
 
+/* ---- trainctl ---- */
+
+/** Uploads as `trainctl publish` does, up to the look into the file. */
+static bool upload(struct pool *pool, uint32_t seed, size_t size, struct digest *digest, struct error *err) {
+    struct control control;
+    struct descriptor descriptor;
+    void *data = model_bytes(seed, size);
+    assert_true(descriptor_make(&descriptor, "chest", "1", data, size, NULL));
+    *digest = descriptor.digest;
+    assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
+    bool ok = upload_model(&control, &descriptor, data, err);
+    control_close(&control);
+    descriptor_fini(&descriptor);
+    free(data);
+    return ok;
+}
+
+static void an_uploaded_model_reaches_the_pool(void **state) {
+    struct pool *pool = *state;
+    struct daemon daemon;
+    struct digest digest;
+    start_publisher(pool, PUBLISHER_ACTIVATE_AUTO);
+    daemon_init(&daemon, pool, 0);
+    daemon_run(&daemon);
+    assert_true(upload(pool, 1, 3 * SMALL_BYTES, &digest, NULL));
+    wait_for(&daemon, &digest, runs);
+    assert_true(upload(pool, 1, 3 * SMALL_BYTES, &digest, NULL)); /* once more is no error */
+    daemon_stop(&daemon);
+    assert_int_equal(atomic_load(&daemon.activations), 1);
+}
+
+static void what_is_no_model_is_not_published(void **state) {
+    struct pool *pool = *state;
+    struct publisher_status status;
+    struct digest digest;
+    struct error err = {0};
+    char path[128];
+    start_inspecting_publisher(pool, PUBLISHER_ACTIVATE_AUTO, true);
+    assert_false(upload(pool, 1, SMALL_BYTES, &digest, &err));
+    snprintf(path, sizeof path, "%s/model", pool->folder);
+    assert_true(file_write_atomic(path, "no", 2, NULL));
+    assert_false(publisher_publish_file(pool->publisher, path, NULL, NULL, NULL, &err));
+    assert_int_equal(err.code, ERROR_FORMAT);
+    char *argv[] = {"publish", path, "--to", pool->control, NULL};
+    assert_int_equal(command_publish(4, argv), 1);
+    assert_true(publisher_status(pool->publisher, &status, NULL));
+    assert_int_equal(status.models, 0);
+    assert_int_equal(status.number, 0);
+}
+
+static void an_upload_that_lies_about_its_digest_is_refused(void **state) {
+    struct pool *pool = *state;
+    struct control control;
+    struct descriptor descriptor;
+    struct publisher_status status;
+    struct error err = {0};
+    uint8_t *data = model_bytes(1, SMALL_BYTES);
+    start_publisher(pool, PUBLISHER_ACTIVATE_AUTO);
+    assert_true(descriptor_make(&descriptor, "chest", "1", data, SMALL_BYTES, NULL));
+    data[SMALL_BYTES - 1] ^= 1; /* the bytes are not those that were described */
+    assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
+    assert_false(upload_model(&control, &descriptor, data, &err));
+    assert_int_equal(err.code, ERROR_INVALID);
+    control_close(&control);
+    descriptor_fini(&descriptor);
+    free(data);
+    assert_true(publisher_status(pool->publisher, &status, NULL));
+    assert_int_equal(status.models, 0);
+}
+
+static void models_lists_models_and_members(void **state) {
+    struct pool *pool = *state;
+    struct daemon daemon;
+    start_publisher(pool, PUBLISHER_ACTIVATE_AUTO);
+    publish(pool, 1, SMALL_BYTES);
+    struct digest digest = publish(pool, 2, SMALL_BYTES);
+    daemon_init(&daemon, pool, 0);
+    daemon_run(&daemon);
+    wait_for(&daemon, &digest, runs);
+    Thorax__V1__ControlRequest request;
+    Thorax__V1__ModelsRequest models;
+    thorax__v1__control_request__init(&request);
+    thorax__v1__models_request__init(&models);
+    request.protocol_version = POOL_PROTOCOL_VERSION;
+    request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_MODELS;
+    request.models = &models;
+    clock_sleep_ms(2 * HEARTBEAT_MS);
+    Thorax__V1__ControlReply *reply = converse(pool, &request);
+    assert_int_equal(reply->models->n_models, 2);
+    assert_int_equal(reply->models->models[0]->state, THORAX__V1__MODEL_STATE__MODEL_RETIRED);
+    assert_int_equal(reply->models->models[1]->state, THORAX__V1__MODEL_STATE__MODEL_CURRENT);
+    assert_int_equal(reply->models->n_members, 1);
+    assert_memory_equal(reply->models->members[0]->report->active_digest.data, digest.bytes, 32);
+    pool_free(reply);
+    char *argv[] = {"models", "--at", pool->control, NULL};
+    assert_int_equal(command_models(3, argv), 0);
+    char *json[] = {"models", "--at", pool->control, "--json", NULL};
+    assert_int_equal(command_models(4, json), 0);
+    char *wrong[] = {"models", "--nonsense", NULL};
+    assert_int_equal(command_models(2, wrong), 2);
+    daemon_stop(&daemon);
+}
+
 int main(void) {
     log_init("publish_test", LOG_WARNING, LOG_TEXT);
     digest_start(NULL);
@@ -726,6 +843,10 @@ int main(void) {
         TEST(another_version_of_the_protocol_is_refused_in_words),
         TEST(two_publishers_cannot_share_a_store),
         TEST(a_damaged_record_stops_the_publisher_with_a_reason),
+        TEST(an_uploaded_model_reaches_the_pool),
+        TEST(what_is_no_model_is_not_published),
+        TEST(an_upload_that_lies_about_its_digest_is_refused),
+        TEST(models_lists_models_and_members),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,100 @@
+#include "trainerd/trainctl/control.h"
+
+#include "common/base/text.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static int wrong_usage(char **argv, const char *usage, const char *message) {
+    fprintf(stderr, "trainctl %s: %s\n%s", argv[0], message, usage);
+    return 2;
+}
+
+int control_parse(int argc, char **argv, bool takes_file, const char *usage, struct control_options *options) {
+    static const struct option rows[] = {{"to", required_argument, NULL, 't'},
+                                         {"at", required_argument, NULL, 't'},
+                                         {"timeout-ms", required_argument, NULL, 'm'},
+                                         {"json", no_argument, NULL, 'j'},
+                                         {"help", no_argument, NULL, 'h'},
+                                         {0}};
+    *options = (struct control_options){.endpoint = POOL_DEFAULT_CONTROL, .timeout_ms = 10000};
+    optind = 1;
+    opterr = 0;
+    for (int letter; (letter = getopt_long(argc, argv, "", rows, NULL)) != -1;) {
+        if (letter == 'h') {
+            fputs(usage, stdout);
+            return 0;
+        }
+        if (letter == 't')
+            options->endpoint = optarg;
+        else if (letter == 'j')
+            options->json = true;
+        else if (letter != 'm')
+            return wrong_usage(argv, usage, "unknown option, or an option without its value");
+        else if (!text_to_int(optarg, 1, 3600000, &options->timeout_ms, NULL))
+            return wrong_usage(argv, usage, "--timeout-ms: a number from 1 to 3600000 is wanted");
+    }
+    if (argc - optind != takes_file)
+        return wrong_usage(argv, usage, takes_file ? "one FILE is wanted" : "an argument was not expected");
+    options->file = takes_file ? argv[optind] : NULL;
+    return -1;
+}
+
+int control_failed(char **argv, const struct error *err) {
+    fprintf(stderr, "trainctl %s: %s%s%s\n", argv[0], err->message, err->hint[0] ? "; " : "", err->hint);
+    return 1;
+}
+
+bool control_open(struct control *control, const char *endpoint, int64_t timeout_ms, struct error *err) {
+    const char *const connect[] = {endpoint, NULL};
+    struct wire_socket_spec spec = {.kind = WIRE_DEALER, .connect = connect, .max_frame_bytes = POOL_MAX_MESSAGE_BYTES};
+    *control = (struct control){.endpoint = endpoint, .timeout_ms = timeout_ms};
+    control->context = wire_context_create(1, err);
+    control->socket = control->context ? wire_socket_open(control->context, &spec, err) : NULL;
+    return control->socket;
+}
+
+void control_close(struct control *control) {
+    wire_socket_close(control->socket);
+    wire_context_destroy(control->context);
+    *control = (struct control){0};
+}
+
+static bool send_request(struct control *control, Thorax__V1__ControlRequest *request, const struct wire_frame *data,
+                         struct error *err) {
+    request->protocol_version = POOL_PROTOCOL_VERSION;
+    struct packed packed = pool_pack(&request->base);
+    struct wire_frame frames[2] = {{packed.data, packed.size}};
+    if (data)
+        frames[1] = *data;
+    bool ok = packed.data ? wire_send(control->socket, frames, data ? 2 : 1, control->timeout_ms, err)
+                          : error_set(err, ERROR_MEMORY, "out of memory for a request");
+    free(packed.data);
+    return ok;
+}
+
+Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__ControlRequest *request,
+                                      const struct wire_frame *data, struct error *err) {
+    struct wire_message message = {0};
+    if (!send_request(control, request, data, err))
+        return NULL;
+    struct error reason = {0};
+    if (!wire_receive(control->socket, &message, control->timeout_ms, &reason)) {
+        error_set(err, reason.code, "%s: no answer within %lld ms", control->endpoint, (long long)control->timeout_ms);
+        error_hint(err, "is a publisher running there? its config calls this endpoint publish.control");
+        return NULL;
+    }
+    Thorax__V1__ControlReply *reply = NULL;
+    if (message.count == 1)
+        reply = pool_unpack_reply(message.frames[0].data, message.frames[0].size, err);
+    else
+        error_set(err, ERROR_FORMAT, "%s: an answer of %d frames", control->endpoint, message.count);
+    wire_message_fini(&message);
+    if (reply && reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_REFUSAL) {
+        pool_refusal_error(reply->refusal, err);
+        pool_free(reply);
+        return NULL;
+    }
+    return reply;
+}

@@ -1,0 +1,51 @@
+#include "trainerd/trainctl/publish.h"
+
+#include "common/base/file.h"
+#include "common/pool/descriptor.h"
+#include "trainerd/publisher_inspect.h"
+#include "trainerd/trainctl/control.h"
+#include "trainerd/trainctl/upload.h"
+
+#include <stdio.h>
+
+static const char usage[] =
+    "usage: trainctl publish FILE [--to ENDPOINT] [--timeout-ms N] [--json]\n"
+    "Hands a model file to a running publisher, which offers it to its pool.\n"
+    "  --to ENDPOINT     the publisher's control socket (default " POOL_DEFAULT_CONTROL ")\n"
+    "  --timeout-ms N    how long to wait for each answer (default 10000)\n"
+    "  --json            print the result as JSON\n"
+    "  --help            this text\n";
+
+static bool publish(const struct control_options *options, struct error *err) {
+    char name[DESCRIPTOR_NAME_SIZE], version[DESCRIPTOR_NAME_SIZE], hex[DIGEST_HEX_SIZE];
+    struct file_map map;
+    struct descriptor descriptor = {0};
+    if (!digest_start(err))
+        return false;
+    if (!publisher_inspect_model(NULL, options->file, name, version, err))
+        return error_prefix(err, "%s", options->file);
+    if (!file_map_open(options->file, &map, err))
+        return false;
+    struct control control = {0};
+    bool ok = descriptor_make(&descriptor, name, version, map.data, map.size, err) &&
+              control_open(&control, options->endpoint, options->timeout_ms, err) &&
+              upload_model(&control, &descriptor, map.data, err);
+    control_close(&control);
+    if (ok && options->json)
+        printf("{\"name\": \"%s\", \"version\": \"%s\", \"digest\": \"%s\", \"size_bytes\": %zu}\n", name, version,
+               digest_hex(&descriptor.digest, hex), map.size);
+    else if (ok)
+        printf("published %s %s, %zu bytes, digest %s\n", name, version, map.size, digest_hex(&descriptor.digest, hex));
+    descriptor_fini(&descriptor);
+    file_map_close(&map);
+    return ok;
+}
+
+int command_publish(int argc, char **argv) {
+    struct control_options options;
+    struct error err = {0};
+    int code = control_parse(argc, argv, true, usage, &options);
+    if (code >= 0)
+        return code;
+    return publish(&options, &err) ? 0 : control_failed(argv, &err);
+}
