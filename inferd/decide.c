@@ -29,7 +29,7 @@ static int most_probable(const double *probabilities, int count) {
     return best;
 }
 
-static void decide_by_thresholds(const struct model_info *info, const struct operating_point *point,
+static void decide_by_thresholds(const struct model_info *info, const struct decision_point *point,
                                  struct verdict *out) {
     double probability = out->probabilities[point->class_index];
     const char *label = info->classes[point->class_index];
@@ -48,7 +48,7 @@ static void decide_by_thresholds(const struct model_info *info, const struct ope
     }
 }
 
-bool decide(const struct model_info *info, const struct operating_point *point, const float *logits,
+bool decide(const struct model_info *info, const struct decision_point *point, const float *logits,
             struct verdict *out, struct error *err) {
     if (!decide_probabilities(logits, info->class_count, info->temperature, out->probabilities, err)) {
         return false;

@@ -29,7 +29,7 @@ bool decide_probabilities(const float *logits, int count, double temperature, do
  * Decides by the operating point. Where the INVALID class is the most probable one, the decision is INVALID
  * whatever the finding's probability: thresholds were fitted on pictures that can be judged.
  */
-bool decide(const struct model_info *info, const struct operating_point *point, const float *logits,
+bool decide(const struct model_info *info, const struct decision_point *point, const float *logits,
             struct verdict *out, struct error *err);
 
 /** Adds warnings where age (NULL: unknown) or view lie outside the model's intended use. */

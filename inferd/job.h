@@ -13,7 +13,7 @@ struct job {
     bool urgent;                             /**< STAT */
     int64_t arrived_ns, deadline_ns;         /**< monotonic */
     struct model *model;                     /**< owned reference: the one that it began with */
-    const struct operating_point *point;     /**< inside model */
+    const struct decision_point *point;     /**< inside model */
 
     /* Filled in on the way. */
     bool has_digest;

@@ -13,10 +13,10 @@ void model_release(struct model *model) {
     }
 }
 
-const struct operating_point *model_point(const struct model *model, const char *name, struct error *err) {
+const struct decision_point *model_point(const struct model *model, const char *name, struct error *err) {
     char names[256] = "";
     for (int i = 0; i < model->info.point_count; i++) {
-        const struct operating_point *point = &model->info.points[i];
+        const struct decision_point *point = &model->info.points[i];
         if (!*name || strcmp(name, point->name) == 0) {
             return point;
         }

@@ -4,11 +4,11 @@
 #include "common/image/recipe.h"
 #include <stdatomic.h>
 
-enum { MODEL_MAX_CLASSES = 16, MODEL_MAX_POINTS = 8, MODEL_NAME_SIZE = 65, MODEL_MAX_BATCH = 64 };
+enum { MODEL_MAX_CLASSES = 64, MODEL_MAX_POINTS = 33, MODEL_NAME_SIZE = 101, MODEL_MAX_BATCH = 64 };
 
 /** The thresholds of one decision: at or above rule_in the finding is ruled in, below rule_out it is ruled
  * out. */
-struct operating_point {
+struct decision_point {
     char name[MODEL_NAME_SIZE];
     int class_index; /**< whose probability is compared */
     double rule_in, rule_out;
@@ -26,7 +26,7 @@ struct model_info {
     int invalid_class; /**< the class of pictures that cannot be judged; -1: the model has none */
     double temperature;
     int point_count; /**< at least 1; the first is the default */
-    struct operating_point points[MODEL_MAX_POINTS];
+    struct decision_point points[MODEL_MAX_POINTS];
     struct recipe recipe;
     double age_min_years, age_max_years; /**< intended use; max 0: not stated */
     view_set views;                      /**< intended use; 0: not stated */
@@ -60,4 +60,4 @@ struct model *model_retain(struct model *model);
 void model_release(struct model *model);
 
 /** The operating point of that name, "" for the default; NULL: ERROR_INVALID lists the names. */
-const struct operating_point *model_point(const struct model *model, const char *name, struct error *err);
+const struct decision_point *model_point(const struct model *model, const char *name, struct error *err);

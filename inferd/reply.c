@@ -70,7 +70,7 @@ static void fill_probabilities(const struct job *job, struct answer *answer,
 }
 
 static void fill_decision(const struct job *job, struct answer *answer, Thorax__V1__DiagnosisReply *reply) {
-    const struct operating_point *point = job->point;
+    const struct decision_point *point = job->point;
     thorax__v1__operating_point__init(&answer->point);
     answer->point.name = text(point->name);
     answer->point.label = text(job->model->info.classes[point->class_index]);

@@ -60,8 +60,9 @@ static bool zmq_ok(int result, const char *what, const char *endpoint, struct er
         return true;
     }
     int number = errno;
-    return error_set(err, zmq_code(number), "%s%s%s: %s", what, *endpoint ? " " : "", endpoint,
-                     zmq_strerror(number));
+    enum error_code code = zmq_code(number);
+    return error_set(err, code, "%s%s%s: %s", what, *endpoint ? " " : "", endpoint,
+                     code == ERROR_TIMEOUT ? "timed out" : zmq_strerror(number));
 }
 
 struct wire_context *wire_context_create(int io_threads, struct error *err) {

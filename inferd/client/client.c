@@ -149,10 +149,13 @@ static bool ask(struct client *client, const Thorax__V1__Envelope *envelope, int
     client->correlation++;
     struct wire_frame frames[] = {
         {&client->correlation, sizeof client->correlation}, {"", 0}, {packed.data, packed.size}};
-    bool ok = wire_send(client->socket, frames, 3, timeout_ms, err);
+    struct error reason = {0};
+    bool ok = wire_send(client->socket, frames, 3, timeout_ms, &reason);
     free(packed.data);
-    if (!ok || !receive(client, deadline_ms, &message, err)) {
-        return error_prefix(err, "no reply within %" PRId64 " ms", timeout_ms);
+    if (!ok || !receive(client, deadline_ms, &message, &reason)) {
+        return reason.code == ERROR_TIMEOUT
+                   ? error_set(err, ERROR_TIMEOUT, "no reply within %" PRId64 " ms", timeout_ms)
+                   : error_set(err, reason.code, "%s", reason.message);
     }
     out->elapsed_us = (clock_now_ns() - start_ns) / 1000;
     ok = unpack(&message, out, err);

@@ -50,8 +50,8 @@ struct model *fake_model(const struct fake_model_spec *spec) {
     info->invalid_class = 2;
     info->temperature = 1;
     info->point_count = 2;
-    info->points[0] = (struct operating_point){"balanced", 1, 0.6, 0.4};
-    info->points[1] = (struct operating_point){"sensitive", 1, 0.1, 0.1};
+    info->points[0] = (struct decision_point){"balanced", 1, 0.6, 0.4};
+    info->points[1] = (struct decision_point){"sensitive", 1, 0.1, 0.1};
     info->recipe = recipe_default(28, 28, 1);
     info->age_min_years = 1;
     info->age_max_years = 5;

@@ -1,0 +1,212 @@
+#include "inferd/config.h"
+#include "common/pool/message.h"
+#include "inferd/model.h"
+#include <string.h>
+
+#define FIELD(name) offsetof(struct inferd_config, name)
+
+static const char *const log_levels[] = {"debug", "info", "warning", "error", NULL};
+static const char *const log_styles[] = {"text", "json", NULL};
+
+static const struct schema_row rows[] = {
+    {.key = "member",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(member),
+     .fallback = "inferd",
+     .help = "this member's name in replies and towards the publisher: A-Z a-z 0-9 . _ -"},
+    {.key = "server.bind",
+     .type = SCHEMA_STRING_LIST,
+     .offset = FIELD(bind),
+     .fallback = "[tcp://127.0.0.1:5700]",
+     .help = "endpoints where requests are taken: tcp://HOST:PORT, ipc://PATH"},
+    {.key = "server.allow_cleartext_remote",
+     .type = SCHEMA_BOOL,
+     .offset = FIELD(allow_cleartext_remote),
+     .fallback = "false",
+     .help = "bind addresses other than loopback although nothing is encrypted: only on a network that is "
+             "trusted as a whole"},
+    {.key = "server.max_message",
+     .type = SCHEMA_SIZE,
+     .offset = FIELD(max_message_bytes),
+     .fallback = "32MiB",
+     .min = 1 << 16,
+     .max = 1 << 30,
+     .unit = "bytes",
+     .help = "larger requests are TOO_LARGE; a peer that sends twice as much is cut off"},
+    {.key = "server.queue",
+     .type = SCHEMA_INT,
+     .offset = FIELD(max_jobs),
+     .fallback = "64",
+     .min = 1,
+     .max = 65536,
+     .unit = "requests",
+     .help = "accepted and not yet answered; more are BUSY"},
+    {.key = "server.queue_memory",
+     .type = SCHEMA_SIZE,
+     .offset = FIELD(max_job_bytes),
+     .fallback = "256MiB",
+     .min = 1 << 16,
+     .max = 1099511627776.0,
+     .unit = "bytes",
+     .help = "images of all requests in the queue; more are BUSY"},
+    {.key = "server.default_timeout",
+     .type = SCHEMA_DURATION,
+     .offset = FIELD(default_timeout_ms),
+     .fallback = "30s",
+     .min = 1,
+     .max = 86400000,
+     .help = "of requests that name none: computing must begin within it"},
+    {.key = "server.max_timeout",
+     .type = SCHEMA_DURATION,
+     .offset = FIELD(max_timeout_ms),
+     .fallback = "2min",
+     .min = 1,
+     .max = 86400000,
+     .help = "longer timeouts of requests are shortened to it"},
+    {.key = "server.drain_timeout",
+     .type = SCHEMA_DURATION,
+     .offset = FIELD(drain_timeout_ms),
+     .fallback = "60s",
+     .min = 1,
+     .max = 86400000,
+     .help = "how long SIGTERM waits for what was accepted"},
+    {.key = "decode.threads",
+     .type = SCHEMA_INT,
+     .offset = FIELD(decode_threads),
+     .fallback = "2",
+     .min = 1,
+     .max = 256,
+     .help = "threads that decode and resize images"},
+    {.key = "decode.max_pixels",
+     .type = SCHEMA_INT64,
+     .offset = FIELD(max_pixels),
+     .fallback = "64000000",
+     .min = 1024,
+     .max = 1e9,
+     .unit = "pixels",
+     .help = "width x height of an image; more is TOO_LARGE"},
+    {.key = "decode.max_side",
+     .type = SCHEMA_INT,
+     .offset = FIELD(max_side),
+     .fallback = "16384",
+     .min = 32,
+     .max = 65535,
+     .unit = "pixels",
+     .help = "width, and height, of an image; more is TOO_LARGE"},
+    {.key = "batch.max",
+     .type = SCHEMA_INT,
+     .offset = FIELD(max_batch),
+     .fallback = "8",
+     .min = 1,
+     .max = MODEL_MAX_BATCH,
+     .unit = "images",
+     .help = "computed together at most"},
+    {.key = "batch.max_delay_us",
+     .type = SCHEMA_INT,
+     .offset = FIELD(max_delay_us),
+     .fallback = "1000",
+     .min = 0,
+     .max = 10000000,
+     .unit = "us",
+     .help = "how long an image may wait for others to be computed with"},
+    {.key = "device.name",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(device),
+     .fallback = "auto",
+     .help = "what computes: auto (the fastest that is there), onednn, reference"},
+    {.key = "device.index",
+     .type = SCHEMA_INT,
+     .offset = FIELD(device_index),
+     .fallback = "0",
+     .min = 0,
+     .max = 1023,
+     .help = "which one, where there are several"},
+    {.key = "device.threads",
+     .type = SCHEMA_INT,
+     .offset = FIELD(device_threads),
+     .fallback = "0",
+     .min = 0,
+     .max = 1024,
+     .help = "that compute, on a CPU; 0: as many as this process has processors"},
+    {.key = "model.file",
+     .type = SCHEMA_PATH,
+     .offset = FIELD(model_file),
+     .fallback = "",
+     .help = "serve this model file and follow no publisher (the flag --model says the same)"},
+    {.key = "publisher.announce",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(announce),
+     .fallback = POOL_DEFAULT_ANNOUNCE,
+     .help =
+         "the publisher's endpoint for announcements; a `publisher:` section makes this member follow it"},
+    {.key = "publisher.control",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(control),
+     .fallback = POOL_DEFAULT_CONTROL,
+     .help = "the publisher's endpoint for control"},
+    {.key = "publisher.blobs",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(blobs),
+     .fallback = POOL_DEFAULT_BLOBS,
+     .help = "the publisher's endpoint for model files"},
+    {.key = "publisher.max_model",
+     .type = SCHEMA_SIZE,
+     .offset = FIELD(max_model_bytes),
+     .fallback = "1GiB",
+     .min = 4096,
+     .max = 1099511627776.0,
+     .unit = "bytes",
+     .help = "larger models are refused"},
+    {.key = "store.directory",
+     .type = SCHEMA_PATH,
+     .offset = FIELD(store),
+     .fallback = "runs/inferd-store",
+     .help = "where fetched models are kept; of this member alone"},
+    {.key = "log.level",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(log_level),
+     .fallback = "info",
+     .choices = log_levels,
+     .help = "the least that is logged"},
+    {.key = "log.style",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(log_style),
+     .fallback = "text",
+     .choices = log_styles,
+     .help = "one line per event, as text or as JSON"},
+};
+
+static const struct schema schema = {
+    .rows = rows, .row_count = sizeof rows / sizeof *rows, .size = sizeof(struct inferd_config)};
+
+const struct schema *inferd_schema(void) {
+    return &schema;
+}
+
+/** As the publisher wants it; it also keeps control characters out of replies and logs. */
+static bool is_member_name(const char *name) {
+    size_t length = strlen(name);
+    return length >= 1 && length <= 64 &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == length;
+}
+
+bool inferd_config_read(struct config *config, const char *model_file, struct inferd_config *out,
+                        struct error *err) {
+    schema_read(&schema, config, out, NULL);
+    out->model_file = model_file ? model_file : out->model_file;
+    out->follows = config_has(config, "publisher") && !*out->model_file;
+    if (!is_member_name(out->member)) {
+        config_problem(config, "member", "expected 1 to 64 of A-Z a-z 0-9 . _ -");
+    }
+    if (out->bind.count == 0) {
+        config_problem(config, "server.bind", "expected at least one endpoint");
+    }
+    if (out->default_timeout_ms > out->max_timeout_ms) {
+        config_problem(config, "server.default_timeout", "it is longer than server.max_timeout");
+    }
+    if (!*out->model_file && !out->follows) {
+        config_problem(config, "model.file",
+                       "expected a model file (also: --model FILE), or a `publisher:` section to follow");
+    }
+    return config_ok(config, err);
+}

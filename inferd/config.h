@@ -1,0 +1,35 @@
+#pragma once
+#include "common/config/schema.h"
+
+/** What inferd is told: one field per row of the schema in config.c, which says what each is for. */
+struct inferd_config {
+    const char *member;
+    struct string_list bind;
+    bool allow_cleartext_remote;
+    size_t max_message_bytes, max_job_bytes;
+    int max_jobs;
+    int64_t default_timeout_ms, max_timeout_ms, drain_timeout_ms;
+    int decode_threads, max_side;
+    int64_t max_pixels;
+    int max_batch;
+    int max_delay_us;
+    const char *device;
+    int device_index, device_threads;
+    const char *model_file;
+    const char *announce, *control, *blobs;
+    const char *store;
+    size_t max_model_bytes;
+    const char *log_level, *log_style;
+    bool follows; /**< not a key: there is a `publisher:` section and no model file, so models come from there
+                   */
+};
+
+const struct schema *inferd_schema(void);
+
+/**
+ * Fills `out` from a configuration that was read and had its --set applied. model_file, borrowed, stands
+ * above model.file; NULL: it was not given. All problems are in config; false where there is one. Strings are
+ * owned by config.
+ */
+bool inferd_config_read(struct config *config, const char *model_file, struct inferd_config *out,
+                        struct error *err);

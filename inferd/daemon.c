@@ -1,0 +1,194 @@
+#include "inferd/daemon.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/signals.h"
+#include "inferd/loaded_model.h"
+#include "inferd/server.h"
+#include "inferd/subscriber.h"
+#include <inttypes.h>
+#include <string.h>
+
+enum { STEP_MS = 200, PATH_SIZE = 4096, BIND_MAX = 16, RETRY_MS = 5000 };
+
+struct inferd {
+    const struct inferd_config *config;
+    struct slot *slot;
+    struct server *server;
+    struct subscriber *subscriber;
+};
+
+/** The last row of the registry that can be opened here: rows go from the oracle to the fastest. */
+static const char *fastest_device(void) {
+    const char *name = "reference";
+    const struct device_ops *row;
+    for (int i = 0; (row = device_registry_row(i)); i++) {
+        name = row->available(NULL) ? row->name : name;
+    }
+    return name;
+}
+
+static struct model *open_model(const struct inferd_config *config, const char *path, struct error *err) {
+    char hex[DIGEST_HEX_SIZE];
+    int golden = 0;
+    int64_t start = clock_now_ms();
+    struct loaded_model_spec spec = {
+        .device = {.name = strcmp(config->device, "auto") == 0 ? fastest_device() : config->device,
+                   .index = config->device_index,
+                   .threads = config->device_threads},
+        .max_batch = config->max_batch,
+    };
+    struct model *model = loaded_model_open(path, &spec, &golden, err);
+    if (model) {
+        log_event(golden ? LOG_INFO : LOG_WARNING, "model_loaded",
+                  "name=%s version=%s digest=%s device=%s golden_images=%d ms=%" PRId64, model->info.name,
+                  model->info.version, digest_hex(&model->info.digest, hex), spec.device.name, golden,
+                  clock_now_ms() - start);
+    }
+    return model;
+}
+
+/** The subscriber's call: a model is here and it is our turn. */
+static bool activate(void *context, const char *path, const struct digest *digest, struct error *err) {
+    struct inferd *inferd = context;
+    char hex[DIGEST_HEX_SIZE];
+    struct model *model = open_model(inferd->config, path, err);
+    if (!model) {
+        return false;
+    }
+    if (!digest_equal(&model->info.digest, digest)) {
+        model_release(model);
+        return error_set(err, ERROR_FORMAT, "the model file changed while it was loaded");
+    }
+    slot_swap(inferd->slot, model);
+    log_event(LOG_INFO, "model_active", "digest=%s", digest_hex(digest, hex));
+    return true;
+}
+
+/** Serves what was served before the last stop, until the publisher has something newer: with no trainer in
+ * reach, too. */
+static bool serve_last(struct inferd *inferd) {
+    char path[PATH_SIZE];
+    struct digest digest;
+    struct error err = {0};
+    if (!subscriber_last_model(inferd->subscriber, path, sizeof path, &digest, &err)) {
+        if (err.code != ERROR_NOT_FOUND) {
+            log_error("last_model_unreadable", &err);
+        }
+        return false;
+    }
+    if (!activate(inferd, path, &digest, &err) || !subscriber_set_active(inferd->subscriber, &digest, &err)) {
+        log_error("last_model_failed", &err);
+        return false;
+    }
+    return true;
+}
+
+static bool start_following(struct inferd *inferd, struct error *err) {
+    const struct inferd_config *config = inferd->config;
+    struct subscriber_spec spec = {
+        .announce = config->announce,
+        .control = config->control,
+        .blobs = config->blobs,
+        .member = config->member,
+        .store_folder = config->store,
+        .max_model_bytes = (int64_t)config->max_model_bytes,
+        .retry_ms = RETRY_MS,
+        .activate = activate,
+        .context = inferd,
+    };
+    inferd->subscriber = subscriber_create(&spec, err);
+    if (!inferd->subscriber) {
+        return false;
+    }
+    serve_last(inferd);
+    return subscriber_start(inferd->subscriber, err);
+}
+
+static bool start_model(struct inferd *inferd, struct error *err) {
+    if (inferd->config->follows) {
+        return start_following(inferd, err);
+    }
+    struct model *model = open_model(inferd->config, inferd->config->model_file, err);
+    if (model) {
+        slot_swap(inferd->slot, model);
+    }
+    return model != NULL;
+}
+
+static bool start_server(struct inferd *inferd, struct error *err) {
+    const struct inferd_config *config = inferd->config;
+    const char *bind[BIND_MAX + 1] = {NULL};
+    if (config->bind.count > BIND_MAX) {
+        return error_set(err, ERROR_INVALID, "server.bind: at most %d endpoints", BIND_MAX);
+    }
+    for (int i = 0; i < config->bind.count; i++) {
+        bind[i] = config->bind.items[i];
+    }
+    struct server_spec spec = {
+        .bind = bind,
+        .allow_cleartext_remote = config->allow_cleartext_remote,
+        .member = config->member,
+        .version = THORAX_VERSION,
+        .slot = inferd->slot,
+        .max_message_bytes = (int64_t)config->max_message_bytes,
+        .default_timeout_ms = config->default_timeout_ms,
+        .max_timeout_ms = config->max_timeout_ms,
+        .decode_threads = config->decode_threads,
+        .max_jobs = config->max_jobs,
+        .max_job_bytes = config->max_job_bytes,
+        .max_batch = config->max_batch,
+        .max_delay_us = config->max_delay_us,
+        .limits = {.max_bytes = config->max_message_bytes,
+                   .max_pixels = config->max_pixels,
+                   .max_side = config->max_side},
+    };
+    inferd->server = server_create(&spec, err);
+    return inferd->server != NULL;
+}
+
+static void log_listening(struct inferd *inferd) {
+    char endpoint[256];
+    for (int i = 0; i < inferd->config->bind.count; i++) {
+        if (server_bound(inferd->server, i, endpoint, sizeof endpoint)) {
+            log_event(LOG_INFO, "listening", "endpoint=%s member=%s", endpoint, inferd->config->member);
+        }
+    }
+}
+
+static bool serve(struct inferd *inferd, struct error *err) {
+    while (!signals_stop) {
+        if (!server_step(inferd->server, STEP_MS, err)) {
+            return false;
+        }
+    }
+    log_event(LOG_INFO, "draining", "timeout_ms=%" PRId64, inferd->config->drain_timeout_ms);
+    if (!server_drain(inferd->server, inferd->config->drain_timeout_ms, err)) {
+        return false;
+    }
+    log_event(LOG_INFO, "drained", "all that was accepted is answered");
+    return true;
+}
+
+bool daemon_run(const struct inferd_config *config, struct error *err) {
+    struct inferd inferd = {.config = config, .slot = slot_create()};
+    bool ok = inferd.slot || error_set(err, ERROR_MEMORY, "no memory");
+    ok = ok && start_server(&inferd, err); /* first: an address in use should cost no model's loading */
+    ok = ok && start_model(&inferd, err);
+    if (ok) {
+        log_listening(&inferd);
+        ok = serve(&inferd, err);
+    }
+    subscriber_destroy(inferd.subscriber);
+    server_destroy(inferd.server);
+    slot_destroy(inferd.slot);
+    return ok;
+}
+
+bool daemon_check(const struct inferd_config *config, struct error *err) {
+    if (!*config->model_file) {
+        return true;
+    }
+    struct model *model = open_model(config, config->model_file, err);
+    model_release(model);
+    return model != NULL;
+}

@@ -1,0 +1,21 @@
+#pragma once
+
+#define INFERCTL_DEFAULT_ENDPOINT "tcp://127.0.0.1:5700"
+
+enum { INFERCTL_FAILED = 1, INFERCTL_USAGE = 2 };
+
+/**
+ * The commands of inferctl: argv[0] is the command's name. Each returns the exit code: 0, 1 (failed; stderr
+ * says why) or 2 (wrong usage). To add one: a function in a file of its own, and a row in main.c.
+ */
+
+/** `diagnose FILE...`: asks for each file and prints a table or, with --json, an array. 1 where any got no
+ * answer. */
+int command_diagnose(int argc, char **argv);
+
+/** `status`: how the member is. */
+int command_status(int argc, char **argv);
+
+/** `bench --closed N FILE...`: N askers, each with one request outstanding; prints throughput and latencies.
+ * 1 where any reply was wrong. */
+int command_bench(int argc, char **argv);

@@ -1,0 +1,47 @@
+#include "inferd/inferctl/commands.h"
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"diagnose", command_diagnose,
+     "FILE... [--json] [--endpoint E] [--timeout-ms MS] [--operating-point P] [--age YEARS] [--view V] "
+     "[--stat]"},
+    {"status", command_status, "[--json] [--endpoint E] [--timeout-ms MS]"},
+    {"bench", command_bench,
+     "FILE... --closed N --seconds S | --requests N [--json] [--endpoint E] [--timeout-ms MS]"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_usage(FILE *out) {
+    fputs("usage: inferctl COMMAND ...\n\nAsks a member of the pool. Research and integration; not a medical "
+          "device.\n\n",
+          out);
+    for (int i = 0; i < COMMANDS; i++) {
+        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
+    }
+    fprintf(out, "\n--endpoint is %s unless given; ipc://PATH works too.\n", INFERCTL_DEFAULT_ENDPOINT);
+}
+
+int main(int argc, char **argv) {
+    const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, "--help") == 0) {
+        print_usage(stdout);
+        return 0;
+    }
+    if (strcmp(name, "--version") == 0) {
+        printf("inferctl %s\n", THORAX_VERSION);
+        return 0;
+    }
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(name, commands[i].name) == 0) {
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    }
+    fprintf(stderr, "inferctl: %s%s\n", *name ? "there is no command " : "expected a command", name);
+    print_usage(stderr);
+    return INFERCTL_USAGE;
+}

@@ -1,0 +1,99 @@
+#include "inferd/inferctl/options.h"
+#include "common/base/text.h"
+#include "inferd/inferctl/commands.h"
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+enum { TIMEOUT_MS = 30000, TIMEOUT_MAX_MS = 86400000, ASKERS_MAX = 1024 };
+
+static bool parse_view(const char *text, Thorax__V1__View *out, struct error *err) {
+    static const char *const names[] = {"", "PA", "AP", "LATERAL", "OTHER"};
+    for (int i = THORAX__V1__VIEW__VIEW_PA; i <= THORAX__V1__VIEW__VIEW_OTHER; i++) {
+        if (strcasecmp(text, names[i]) == 0) {
+            *out = (Thorax__V1__View)i;
+            return true;
+        }
+    }
+    return error_set(err, ERROR_INVALID, "--view %s: expected PA, AP, LATERAL or OTHER", text);
+}
+
+static bool parse_age(const char *text, struct options *out, struct error *err) {
+    double years;
+    if (!text_to_double(text, &years, err)) {
+        return error_prefix(err, "--age");
+    }
+    out->age_years = (float)years;
+    return out->has_age = true;
+}
+
+static bool parse_count(const char *flag, const char *text, int64_t high, int64_t *out, struct error *err) {
+    return text_to_int(text, 1, high, out, err) || error_prefix(err, "%s", flag);
+}
+
+static bool take(int option, struct options *out, struct error *err) {
+    int64_t closed = 0;
+    switch (option) {
+    case 'e':
+        out->endpoint = optarg;
+        return true;
+    case 'o':
+        out->operating_point = optarg;
+        return true;
+    case 'j':
+        return out->json = true;
+    case 'u':
+        return out->stat = true;
+    case 't':
+        return parse_count("--timeout-ms", optarg, TIMEOUT_MAX_MS, &out->timeout_ms, err);
+    case 'a':
+        return parse_age(optarg, out, err);
+    case 'v':
+        return parse_view(optarg, &out->view, err);
+    case 'c':
+        if (!parse_count("--closed", optarg, ASKERS_MAX, &closed, err)) {
+            return false;
+        }
+        out->closed = (int)closed;
+        return true;
+    case 's':
+        return parse_count("--seconds", optarg, 86400, &out->seconds, err);
+    case 'r':
+        return parse_count("--requests", optarg, INT64_C(1000000000), &out->requests, err);
+    default:
+        return error_set(err, ERROR_INVALID, "unknown option, or its value is missing");
+    }
+}
+
+bool options_parse(int argc, char **argv, struct options *out, struct error *err) {
+    static const struct option options[] = {
+        {"endpoint", required_argument, NULL, 'e'},
+        {"operating-point", required_argument, NULL, 'o'},
+        {"json", no_argument, NULL, 'j'},
+        {"stat", no_argument, NULL, 'u'},
+        {"timeout-ms", required_argument, NULL, 't'},
+        {"age", required_argument, NULL, 'a'},
+        {"view", required_argument, NULL, 'v'},
+        {"closed", required_argument, NULL, 'c'},
+        {"seconds", required_argument, NULL, 's'},
+        {"requests", required_argument, NULL, 'r'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    *out = (struct options){.endpoint = INFERCTL_DEFAULT_ENDPOINT, .timeout_ms = TIMEOUT_MS};
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (!take(option, out, err)) {
+            return false;
+        }
+    }
+    out->files = argv + optind;
+    out->file_count = argc - optind;
+    return true;
+}
+
+int options_fail(const struct error *err, int code) {
+    fprintf(stderr, "inferctl: %s%s%s\n", err->message, *err->hint ? "; " : "", err->hint);
+    return code;
+}

@@ -1,0 +1,23 @@
+#pragma once
+#include "common/base/error.h"
+#include "inferd/client/client.h"
+
+/** What the commands' flags say; each command uses its part. */
+struct options {
+    const char *endpoint, *operating_point;
+    int64_t timeout_ms;
+    bool json, stat, has_age;
+    float age_years;
+    Thorax__V1__View view;
+    int closed;       /**< askers; 0: not given */
+    int64_t seconds;  /**< 0: not given */
+    int64_t requests; /**< 0: not given */
+    int file_count;
+    char **files; /**< inside argv */
+};
+
+/** Reads the flags of one command; argv[0] is its name and is not looked at. */
+bool options_parse(int argc, char **argv, struct options *out, struct error *err);
+
+/** Prints "inferctl: message" and returns the code. */
+int options_fail(const struct error *err, int code);

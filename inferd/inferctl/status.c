@@ -1,0 +1,87 @@
+#include "inferd/inferctl/commands.h"
+#include "inferd/inferctl/options.h"
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *condition_name(Thorax__V1__MemberCondition condition) {
+    const ProtobufCEnumValue *value =
+        protobuf_c_enum_descriptor_get_value(&thorax__v1__member_condition__descriptor, (int)condition);
+    return value ? value->name + strlen("CONDITION_") : "UNKNOWN";
+}
+
+static const char *model_digest(const Thorax__V1__StatusReply *status, char hex[DIGEST_HEX_SIZE]) {
+    struct digest digest;
+    if (!status->model || status->model->digest.len != sizeof digest.bytes) {
+        return "";
+    }
+    memcpy(digest.bytes, status->model->digest.data, sizeof digest.bytes);
+    return digest_hex(&digest, hex);
+}
+
+static void print_table(const Thorax__V1__StatusReply *status) {
+    char hex[DIGEST_HEX_SIZE];
+    printf("member       %s (inferd %s)\n", status->member, status->version);
+    printf("condition    %s\n", condition_name(status->condition));
+    if (status->model) {
+        printf("model        %s %s %s\n", status->model->name, status->model->version,
+               model_digest(status, hex));
+    }
+    printf("uptime       %.1f s\n", (double)status->uptime_ms / 1000);
+    printf("in flight    %" PRIu32 " of %" PRIu32 "\n", status->in_flight, status->queue_limit);
+    for (size_t i = 0; i < status->n_counts; i++) {
+        printf("%-12.12s %" PRIu64 "\n", client_status_name(status->counts[i]->status),
+               status->counts[i]->count);
+    }
+    printf("batches      %" PRIu64 " of %.2f images and %.1f ms on average\n", status->batches,
+           status->batches ? (double)status->images / (double)status->batches : 0,
+           status->batches ? (double)status->compute_us / 1000 / (double)status->batches : 0);
+    printf("swaps        %" PRIu64 "\n", status->swaps);
+}
+
+static void print_json(const Thorax__V1__StatusReply *status) {
+    char hex[DIGEST_HEX_SIZE];
+    json_t *counts = json_object();
+    for (size_t i = 0; i < status->n_counts; i++) {
+        json_object_set_new(counts, client_status_name(status->counts[i]->status),
+                            json_integer((json_int_t)status->counts[i]->count));
+    }
+    json_t *out = json_pack("{s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:o}", "member",
+                            status->member, "version", status->version, "condition",
+                            condition_name(status->condition), "uptime_ms", (json_int_t)status->uptime_ms,
+                            "in_flight", (int)status->in_flight, "queue_limit", (int)status->queue_limit,
+                            "batches", (json_int_t)status->batches, "images", (json_int_t)status->images,
+                            "compute_us", (json_int_t)status->compute_us, "swaps", (json_int_t)status->swaps,
+                            "undelivered", (json_int_t)status->undelivered, "counts", counts);
+    if (status->model) {
+        json_object_set_new(out, "model",
+                            json_pack("{s:s, s:s, s:s}", "name", status->model->name, "version",
+                                      status->model->version, "digest", model_digest(status, hex)));
+    }
+    json_dumpf(out, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(out);
+}
+
+int command_status(int argc, char **argv) {
+    struct options options;
+    struct error err = {0};
+    struct client_reply reply;
+    if (!options_parse(argc, argv, &options, &err)) {
+        return options_fail(&err, INFERCTL_USAGE);
+    }
+    if (options.file_count > 0) {
+        error_set(&err, ERROR_INVALID, "status: what is \"%s\"?", options.files[0]);
+        return options_fail(&err, INFERCTL_USAGE);
+    }
+    struct client *client = client_open(options.endpoint, &err);
+    if (!client || !client_status(client, options.timeout_ms, &reply, &err)) {
+        client_close(client);
+        return options_fail(&err, INFERCTL_FAILED);
+    }
+    (options.json ? print_json : print_table)(reply.status);
+    client_reply_fini(&reply);
+    client_close(client);
+    return 0;
+}

@@ -1,0 +1,218 @@
+#include "inferd/loaded_model.h"
+#include "common/graph/plan.h"
+#include "common/image/preprocess.h"
+#include "common/weights/model_file.h"
+#include "inferd/decide.h"
+#include "inferd/model_info.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LADDER_MAX = 8, GOLDEN_MAX = 1024 };
+
+/* How far a golden probability may be off: other kernels add in another order, and no more. Far below what
+ * moves a decision. */
+static const double GOLDEN_TOLERANCE = 2e-3;
+
+struct loaded_model {
+    struct model model;
+    struct device *device;
+    int ladder_count;
+    struct plan *ladder[LADDER_MAX]; /* of rising batch size; they share the weights of the first */
+    int batches[LADDER_MAX];
+    float *logits; /* (max_batch, K): a plan reads back its whole batch */
+};
+
+static void destroy(struct model *model) {
+    struct loaded_model *loaded = (struct loaded_model *)model;
+    for (int i = 0; i < loaded->ladder_count; i++) {
+        plan_destroy(loaded->ladder[i]);
+    }
+    device_close(loaded->device);
+    free(loaded->logits);
+    free(loaded);
+}
+
+static bool compute(struct model *model, const float *images, int count, float *logits, struct error *err) {
+    struct loaded_model *loaded = (struct loaded_model *)model;
+    int step = 0;
+    while (step + 1 < loaded->ladder_count && loaded->batches[step] < count) {
+        step++;
+    }
+    struct plan *plan = loaded->ladder[step];
+    if (count > loaded->batches[step]) {
+        return error_set(err, ERROR_INTERNAL, "a batch of %d images: at most %d", count,
+                         loaded->batches[step]);
+    }
+    if (!plan_set_images(plan, images, err) || !plan_run(plan, err) ||
+        !plan_read_logits(plan, loaded->logits, err)) {
+        return false;
+    }
+    memcpy(logits, loaded->logits, sizeof *logits * (size_t)count * (size_t)model->info.class_count);
+    return true;
+}
+
+static const struct model_ops ops = {.compute = compute, .destroy = destroy};
+
+static bool add_plan(struct loaded_model *loaded, const struct plan_spec *base, int batch,
+                     struct error *err) {
+    struct plan_spec spec = *base;
+    spec.batch = batch;
+    spec.share = loaded->ladder[0];
+    struct plan *plan = plan_create(&spec, err);
+    if (plan) {
+        loaded->batches[loaded->ladder_count] = batch;
+        loaded->ladder[loaded->ladder_count++] = plan;
+    }
+    return plan != NULL;
+}
+
+/** Plans for 1, 2, 4, ... and max_batch. */
+static bool build_ladder(struct loaded_model *loaded, const struct graph *graph,
+                         const struct parameters *parameters, struct error *err) {
+    struct plan_spec spec = {.graph = graph,
+                             .parameters = parameters,
+                             .device = loaded->device,
+                             .mode = PLAN_INFER,
+                             .precision = PRECISION_F32};
+    for (int batch = 1; batch < loaded->model.max_batch; batch *= 2) {
+        if (!add_plan(loaded, &spec, batch, err)) {
+            return false;
+        }
+    }
+    return add_plan(loaded, &spec, loaded->model.max_batch, err);
+}
+
+/** The recipe must make what the network takes. */
+static bool check_recipe(const struct recipe *recipe, const struct model_spec *spec, struct error *err) {
+    return (recipe->width == spec->size && recipe->height == spec->size &&
+            recipe->channels == spec->input_channels) ||
+           error_set(err, ERROR_INVALID,
+                     "the model file's recipe makes %d x %d x %d, its network takes %d x %d x %d",
+                     recipe->channels, recipe->height, recipe->width, spec->input_channels, spec->size,
+                     spec->size);
+}
+
+static bool build(struct loaded_model *loaded, const struct model_file *file, struct error *err) {
+    struct model_spec spec = model_file_spec(file);
+    struct graph *graph = NULL;
+    struct parameters *parameters = NULL;
+    loaded->logits = calloc((size_t)loaded->model.max_batch * (size_t)loaded->model.info.class_count,
+                            sizeof *loaded->logits);
+    bool ok = loaded->logits || error_set(err, ERROR_MEMORY, "no memory for a model");
+    ok = ok && check_recipe(&loaded->model.info.recipe, &spec, err);
+    ok = ok && (graph = model_build(&spec, err)) != NULL;
+    ok = ok && (parameters = parameters_create(graph, err)) != NULL;
+    ok = ok && model_file_load(file, graph, parameters, err) && build_ladder(loaded, graph, parameters, err);
+    parameters_destroy(parameters);
+    graph_destroy(graph);
+    return ok;
+}
+
+/** Runs every plan once, on an even picture. */
+static bool warm_up(struct loaded_model *loaded, float *images, struct error *err) {
+    float logits[MODEL_MAX_BATCH * MODEL_MAX_CLASSES];
+    for (int i = 0; i < loaded->ladder_count; i++) {
+        if (!compute(&loaded->model, images, loaded->batches[i], logits, err)) {
+            return error_prefix(err, "warm-up with %d images", loaded->batches[i]);
+        }
+    }
+    return true;
+}
+
+static bool compare_golden(struct loaded_model *loaded, int index, const uint8_t *grey, const float *expected,
+                           float *images, struct error *err) {
+    const struct model_info *info = &loaded->model.info;
+    float logits[MODEL_MAX_CLASSES];
+    double probabilities[MODEL_MAX_CLASSES];
+    preprocess_normalise(&info->recipe, grey, images);
+    if (!compute(&loaded->model, images, 1, logits, err) ||
+        !decide_probabilities(logits, info->class_count, info->temperature, probabilities, err)) {
+        return error_prefix(err, "golden image %d", index);
+    }
+    for (int k = 0; k < info->class_count; k++) {
+        if (!(fabs(probabilities[k] - (double)expected[k]) <= GOLDEN_TOLERANCE)) {
+            return error_set(
+                err, ERROR_INVALID,
+                "self-test: golden image %d gives %s %.4f here and %.4f where the model was made", index,
+                info->classes[k], probabilities[k], (double)expected[k]);
+        }
+    }
+    return true;
+}
+
+static bool compare_all(struct loaded_model *loaded, const struct tensor *greys,
+                        const struct tensor *expected, float *images, struct error *err) {
+    const struct model_info *info = &loaded->model.info;
+    const struct shape *shape = &greys->shape;
+    if (shape->dims[0] > GOLDEN_MAX || shape->dims[1] != 1 || shape->dims[2] != info->recipe.height ||
+        shape->dims[3] != info->recipe.width || expected->shape.dims[0] != shape->dims[0] ||
+        expected->shape.dims[1] != info->class_count) {
+        return error_set(err, ERROR_SHAPE,
+                         "the model file's golden images or probabilities do not fit its network");
+    }
+    for (int i = 0; i < (int)shape->dims[0]; i++) {
+        const uint8_t *grey = (const uint8_t *)greys->data + recipe_pixels(&info->recipe) * (size_t)i;
+        const float *row = (const float *)expected->data + (size_t)info->class_count * (size_t)i;
+        if (!compare_golden(loaded, i, grey, row, images, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/** Lets the model answer its golden images. A file without them is let pass, and the count says so. */
+static bool self_test(struct loaded_model *loaded, const struct model_file *file, float *images, int *count,
+                      struct error *err) {
+    struct tensor greys = {0}, expected = {0};
+    struct error reason = {0};
+    if (!model_file_extra(file, "golden.images", DTYPE_U8, 4, &greys, &reason)) {
+        return reason.code == ERROR_NOT_FOUND || error_set(err, reason.code, "%s", reason.message);
+    }
+    bool ok = model_file_extra(file, "golden.probabilities", DTYPE_F32, 2, &expected, err) &&
+              compare_all(loaded, &greys, &expected, images, err);
+    *count = ok ? (int)greys.shape.dims[0] : 0;
+    tensor_fini(&greys);
+    tensor_fini(&expected);
+    return ok;
+}
+
+static bool prove(struct loaded_model *loaded, const struct model_file *file, int *count, struct error *err) {
+    size_t values = recipe_values(&loaded->model.info.recipe) * (size_t)loaded->model.max_batch;
+    float *images = calloc(values, sizeof *images);
+    if (!images) {
+        return error_set(err, ERROR_MEMORY, "no memory for the self-test");
+    }
+    bool ok = warm_up(loaded, images, err) && self_test(loaded, file, images, count, err);
+    free(images);
+    return ok;
+}
+
+struct model *loaded_model_open(const char *path, const struct loaded_model_spec *spec, int *golden_count,
+                                struct error *err) {
+    struct model_file file;
+    int count = 0;
+    if (!model_file_open(path, &file, err)) {
+        return NULL;
+    }
+    struct loaded_model *loaded = calloc(1, sizeof *loaded);
+    bool ok = loaded || error_set(err, ERROR_MEMORY, "no memory for a model");
+    if (ok) {
+        loaded->model.ops = &ops;
+        atomic_init(&loaded->model.references, 1);
+        loaded->model.max_batch = spec->max_batch;
+        ok = model_info_from_manifest(&file.manifest, &loaded->model.info, err);
+        loaded->model.info.digest = digest_of(file.map.data, file.map.size);
+    }
+    ok = ok && (loaded->device = device_open(&spec->device, err)) != NULL;
+    ok = ok && build(loaded, &file, err) && prove(loaded, &file, &count, err);
+    model_file_close(&file);
+    if (!ok) {
+        model_release(loaded ? &loaded->model : NULL);
+        return NULL;
+    }
+    if (golden_count) {
+        *golden_count = count;
+    }
+    return &loaded->model;
+}

@@ -1,0 +1,171 @@
+#include "common/base/cpu.h"
+#include "common/base/digest.h"
+#include "common/base/log.h"
+#include "common/base/signals.h"
+#include "inferd/daemon.h"
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTINGS_MAX = 64 };
+enum { OPTION_HELP_CONFIG = 256 };
+
+static const char usage[] =
+    "usage: inferd --config FILE | --model FILE [options]\n"
+    "\n"
+    "One member of a pool that answers diagnosis requests about chest X-rays. Research and integration; not "
+    "a medical device.\n"
+    "\n"
+    "  --config FILE       the configuration (YAML)\n"
+    "  --model FILE        serve this model file; follow no publisher\n"
+    "  --set KEY=VALUE     override a key of the configuration; may be repeated\n"
+    "  --check             validate configuration and model file, serve nothing\n"
+    "  --help-config[=markdown]  print every key with type, default, range and meaning\n"
+    "  --version, --help\n";
+
+/** What the command line says. */
+struct arguments {
+    const char *config, *model, *help_config;
+    const char *settings[SETTINGS_MAX];
+    int setting_count;
+    bool check, help, version;
+};
+
+static bool take_option(int option, struct arguments *out, struct error *err) {
+    switch (option) {
+    case 'c':
+        out->config = optarg;
+        return true;
+    case 'm':
+        out->model = optarg;
+        return true;
+    case 's':
+        if (out->setting_count == SETTINGS_MAX) {
+            return error_set(err, ERROR_INVALID, "more than %d --set", SETTINGS_MAX);
+        }
+        out->settings[out->setting_count++] = optarg;
+        return true;
+    case 'n':
+        return out->check = true;
+    case 'h':
+        return out->help = true;
+    case 'v':
+        return out->version = true;
+    case OPTION_HELP_CONFIG:
+        out->help_config = optarg ? optarg : "text";
+        return true;
+    default:
+        return error_set(err, ERROR_INVALID, "unknown option, or its value is missing");
+    }
+}
+
+static bool parse_arguments(int argc, char **argv, struct arguments *out, struct error *err) {
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"model", required_argument, NULL, 'm'},
+        {"set", required_argument, NULL, 's'},
+        {"check", no_argument, NULL, 'n'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {"help-config", optional_argument, NULL, OPTION_HELP_CONFIG},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (!take_option(option, out, err)) {
+            return false;
+        }
+    }
+    if (optind < argc) {
+        return error_set(err, ERROR_INVALID, "what is \"%s\"?", argv[optind]);
+    }
+    return out->help || out->version || out->help_config || out->config || out->model ||
+           error_set(err, ERROR_INVALID, "expected --config FILE or --model FILE");
+}
+
+/** Prints what was asked about the program itself; false where nothing was. */
+static bool print_about(const struct arguments *arguments) {
+    if (arguments->help) {
+        fputs(usage, stdout);
+    } else if (arguments->version) {
+        printf("inferd %s\n", THORAX_VERSION);
+    } else if (arguments->help_config && strcmp(arguments->help_config, "markdown") == 0) {
+        schema_print_markdown(inferd_schema(), stdout);
+    } else if (arguments->help_config) {
+        schema_print_help(inferd_schema(), stdout);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/** Reads file and --set. Problems are printed, all of them. */
+static bool load_config(const struct arguments *arguments, struct config *config, struct inferd_config *out,
+                        struct error *err) {
+    bool ok = arguments->config ? config_load(config, arguments->config, err)
+                                : config_parse(config, "{}", 2, "command line", err);
+    for (int i = 0; ok && i < arguments->setting_count; i++) {
+        ok = config_set(config, arguments->settings[i], err);
+    }
+    if (!ok || inferd_config_read(config, arguments->model, out, err)) {
+        return ok;
+    }
+    config_print_problems(config, stderr);
+    return error_set(err, ERROR_INVALID, "the configuration cannot be used");
+}
+
+/** A core dump would hold patients' pictures. */
+static bool forbid_core_dumps(struct error *err) {
+    struct rlimit none = {0, 0};
+    return (setrlimit(RLIMIT_CORE, &none) == 0 && prctl(PR_SET_DUMPABLE, 0) == 0) ||
+           error_set_errno(err, "cannot turn core dumps off");
+}
+
+static void start_log(const struct inferd_config *config) {
+    enum log_level level = LOG_INFO;
+    log_level_parse(config->log_level, &level);
+    log_init("inferd", level, strcmp(config->log_style, "json") == 0 ? LOG_JSON : LOG_TEXT);
+}
+
+static int run(const struct arguments *arguments) {
+    struct config config = {0};
+    struct inferd_config values;
+    struct error err = {0};
+    bool ok = load_config(arguments, &config, &values, &err) && forbid_core_dumps(&err) &&
+              digest_start(&err) && signals_install(&err);
+    if (ok) {
+        start_log(&values);
+        ok = arguments->check ? daemon_check(&values, &err) : daemon_run(&values, &err);
+    }
+    if (!ok) {
+        fprintf(stderr, "inferd: %s%s%s\n", err.message, *err.hint ? "; " : "", err.hint);
+    } else if (arguments->check) {
+        puts("inferd: configuration OK");
+    }
+    config_fini(&config);
+    return ok ? 0 : EXIT_FAILED;
+}
+
+int main(int argc, char **argv) {
+    /* The compute team, decoders and sockets share the processors: idle threads must not spin on them for
+     * long. */
+    static const char *const environment[][2] = {
+        {"OMP_WAIT_POLICY", "passive"}, {"GOMP_SPINCOUNT", "10000"}, {NULL, NULL}};
+    struct arguments arguments = {0};
+    struct error err = {0};
+    if (!parse_arguments(argc, argv, &arguments, &err)) {
+        fprintf(stderr, "inferd: %s\n%s", err.message, usage);
+        return EXIT_USAGE;
+    }
+    if (print_about(&arguments)) {
+        return 0;
+    }
+    if (!cpu_environment(argv, environment, &err)) {
+        fprintf(stderr, "inferd: %s\n", err.message);
+        return EXIT_FAILED;
+    }
+    return run(&arguments);
+}

@@ -1,0 +1,19 @@
+#pragma once
+#include "common/base/error.h"
+#include <stdint.h>
+
+struct tiny_model_spec {
+    const char *name;
+    uint64_t seed; /**< of the weights */
+    double temperature;
+    bool golden;        /**< with golden images, answered by the reference device */
+    float golden_shift; /**< added to one golden probability: a model that answers otherwise where it was made
+                         */
+    int recipe_size;    /**< 0: 28, as the network takes */
+};
+
+/**
+ * Writes a model file with random weights (ResNet-18, 3x3 stem, 28 pixels, three classes) for tests: a real
+ * file in all but what it knows. Two operating points: "rule_in" at .6 and "rule_out" at .2.
+ */
+bool tiny_model_write(const char *path, const struct tiny_model_spec *spec, struct error *err);
