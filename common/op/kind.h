@@ -39,6 +39,18 @@ void args_put_vector(struct op_args *args, enum arg arg, enum arg_direction dire
 /** Adds an output that may take over the buffer of an input. */
 void args_put_in_place(struct op_args *args, enum arg arg, const struct shape *shape, enum arg over);
 
+/** What an operation with weights computes with: the arguments of its passes follow from these. */
+struct weighted {
+    const struct shape *src, *weight, *dst;
+    bool bias;
+};
+/** src, weight and bias in; the output is the caller's to add. */
+void args_put_weighted_inputs(struct op_args *args, const struct weighted *shapes);
+/** diff_dst and weight in, diff_src out. */
+void args_put_weighted_backward_data(struct op_args *args, const struct weighted *shapes);
+/** src and diff_dst in, diff_weight and diff_bias out. */
+void args_put_weighted_backward_weight(struct op_args *args, const struct weighted *shapes);
+
 /** ERROR_SHAPE unless the shape has that rank and every dimension is at least 1. */
 bool op_check_rank(const char *what, const struct shape *shape, int rank, struct error *err);
 /** ERROR_INVALID unless it is one of enum activation. */

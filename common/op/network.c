@@ -238,29 +238,20 @@ static int linear_parameters(const struct op *op, const struct shape *inputs, st
 static void linear_forward(const struct op *op, const struct shape *in, const struct shape *dst,
                            struct op_args *out) {
     struct shape weight = linear_weight_shape(op, &in[0]);
-    args_put(out, ARG_SRC, ARG_IN, &in[0]);
-    args_put(out, ARG_WEIGHT, ARG_IN, &weight);
-    if (op->linear.bias)
-        args_put_vector(out, ARG_BIAS, ARG_IN, DTYPE_F32, op->linear.features_out);
+    args_put_weighted_inputs(out, &(struct weighted){&in[0], &weight, dst, op->linear.bias});
     args_put(out, ARG_DST, ARG_OUT, dst);
 }
 
 static void linear_backward_data(const struct op *op, const struct shape *in, const struct shape *dst,
                                  struct op_args *out) {
     struct shape weight = linear_weight_shape(op, &in[0]);
-    args_put(out, ARG_DIFF_DST, ARG_IN, dst);
-    args_put(out, ARG_WEIGHT, ARG_IN, &weight);
-    args_put(out, ARG_DIFF_SRC, ARG_OUT, &in[0]);
+    args_put_weighted_backward_data(out, &(struct weighted){&in[0], &weight, dst, op->linear.bias});
 }
 
 static void linear_backward_weight(const struct op *op, const struct shape *in, const struct shape *dst,
                                    struct op_args *out) {
     struct shape weight = linear_weight_shape(op, &in[0]);
-    args_put(out, ARG_SRC, ARG_IN, &in[0]);
-    args_put(out, ARG_DIFF_DST, ARG_IN, dst);
-    args_put(out, ARG_DIFF_WEIGHT, ARG_OUT, &weight);
-    if (op->linear.bias)
-        args_put_vector(out, ARG_DIFF_BIAS, ARG_OUT, DTYPE_F32, op->linear.features_out);
+    args_put_weighted_backward_weight(out, &(struct weighted){&in[0], &weight, dst, op->linear.bias});
 }
 
 static double linear_flops(const struct op *op, const struct shape *in, const struct shape *dst) {

@@ -163,6 +163,27 @@ void args_put_in_place(struct op_args *args, enum arg arg, const struct shape *s
     args->in_place[arg] = over;
 }
 
+void args_put_weighted_inputs(struct op_args *args, const struct weighted *shapes) {
+    args_put(args, ARG_SRC, ARG_IN, shapes->src);
+    args_put(args, ARG_WEIGHT, ARG_IN, shapes->weight);
+    if (shapes->bias)
+        args_put_vector(args, ARG_BIAS, ARG_IN, DTYPE_F32, shapes->weight->dims[0]);
+}
+
+void args_put_weighted_backward_data(struct op_args *args, const struct weighted *shapes) {
+    args_put(args, ARG_DIFF_DST, ARG_IN, shapes->dst);
+    args_put(args, ARG_WEIGHT, ARG_IN, shapes->weight);
+    args_put(args, ARG_DIFF_SRC, ARG_OUT, shapes->src);
+}
+
+void args_put_weighted_backward_weight(struct op_args *args, const struct weighted *shapes) {
+    args_put(args, ARG_SRC, ARG_IN, shapes->src);
+    args_put(args, ARG_DIFF_DST, ARG_IN, shapes->dst);
+    args_put(args, ARG_DIFF_WEIGHT, ARG_OUT, shapes->weight);
+    if (shapes->bias)
+        args_put_vector(args, ARG_DIFF_BIAS, ARG_OUT, DTYPE_F32, shapes->weight->dims[0]);
+}
+
 bool op_check_rank(const char *what, const struct shape *shape, int rank, struct error *err) {
     char text[SHAPE_TEXT_SIZE];
     bool good = shape->rank == rank;

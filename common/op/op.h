@@ -27,7 +27,10 @@ enum op_kind {
 
 enum activation { ACTIVATION_NONE, ACTIVATION_RELU, ACTIVATION_RELU6 };
 
-/** A window that slides over H and W; [0] is vertical, [1] horizontal. Padding may differ before and after (TensorFlow's SAME). */
+/**
+ * A window that slides over H and W; [0] is vertical, [1] horizontal. Padding may differ before and after (TensorFlow's
+ * SAME) and is less than the kernel, so that every window sees some of the image.
+ */
 struct window {
     int kernel[2], stride[2], pad_before[2], pad_after[2];
 };

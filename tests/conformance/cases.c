@@ -1,5 +1,8 @@
 #include "tests/conformance/cases.h"
 
+#include "common/base/rng.h"
+
+#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 /* clang-format off */
 #define WINDOW(k, s, before, after) {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
 #define SRC4(n, c, h, w) .src = {.rank = 4, .dims = {n, c, h, w}}
@@ -110,4 +113,62 @@ const struct op_case conformance_cases[] = {
     {.op = {OP_ADAMW, .optimizer = {true}}, FLAT(64 * 7), .variant = 1},
     {.op = {OP_ADAMW, .optimizer = {true}}, FLAT(64 * 3), .variant = 2},
 };
-const int conformance_case_count = sizeof conformance_cases / sizeof *conformance_cases;
+const int conformance_case_count = LENGTH(conformance_cases);
+
+static int between(struct rng *rng, int low, int high) {
+    return low + (int)rng_below(rng, (uint32_t)(high - low + 1));
+}
+
+static struct window random_window(struct rng *rng) {
+    struct window w;
+    for (int i = 0; i < 2; i++) {
+        w.kernel[i] = between(rng, 1, 5);
+        w.stride[i] = between(rng, 1, 3);
+        w.pad_before[i] = between(rng, 0, w.kernel[i] - 1);
+        w.pad_after[i] = between(rng, 0, w.kernel[i] - 1);
+    }
+    return w;
+}
+
+static void random_conv2d(struct rng *rng, struct op_case *out) {
+    int groups = between(rng, 0, 2) ? 1 : between(rng, 2, 9);
+    bool depthwise = groups > 1 && between(rng, 0, 1);
+    int64_t in = depthwise ? groups : (int64_t)groups * between(rng, 1, 20);
+    int64_t channels_out = depthwise ? groups : (int64_t)groups * between(rng, 1, 20);
+    bool fused = between(rng, 0, 2) == 0;
+    out->op = (struct op){
+        OP_CONV2D, .conv2d = {.channels_out = channels_out,
+                              .window = random_window(rng),
+                              .groups = groups,
+                              .bias = between(rng, 0, 1),
+                              .residual = fused && between(rng, 0, 1),
+                              .activation = fused ? (enum activation)between(rng, 0, 2) : ACTIVATION_NONE}};
+    out->src.dims[1] = in;
+}
+
+static void random_batch_norm(struct rng *rng, struct op_case *out) {
+    out->op = (struct op){OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-3f,
+                                                        .momentum = rng_uniform(rng, 0, 1),
+                                                        .frozen = between(rng, 0, 3) == 0,
+                                                        .residual = between(rng, 0, 1),
+                                                        .activation = (enum activation)between(rng, 0, 2)}};
+    out->src.dims[0] += 1; /* two values of a channel are the least that say something of a variance */
+}
+
+static void random_max_pool(struct rng *rng, struct op_case *out) {
+    out->op = (struct op){OP_MAX_POOL, .max_pool = random_window(rng)};
+}
+
+void conformance_random_case(uint64_t seed, uint32_t i, struct op_case *out) {
+    static void (*const makers[])(struct rng *, struct op_case *) = {
+        random_conv2d, random_conv2d, random_conv2d, random_batch_norm, random_max_pool};
+    struct shape inputs[OP_MAX_INPUTS], shape;
+    struct rng rng;
+    rng_init(&rng, seed, RNG_TEST, i, 1);
+    do { /* until the window fits */
+        *out = (struct op_case){.reach = rng_uniform(&rng, 1, 8)};
+        out->src = (struct shape){
+            4, {between(&rng, 1, 5), between(&rng, 1, 40), between(&rng, 1, 19), between(&rng, 1, 19)}};
+        makers[between(&rng, 0, LENGTH(makers) - 1)](&rng, out);
+    } while (!case_inputs(out, inputs, NULL) || !op_output_shape(&out->op, inputs, &shape, NULL));
+}

@@ -1,7 +1,7 @@
 /*
- * conformance DEVICE [THREADS]: compares every operation and pass of a device with the reference device.
- * Ends with 0 where all agree, 1 where something differs, 2 on wrong usage, 77 where the device cannot be
- * opened here.
+ * conformance DEVICE [THREADS [SEED]]: compares every operation and pass of a device with the reference
+ * device, in the cases of the table and in some random ones; another seed gives others. Ends with 0 where all
+ * agree, 1 where something differs, 2 on wrong usage, 77 where the device cannot be opened here.
  */
 #include "common/base/text.h"
 #include "tests/conformance/cases.h"
@@ -10,23 +10,27 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EXIT_DIFFERENT = 1, EXIT_USAGE = 2, EXIT_SKIPPED = 77, MOST_THREADS = 1024 };
+enum { EXIT_DIFFERENT = 1, EXIT_USAGE = 2, EXIT_SKIPPED = 77, MOST_THREADS = 1024, RANDOM_CASES = 60 };
 
 static int usage(void) {
-    fprintf(stderr, "usage: conformance DEVICE [THREADS]\ndevices:");
+    fprintf(stderr, "usage: conformance DEVICE [THREADS [SEED]]\ndevices:");
     for (int i = 0; device_registry_row(i); i++)
         fprintf(stderr, " %s", device_registry_row(i)->name);
     fprintf(stderr, "\n");
     return EXIT_USAGE;
 }
 
-static int compare_devices(struct conformance *conformance) {
+static int compare_devices(struct conformance *conformance, uint64_t seed) {
     struct device_info info;
     struct error err = {0};
     conformance->tested->ops->info(conformance->tested, &info);
-    printf("%s against the reference, %d cases\n", info.name, conformance_case_count);
-    for (int i = 0; i < conformance_case_count; i++) {
-        if (!conformance_case(conformance, &conformance_cases[i], &err)) {
+    printf("%s against the reference, %d cases and %d random ones\n", info.name, conformance_case_count,
+           RANDOM_CASES);
+    for (int i = 0; i < conformance_case_count + RANDOM_CASES; i++) {
+        struct op_case random;
+        conformance_random_case(seed, (uint32_t)i, &random);
+        const struct op_case *c = i < conformance_case_count ? &conformance_cases[i] : &random;
+        if (!conformance_case(conformance, c, &err)) {
             fprintf(stderr, "conformance: case %d: %s\n", i, err.message);
             return EXIT_DIFFERENT;
         }
@@ -37,18 +41,20 @@ static int compare_devices(struct conformance *conformance) {
 }
 
 int main(int argc, char **argv) {
-    int64_t threads = 0;
+    int64_t threads = 0, seed = 1;
     struct error err = {0};
-    if (argc < 2 || argc > 3 || (argc == 3 && !text_to_int(argv[2], 1, MOST_THREADS, &threads, NULL)))
+    if (argc < 2 || argc > 4 || (argc > 2 && !text_to_int(argv[2], 0, MOST_THREADS, &threads, NULL)) ||
+        (argc > 3 && !text_to_int(argv[3], 0, INT64_MAX, &seed, NULL)))
         return usage();
     struct device_spec spec = {.name = argv[1], .threads = (int)threads}, oracle_spec = {.name = "reference"};
     static struct conformance conformance;
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* what was found so far is seen even where a library crashes */
     conformance.exact = strcmp(argv[1], "reference") == 0;
     conformance.tested = device_open(&spec, &err);
     conformance.oracle = conformance.tested ? device_open(&oracle_spec, &err) : NULL;
     int status = EXIT_DIFFERENT;
     if (conformance.oracle)
-        status = compare_devices(&conformance);
+        status = compare_devices(&conformance, (uint64_t)seed);
     else
         fprintf(stderr, "conformance: %s\n", err.message);
     if (err.code == ERROR_UNSUPPORTED)

@@ -65,6 +65,8 @@ static const struct {
     {CONV(4, 1, .window = WINDOW(3, 0, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "stride 0"},
     {CONV(4, 1, .window = WINDOW(0, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "kernel 0"},
     {CONV(4, 1, .window = WINDOW(3, 1, -1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "padding -1"},
+    {CONV(4, 1, .window = WINDOW(3, 1, 3, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "less than the kernel"},
+    {CONV(4, 1, .window = WINDOW(1, 1, 0, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "less than the kernel"},
     {CONV(4, 0, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "0 groups"},
     {CONV(4, 2, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "2 groups"},
     {CONV(3, 2, .window = WINDOW(3, 1, 1, 1)), {DIMS4(1, 4, 8, 8)}, ERROR_INVALID, "2 groups"},
