@@ -86,74 +86,70 @@ static void odd_but_proper_files_are_taken(void **state) {
 }
 
 /** Each rule of the format's reference parser, and our limits. */
+static const struct {
+    const char *header;
+    size_t bytes;
+    enum error_code code;
+    const char *what;
+} broken_headers[] = {
+    {"", 0, ERROR_FORMAT, "start with {"},
+    {" {}", 0, ERROR_FORMAT, "start with {"},
+    {"[]", 0, ERROR_FORMAT, "start with {"},
+    {"{", 0, ERROR_FORMAT, "JSON"},
+    {"{} x", 0, ERROR_FORMAT, "JSON"},
+    {"{\"a\xff\":1}", 0, ERROR_FORMAT, "JSON"},
+    {"{" ONE "," ONE "}", 8, ERROR_FORMAT, "JSON"},
+    {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, ERROR_FORMAT, "JSON"},
+    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT,
+     "JSON"},
+    {"{\"__metadata__\":[]}", 0, ERROR_FORMAT, "not an object"},
+    {"{\"__metadata__\":{\"k\":1}}", 0, ERROR_FORMAT, "not text"},
+    {"{\"a\":[]}", 0, ERROR_FORMAT, "a is not an object"},
+    {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "element type"},
+    {"{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "\"F33\""},
+    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[8],\"data_offsets\":[0,8]}}", 8, ERROR_UNSUPPORTED, "BOOL"},
+    {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "shape"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "shape"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "dimension"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "dimension"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[\"2\"],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "dimension"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, ERROR_UNSUPPORTED,
+     "dimensions"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,2],\"data_offsets\":[0,0]}}", 0, ERROR_FORMAT,
+     "overflows"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, ERROR_FORMAT,
+     "overflows"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, ERROR_FORMAT, "data_offsets"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, ERROR_FORMAT, "data_offsets"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, ERROR_FORMAT, "data_offsets"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, ERROR_FORMAT, "data_offsets"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99999999999999999999]}}", 8, ERROR_FORMAT,
+     "JSON"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, ERROR_FORMAT, "outside"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,16]}}", 8, ERROR_FORMAT, "outside"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "need 12"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, ERROR_FORMAT, "starts at 4"},
+    {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10, ERROR_FORMAT,
+     "b: its data starts at 9"},
+    {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[7,9]}}", 9, ERROR_FORMAT,
+     "b: its data starts at 7"},
+    {"{" ONE ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT,
+     "starts at 0"},
+    {"{" ONE "}", 9, ERROR_FORMAT, "9 bytes of data, the tensors take 8"},
+    {"{}", 1, ERROR_FORMAT, "the tensors take 0"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "nested"},
+    {"{\"\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_TOO_LARGE, "name of 0"},
+    {"{\"\\u001b[2J\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "control"},
+    {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "JSON"},
+};
+
 static void broken_headers_are_refused(void **state) {
     (void)state;
-    static const struct {
-        const char *header;
-        size_t bytes;
-        enum error_code code;
-        const char *what;
-    } cases[] = {
-        {"", 0, ERROR_FORMAT, "start with {"},
-        {" {}", 0, ERROR_FORMAT, "start with {"},
-        {"[]", 0, ERROR_FORMAT, "start with {"},
-        {"{", 0, ERROR_FORMAT, "JSON"},
-        {"{} x", 0, ERROR_FORMAT, "JSON"},
-        {"{\"a\xff\":1}", 0, ERROR_FORMAT, "JSON"},
-        {"{" ONE "," ONE "}", 8, ERROR_FORMAT, "JSON"},
-        {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, ERROR_FORMAT, "JSON"},
-        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
-         ERROR_FORMAT, "JSON"},
-        {"{\"__metadata__\":[]}", 0, ERROR_FORMAT, "not an object"},
-        {"{\"__metadata__\":{\"k\":1}}", 0, ERROR_FORMAT, "not text"},
-        {"{\"a\":[]}", 0, ERROR_FORMAT, "a is not an object"},
-        {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "element type"},
-        {"{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "\"F33\""},
-        {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[8],\"data_offsets\":[0,8]}}", 8, ERROR_UNSUPPORTED, "BOOL"},
-        {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "shape"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "shape"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "dimension"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "dimension"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[\"2\"],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT,
-         "dimension"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, ERROR_UNSUPPORTED,
-         "dimensions"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,2],\"data_offsets\":[0,0]}}", 0,
-         ERROR_FORMAT, "overflows"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
-         ERROR_FORMAT, "overflows"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, ERROR_FORMAT, "data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, ERROR_FORMAT, "data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, ERROR_FORMAT,
-         "data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, ERROR_FORMAT,
-         "data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99999999999999999999]}}", 8,
-         ERROR_FORMAT, "JSON"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, ERROR_FORMAT, "outside"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,16]}}", 8, ERROR_FORMAT, "outside"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "need 12"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, ERROR_FORMAT,
-         "starts at 4"},
-        {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10, ERROR_FORMAT,
-         "b: its data starts at 9"},
-        {"{" ONE ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[7,9]}}", 9, ERROR_FORMAT,
-         "b: its data starts at 7"},
-        {"{" ONE ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT,
-         "starts at 0"},
-        {"{" ONE "}", 9, ERROR_FORMAT, "9 bytes of data, the tensors take 8"},
-        {"{}", 1, ERROR_FORMAT, "the tensors take 0"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "nested"},
-        {"{\"\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_TOO_LARGE, "name of 0"},
-        {"{\"\\u001b[2J\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT,
-         "control"},
-        {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERROR_FORMAT, "JSON"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof broken_headers / sizeof *broken_headers; i++) {
         struct error err = {0};
-        bool ok = parse(cases[i].header, cases[i].bytes, &err);
-        if (ok || err.code != cases[i].code || !strstr(err.message, cases[i].what))
-            fail_msg("case %zu (%s): %d, %s", i, cases[i].header, err.code, err.message);
+        bool ok = parse(broken_headers[i].header, broken_headers[i].bytes, &err);
+        if (ok || err.code != broken_headers[i].code || !strstr(err.message, broken_headers[i].what))
+            fail_msg("case %zu (%s): %d, %s", i, broken_headers[i].header, err.code, err.message);
     }
 }
 
