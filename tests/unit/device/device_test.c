@@ -78,6 +78,10 @@ static void requests_that_do_not_fit_are_refused(void **state) {
     request.args.desc[ARG_DST].dtype = DTYPE_S8;
     assert_int_equal(refusal(&request, "activation relu, forward"), ERROR_UNSUPPORTED);
     relu_request(&request);
+    request.args.desc[ARG_DST].layout =
+        (const struct layout *)(const void *)&request; /* some other device's */
+    assert_int_equal(refusal(&request, "these dtypes and layouts"), ERROR_UNSUPPORTED);
+    relu_request(&request);
     request.pass = PASS_BACKWARD_WEIGHT;
     assert_int_equal(refusal(&request, "no backward_weight pass"), ERROR_UNSUPPORTED);
     relu_request(&request);

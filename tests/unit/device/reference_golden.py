@@ -23,7 +23,7 @@ def show(name, tensor):
 
 
 def convolution():
-    x, w, b = value(1, 2, 4, 5, 7), value(2, 6, 2, 3, 2), value(3, 6)
+    x, w, b = value(1, 2, 4, 5, 7), value(2, 6, 2, 3, 3), value(3, 6)
     show("conv2d", F.conv2d(F.pad(x, (1, 2, 0, 1)), w, b, stride=(2, 3), groups=2))  # pad: left, right, top, bottom
     residual = value(4, 2, 6, 2, 3) * 8
     show("conv2d_fused", F.relu6(F.conv2d(F.pad(x, (1, 2, 0, 1)), w, b * 6, stride=(2, 3), groups=2) + residual))

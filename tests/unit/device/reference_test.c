@@ -75,7 +75,7 @@ static void expect_golden(struct bench *bench, enum arg arg, const double *golde
 
 #define EXPECT_GOLDEN(bench, arg, golden) expect_golden(bench, arg, golden, LENGTH(golden))
 
-static const struct window odd_window = {{3, 2}, {2, 3}, {0, 1}, {1, 2}};
+static const struct window odd_window = {{3, 3}, {2, 3}, {0, 1}, {1, 2}};
 
 static void convolution_is_a_grouped_cross_correlation(void **state) {
     struct op op = {OP_CONV2D,
@@ -231,6 +231,23 @@ static void logits_of_any_size_give_probabilities(void **state) {
     bench_fini(&bench);
 }
 
+/* A NaN must reach the loss and be seen there, not end as the 0 of a ReLU. */
+static void a_nan_stays_one(void **state) {
+    static const struct op ops[] = {{OP_ACTIVATION, .activation = ACTIVATION_RELU},
+                                    {OP_ACTIVATION, .activation = ACTIVATION_RELU6},
+                                    {OP_MAX_POOL, .max_pool = {{3, 3}, {1, 1}, {1, 1}, {1, 1}}}};
+    struct shape image = {4, {1, 1, 2, 2}};
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        struct bench bench;
+        bench_init(&bench, ops[k], PASS_INFER, &image);
+        host_set(&bench.tensors[ARG_SRC], 1, NAN);
+        bench_run(&bench);
+        assert_true(isnan(host_get(&bench.tensors[ARG_DST], 1)));
+        bench_fini(&bench);
+    }
+}
+
 /* --- optimisers: 128 elements, of which the first 64 decay --- */
 
 static void set_hyper(struct bench *bench, enum hyper hyper, double number) {
@@ -363,6 +380,7 @@ int main(void) {
         cmocka_unit_test(loss_weighs_classes_and_smooths_labels),
         cmocka_unit_test(rows_with_a_label_out_of_range_do_not_count),
         cmocka_unit_test(logits_of_any_size_give_probabilities),
+        cmocka_unit_test(a_nan_stays_one),
         cmocka_unit_test(sgd_follows_pytorch),
         cmocka_unit_test(adamw_follows_pytorch),
         cmocka_unit_test(a_gradient_that_is_not_finite_changes_nothing),
