@@ -36,7 +36,7 @@ static void write_model(const char *path, const struct tiny_model_spec *spec) {
 }
 
 static struct model *open_model(const char *path, int max_batch, int *golden, struct error *err) {
-    struct loaded_model_spec spec = {.device = {.name = "reference"}, .max_batch = max_batch};
+    struct loaded_model_spec spec = {.device = {.name = tiny_model_device()}, .max_batch = max_batch};
     return loaded_model_open(path, &spec, golden, err);
 }
 
@@ -44,7 +44,9 @@ static void a_model_says_what_its_file_says(void **state) {
     struct error err = {0};
     struct digest digest;
     int golden = -1;
-    write_model(*state, &GOOD);
+    struct tiny_model_spec spec = GOOD;
+    spec.golden_device = "reference"; /* so that the answers compared come from two devices */
+    write_model(*state, &spec);
     struct model *model = open_model(*state, 3, &golden, &err);
     if (!model) {
         fail_msg("%s", err.message);
@@ -116,6 +118,7 @@ static void a_recipe_that_does_not_fit_the_network_is_refused(void **state) {
     struct error err = {0};
     struct tiny_model_spec spec = GOOD;
     spec.recipe_size = 32;
+    spec.golden = false;
     write_model(*state, &spec);
     assert_null(open_model(*state, 2, NULL, &err));
     assert_non_null(strstr(err.message, "recipe"));

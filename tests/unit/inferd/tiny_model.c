@@ -28,7 +28,16 @@ static void softmax(float *row, double temperature) {
     }
 }
 
-static bool answer_golden(struct tiny *tiny, double temperature, struct error *err) {
+const char *tiny_model_device(void) {
+    const char *name = "reference";
+    const struct device_ops *row;
+    for (int i = 0; (row = device_registry_row(i)); i++) {
+        name = row->available(NULL) ? row->name : name;
+    }
+    return name;
+}
+
+static bool answer_golden(struct tiny *tiny, const struct tiny_model_spec *spec, struct error *err) {
     struct recipe recipe = recipe_default(SIDE, SIDE, 1);
     float images[GOLDEN * SIDE * SIDE];
     for (int i = 0; i < GOLDEN; i++) {
@@ -44,7 +53,8 @@ static bool answer_golden(struct tiny *tiny, double temperature, struct error *e
         }
         preprocess_normalise(&recipe, grey, images + i * SIDE * SIDE);
     }
-    struct device *device = device_open(&(struct device_spec){.name = "reference"}, err);
+    struct device *device = device_open(
+        &(struct device_spec){.name = spec->golden_device ? spec->golden_device : tiny_model_device()}, err);
     struct plan *plan = device ? plan_create(&(struct plan_spec){.graph = tiny->graph,
                                                                  .parameters = tiny->parameters,
                                                                  .device = device,
@@ -56,7 +66,7 @@ static bool answer_golden(struct tiny *tiny, double temperature, struct error *e
     plan_destroy(plan);
     device_close(device);
     for (int i = 0; ok && i < GOLDEN; i++) {
-        softmax(tiny->answers + i * CLASSES, temperature);
+        softmax(tiny->answers + i * CLASSES, spec->temperature);
     }
     return ok;
 }
@@ -111,7 +121,7 @@ bool tiny_model_write(const char *path, const struct tiny_model_spec *spec, stru
     }
     if (ok) {
         parameters_initialise(tiny->graph, tiny->parameters, spec->seed);
-        ok = !spec->golden || answer_golden(tiny, spec->temperature, err);
+        ok = !spec->golden || answer_golden(tiny, spec, err);
         tiny->answers[0] += spec->golden_shift;
         ok = ok && save(path, tiny, spec, err);
     }
