@@ -146,9 +146,12 @@ struct trainer_config_source {
 };
 
 /**
- * Reads and checks a configuration: each key against its row, then keys against each other. Where something
- * is wrong, all of it is in config's problems (config_print_problems) and err tells the first and how many.
- * Finish config in either case (config_fini), and after the last use of out.
+ * Reads and checks a configuration: each key against its row, then keys against each other. All mistakes are
+ * then in config's problems (config_print_problems), and err tells the first and how many; a file that cannot
+ * be read or parsed, or an override that is no KEY=VALUE, is in err alone. Finish config in any case
+ * (config_fini), after the last use of out. Printed by schema_print_yaml and read back, the values of a
+ * configuration that trains are the same; a publisher's would gain a `train:` section, so only those of runs
+ * are kept.
  */
 bool trainer_config_load(const struct trainer_config_source *source, struct config *config,
                          struct trainer_config *out, struct error *err);

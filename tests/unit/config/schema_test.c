@@ -290,6 +290,25 @@ static void text_of_the_file_cannot_steer_a_terminal(void **state) {
     config_fini(&config);
 }
 
+static void a_flood_of_mistakes_is_cut_short(void **state) {
+    (void)state;
+    struct config config;
+    struct example example;
+    struct error err;
+    char text[4000] = "run: {name: x}\n", *printed = NULL;
+    for (int i = 0; i < 203; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "zz%d: 1\n", i);
+    assert_false(read_text(&config, text, &example, &err));
+    assert_int_equal(config.problem_count, 203);
+    size_t size = 0;
+    FILE *out = open_memstream(&printed, &size);
+    config_print_problems(&config, out);
+    fclose(out);
+    assert_non_null(strstr(printed, "zz199: unknown key\n... and 3 more\n"));
+    free(printed);
+    config_fini(&config);
+}
+
 static void a_root_that_is_no_mapping_is_refused(void **state) {
     (void)state;
     struct config config;
@@ -313,6 +332,7 @@ int main(void) {
         cmocka_unit_test(checks_of_the_caller_point_at_the_key),
         cmocka_unit_test(variables_are_expanded_in_paths),
         cmocka_unit_test(text_of_the_file_cannot_steer_a_terminal),
+        cmocka_unit_test(a_flood_of_mistakes_is_cut_short),
         cmocka_unit_test(a_root_that_is_no_mapping_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
