@@ -10,8 +10,9 @@
 #include <stdatomic.h>
 
 /*
- * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets, snapshot, events, reports),
- * subscriber_fetch.c (transfer), subscriber_turn.c (turns and the activating thread).
+ * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets,
+ * snapshot, events, reports), subscriber_fetch.c (transfer), subscriber_turn.c (turns and the activating
+ * thread).
  */
 
 enum { SUBSCRIBER_STAGED_MAX = 16, SUBSCRIBER_FAILURES = 16, SUBSCRIBER_ENDPOINT_SIZE = 256 };
@@ -47,9 +48,9 @@ struct link {
 struct fetch {
     struct descriptor descriptor;
     struct partial *partial;
-    int64_t requested_end;    /**< bytes asked for, from 0 */
-    int64_t progress_ms;      /**< when the last chunk came or was asked for again */
-    int64_t stall_ms;         /**< how long to wait before asking again; doubles */
+    int64_t requested_end; /**< bytes asked for, from 0 */
+    int64_t progress_ms;   /**< when the last chunk came or was asked for again */
+    int64_t stall_ms;      /**< how long to wait before asking again; doubles */
     int bad_in_row;
 };
 
@@ -87,7 +88,7 @@ struct subscriber {
     struct link link;
     struct fetch fetch;
     struct failure failures[SUBSCRIBER_FAILURES];
-    struct descriptor target; /* packed is NULL: none */
+    struct descriptor target;                        /* packed is NULL: none */
     struct descriptor staged[SUBSCRIBER_STAGED_MAX]; /* newest last */
     int staged_count;
     bool turn_held;

@@ -37,7 +37,8 @@ struct command {
 
 /* ---- announcing ---- */
 
-static void announce(struct publisher *publisher, Thorax__V1__EventKind kind, const struct catalogue_model *model) {
+static void announce(struct publisher *publisher, Thorax__V1__EventKind kind,
+                     const struct catalogue_model *model) {
     Thorax__V1__Announcement event;
     Thorax__V1__PublishedModel published;
     thorax__v1__announcement__init(&event);
@@ -62,8 +63,8 @@ static void announce(struct publisher *publisher, Thorax__V1__EventKind kind, co
 
 static void log_model(const char *event, const struct catalogue_model *model, uint64_t number) {
     char hex[DIGEST_HEX_SIZE];
-    log_event(LOG_INFO, event, "name=%s version=%s digest=%.12s bytes=%lld event=%llu", model->descriptor.name,
-              model->descriptor.version, digest_hex(&model->descriptor.digest, hex),
+    log_event(LOG_INFO, event, "name=%s version=%s digest=%.12s bytes=%lld event=%llu",
+              model->descriptor.name, model->descriptor.version, digest_hex(&model->descriptor.digest, hex),
               (long long)model->descriptor.size_bytes, (unsigned long long)number);
 }
 
@@ -90,8 +91,9 @@ bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor
     return publisher->activate != PUBLISHER_ACTIVATE_AUTO || activate(publisher, &digest, err);
 }
 
-bool publisher_inspect(struct publisher *publisher, const struct digest *digest, char name[DESCRIPTOR_NAME_SIZE],
-                       char version[DESCRIPTOR_NAME_SIZE], struct error *err) {
+bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
+                       char name[DESCRIPTOR_NAME_SIZE], char version[DESCRIPTOR_NAME_SIZE],
+                       struct error *err) {
     if (!publisher->inspect)
         return true;
     char path[4096], found_name[DESCRIPTOR_NAME_SIZE] = "", found_version[DESCRIPTOR_NAME_SIZE] = "";
@@ -99,8 +101,8 @@ bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
         !publisher->inspect(publisher->inspect_context, path, found_name, found_version, err))
         return false;
     if ((name[0] && strcmp(name, found_name) != 0) || (version[0] && strcmp(version, found_version) != 0))
-        return error_set(err, ERROR_INVALID, "the model calls itself %s %s, not %s %s", found_name, found_version, name,
-                         version);
+        return error_set(err, ERROR_INVALID, "the model calls itself %s %s, not %s %s", found_name,
+                         found_version, name, version);
     text_copy(name, DESCRIPTOR_NAME_SIZE, found_name);
     text_copy(version, DESCRIPTOR_NAME_SIZE, found_version);
     return true;
@@ -156,7 +158,8 @@ static bool run_status(struct publisher *publisher, struct command *command, str
     (void)err;
     struct publisher_status *status = &command->status;
     struct catalogue_model *current = catalogue_current(&publisher->catalogue);
-    *status = (struct publisher_status){.number = publisher->catalogue.number, .models = publisher->catalogue.count};
+    *status = (struct publisher_status){.number = publisher->catalogue.number,
+                                        .models = publisher->catalogue.count};
     status->has_current = current;
     if (current)
         status->current = current->descriptor.digest;
@@ -166,14 +169,15 @@ static bool run_status(struct publisher *publisher, struct command *command, str
         if (!members_alive(&publisher->members, member, now_ms))
             continue;
         status->members++;
-        status->members_current += current && member->has_active && digest_equal(&member->active, &status->current);
+        status->members_current +=
+            current && member->has_active && digest_equal(&member->active, &status->current);
         status->members_failed += member->state == THORAX__V1__MEMBER_STATE__MEMBER_FAILED;
     }
     return true;
 }
 
-bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name, const char *version,
-                            struct digest *digest, struct error *err) {
+bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name,
+                            const char *version, struct digest *digest, struct error *err) {
     struct command command = {.run = run_publish};
     char found_name[DESCRIPTOR_NAME_SIZE] = "", found_version[DESCRIPTOR_NAME_SIZE] = "";
     if ((name && !text_copy(found_name, sizeof found_name, name)) ||
@@ -183,17 +187,23 @@ bool publisher_publish_file(struct publisher *publisher, const char *path, const
     if (!store_put_file(publisher->store, path, &command.digest, err))
         return false;
     if (!publisher_inspect(publisher, &command.digest, found_name, found_version, err)) {
-        store_remove(publisher->store, &command.digest, NULL); /* leaves it where it is published, and so pinned */
+        store_remove(publisher->store, &command.digest,
+                     NULL); /* leaves it where it is published, and so pinned */
         return false;
     }
-    if (!store_get(publisher->store, &command.digest, &map, err))
+    char stored[4096];
+    if (!store_path(publisher->store, &command.digest, stored, sizeof stored, err) ||
+        !file_map_open(stored, &map, err))
         return false;
-    bool ok = map.size <= (uint64_t)publisher->max_model_bytes ||
-              error_set(err, ERROR_TOO_LARGE, "a model of %zu bytes", map.size);
-    ok = ok && descriptor_make(&command.descriptor, found_name, found_version, map.data, map.size, err);
+    bool ok = descriptor_make(&command.descriptor, found_name, found_version, map.data, map.size, err);
     file_map_close(&map);
     if (!ok)
         return false;
+    if (!digest_equal(&command.descriptor.digest, &command.digest)) {
+        descriptor_fini(&command.descriptor);
+        return error_set(err, ERROR_IO,
+                         "the store's copy of the model is not what was written; check the disk");
+    }
     if (digest)
         *digest = command.digest;
     ok = call(publisher, &command, err);
@@ -216,7 +226,8 @@ bool publisher_status(struct publisher *publisher, struct publisher_status *stat
 /* ---- the thread ---- */
 
 static void serve_subscription(struct publisher *publisher, const struct wire_message *message) {
-    (void)publisher, (void)message; /* who subscribes is of no interest: members say who they are on the control socket */
+    (void)publisher,
+        (void)message; /* who subscribes is of no interest: members say who they are on the control socket */
 }
 
 /** Takes up to BURST messages from a socket. */
@@ -275,8 +286,8 @@ static void *run(void *context) {
 
 /* ---- life ---- */
 
-static bool open_socket(struct publisher *publisher, enum publisher_socket which, const char *endpoint, bool remote,
-                        struct error *err) {
+static bool open_socket(struct publisher *publisher, enum publisher_socket which, const char *endpoint,
+                        bool remote, struct error *err) {
     const char *const bind[] = {endpoint, NULL};
     struct wire_socket_spec spec = {
         .kind = which == PUBLISHER_ANNOUNCE ? WIRE_XPUB : WIRE_ROUTER,
@@ -333,12 +344,13 @@ static bool start(struct publisher *publisher, const struct publisher_spec *spec
     members_init(&publisher->members,
                  &(struct members_spec){
                      .silence_ms = silence_ms,
-                     .activation_timeout_ms =
-                         spec->activation_timeout_ms ? spec->activation_timeout_ms : DEFAULT_ACTIVATION_TIMEOUT_MS,
+                     .activation_timeout_ms = spec->activation_timeout_ms ? spec->activation_timeout_ms
+                                                                          : DEFAULT_ACTIVATION_TIMEOUT_MS,
                      .quiet_until_ms = publisher->catalogue.count > 0 ? clock_now_ms() + silence_ms : 0,
                  });
     publisher->incarnation = digest_random_u64();
-    publisher->members.last_turn = publisher->incarnation >> 8; /* no turn of an earlier publisher is taken for ours */
+    publisher->members.last_turn =
+        publisher->incarnation >> 8; /* no turn of an earlier publisher is taken for ours */
     publisher->commands = queue_create(COMMAND_LIMIT);
     publisher->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (!publisher->commands || publisher->wake < 0)

@@ -5,11 +5,12 @@
 #include <stdint.h>
 
 /**
- * Offers models to the pool: announces them, serves their bytes, and lets the members activate one after the other. Owns a
- * thread, which owns the three sockets (proto/pool.proto); the functions here may be called from any other thread.
+ * Offers models to the pool: announces them, serves their bytes, and lets the members activate one after the
+ * other. Owns a thread, which owns the three sockets (proto/pool.proto); the functions here may be called
+ * from any other thread.
  *
- * What it publishes is kept in the store's folder (objects, and the file publisher.state), so a publisher that was killed at
- * any moment goes on where it was. No signatures, approvals or health gates yet.
+ * What it publishes is kept in the store's folder (objects, and the file publisher.state), so a publisher
+ * that was killed at any moment goes on where it was. No signatures, approvals or health gates yet.
  */
 struct publisher;
 
@@ -19,49 +20,53 @@ enum publisher_activate {
 };
 
 struct publisher_spec {
-    const char *announce, *control, *blobs; /**< endpoints to bind; NULL: the defaults of common/pool/message.h */
+    const char *announce, *control,
+        *blobs; /**< endpoints to bind; NULL: the defaults of common/pool/message.h */
     const char *store_folder;
     int64_t max_model_bytes; /**< 0: 1 GiB */
     enum publisher_activate activate;
-    int heartbeat_ms;          /**< 0: 1000. A member that says nothing for three of them is gone. */
-    int activation_timeout_ms; /**< how long a member may take over its turn; 0: 120000 */
-    int keep_models;           /**< retired models that stay in the store; 0: 8 */
+    int heartbeat_ms;            /**< 0: 1000. A member that says nothing for three of them is gone. */
+    int activation_timeout_ms;   /**< how long a member may take over its turn; 0: 120000 */
+    int keep_models;             /**< retired models that stay in the store; 0: 8 */
     bool allow_cleartext_remote; /**< bind addresses other than loopback, although nothing is encrypted */
     /**
-     * Looks into a file before it is published: is it a model that loads, and what is it called? Writes its name and version.
-     * NULL: any file will do, and uploads keep the name they come with. Called with the file's path in the store, on the thread
-     * that publishes (for uploads: the publisher's), one at a time on each.
+     * Looks into a file before it is published: is it a model that loads, and what is it called? Writes its
+     * name and version. NULL: any file will do, and uploads keep the name they come with. Called with the
+     * file's path in the store, on the thread that publishes (for uploads: the publisher's), one at a time on
+     * each.
      */
-    bool (*inspect)(void *context, const char *path, char name[DESCRIPTOR_NAME_SIZE], char version[DESCRIPTOR_NAME_SIZE],
-                    struct error *err);
+    bool (*inspect)(void *context, const char *path, char name[DESCRIPTOR_NAME_SIZE],
+                    char version[DESCRIPTOR_NAME_SIZE], struct error *err);
     void *inspect_context;
 };
 
-/** Opens the store, binds, starts the thread. Returns owned. Borrows nothing of spec. ERROR_BUSY: the store is in use. */
+/** Opens the store, binds, starts the thread. Returns owned. Borrows nothing of spec. ERROR_BUSY: the store
+ * is in use. */
 struct publisher *publisher_create(const struct publisher_spec *spec, struct error *err);
 /** Stops the thread, closes all. Takes NULL. Members go on serving what they have. */
 void publisher_destroy(struct publisher *publisher);
 
 /**
- * Puts a model file into the store and publishes it. name and version: NULL, or what spec.inspect must find in the file (without
- * inspect they are needed). Waits until the state is on disk and the event is announced, not for the members. A file that is
- * published already is no error: it is made current again where activation is automatic. digest: out, may be NULL.
+ * Puts a model file into the store and publishes it. name and version: NULL, or what spec.inspect must find
+ * in the file (without inspect they are needed). Waits until the state is on disk and the event is announced,
+ * not for the members. A file that is published already is no error: it is made current again where
+ * activation is automatic. digest: out, may be NULL.
  */
-bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name, const char *version,
-                            struct digest *digest, struct error *err);
+bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name,
+                            const char *version, struct digest *digest, struct error *err);
 
 /** Makes a published model the one that the pool is to run. ERROR_NOT_FOUND. */
 bool publisher_activate(struct publisher *publisher, const struct digest *digest, struct error *err);
 
 /** How the pool is, for logs, waiting and tests. */
 struct publisher_status {
-    uint64_t number;        /**< of the last event */
+    uint64_t number; /**< of the last event */
     bool has_current;
-    struct digest current;  /**< what the pool is to run */
-    int models;             /**< published, retired ones included */
-    int members;            /**< heard of lately */
-    int members_current;    /**< of these: run `current` */
-    int members_failed;     /**< of these: could not fetch or activate what they should run */
+    struct digest current; /**< what the pool is to run */
+    int models;            /**< published, retired ones included */
+    int members;           /**< heard of lately */
+    int members_current;   /**< of these: run `current` */
+    int members_failed;    /**< of these: could not fetch or activate what they should run */
 };
 /** Answered by the thread: false only where it is stopped. */
 bool publisher_status(struct publisher *publisher, struct publisher_status *status, struct error *err);

@@ -22,8 +22,8 @@ void publisher_close_blobs(struct publisher *publisher) {
 }
 
 /** Opens a published model's file in an unused place. */
-static bool open_file(struct publisher *publisher, struct publisher_blob *blob, const struct descriptor *descriptor,
-                      struct error *err) {
+static bool open_file(struct publisher *publisher, struct publisher_blob *blob,
+                      const struct descriptor *descriptor, struct error *err) {
     char path[4096];
     if (!store_path(publisher->store, &descriptor->digest, path, sizeof path, NULL))
         return error_set(err, ERROR_INTERNAL, "the publisher's own file is gone; publish the model again");
@@ -39,7 +39,8 @@ static bool open_file(struct publisher *publisher, struct publisher_blob *blob, 
 }
 
 /** The open model, opened where it is not, in place of the one that was used longest ago. */
-static struct publisher_blob *open_blob(struct publisher *publisher, const struct digest *digest, struct error *err) {
+static struct publisher_blob *open_blob(struct publisher *publisher, const struct digest *digest,
+                                        struct error *err) {
     struct publisher_blob *oldest = &publisher->blobs[0];
     for (int i = 0; i < PUBLISHER_BLOBS_OPEN; i++) {
         struct publisher_blob *blob = &publisher->blobs[i];
@@ -71,8 +72,9 @@ static bool lose_file(struct publisher *publisher, struct publisher_blob *blob, 
 }
 
 /**
- * Reads a chunk into publisher->chunk. It is read and not mapped, so that a file that is cut short or a disk that fails is an
- * error and not a signal; its digest is looked at the first time only, since every member looks at it again.
+ * Reads a chunk into publisher->chunk. It is read and not mapped, so that a file that is cut short or a disk
+ * that fails is an error and not a signal; its digest is looked at the first time only, since every member
+ * looks at it again.
  */
 static bool read_chunk(struct publisher *publisher, struct publisher_blob *blob, int64_t offset, size_t size,
                        struct error *err) {
@@ -93,8 +95,8 @@ static bool read_chunk(struct publisher *publisher, struct publisher_blob *blob,
     return blob->checked[index] = true;
 }
 
-static bool send_chunk(struct publisher *publisher, const struct wire_frame *route, const struct publisher_blob *blob,
-                       int64_t offset, size_t size) {
+static bool send_chunk(struct publisher *publisher, const struct wire_frame *route,
+                       const struct publisher_blob *blob, int64_t offset, size_t size) {
     Thorax__V1__BlobChunk header;
     thorax__v1__blob_chunk__init(&header);
     header.protocol_version = POOL_PROTOCOL_VERSION;
@@ -128,8 +130,9 @@ static void refuse(struct publisher *publisher, const struct wire_frame *route, 
 }
 
 /** Sends what the credit allows. False: there is a reason to tell. */
-static bool send_chunks(struct publisher *publisher, const struct wire_frame *route, const struct digest *digest,
-                        const Thorax__V1__BlobRequest *request, struct error *err) {
+static bool send_chunks(struct publisher *publisher, const struct wire_frame *route,
+                        const struct digest *digest, const Thorax__V1__BlobRequest *request,
+                        struct error *err) {
     struct publisher_blob *blob = open_blob(publisher, digest, err);
     if (!blob)
         return false;
@@ -154,7 +157,8 @@ void publisher_serve_blob(struct publisher *publisher, const struct wire_message
     struct digest digest = {{0}};
     if (message->count != 2)
         return;
-    Thorax__V1__BlobRequest *request = pool_unpack_blob_request(message->frames[1].data, message->frames[1].size, &err);
+    Thorax__V1__BlobRequest *request =
+        pool_unpack_blob_request(message->frames[1].data, message->frames[1].size, &err);
     if (request)
         pool_digest(&request->digest, &digest);
     if (!request || !send_chunks(publisher, &message->frames[0], &digest, request, &err))

@@ -36,8 +36,9 @@ static bool save(const struct catalogue *catalogue, struct error *err) {
     state.models = pointers;
     struct packed packed = pool_pack(&state.base);
     char path[PATH_MAX];
-    bool ok = packed.data ? state_path(catalogue, path, err) && file_write_atomic(path, packed.data, packed.size, err)
-                          : error_set(err, ERROR_MEMORY, "out of memory for the publisher's record");
+    bool ok = packed.data
+                  ? state_path(catalogue, path, err) && file_write_atomic(path, packed.data, packed.size, err)
+                  : error_set(err, ERROR_MEMORY, "out of memory for the publisher's record");
     free(packed.data);
     return ok;
 }
@@ -63,7 +64,8 @@ static bool adopt(struct catalogue *catalogue, const Thorax__V1__PublisherState 
     for (size_t i = 0; i < state->n_models; i++) {
         const Thorax__V1__ModelRecord *record = state->models[i];
         struct catalogue_model *model = &catalogue->models[catalogue->count];
-        if (record->state < THORAX__V1__MODEL_STATE__MODEL_STAGED || record->state > THORAX__V1__MODEL_STATE__MODEL_RETIRED)
+        if (record->state < THORAX__V1__MODEL_STATE__MODEL_STAGED ||
+            record->state > THORAX__V1__MODEL_STATE__MODEL_RETIRED)
             return error_set(err, ERROR_FORMAT, "a model's state is unknown");
         if (!descriptor_parse(&model->descriptor, record->model, STORE_MAX_OBJECT_BYTES, err))
             return false;
@@ -112,14 +114,17 @@ static bool tidy(struct catalogue *catalogue, struct error *err) {
     return ok && store_collect(catalogue->store, PARTIAL_AGE_MS, NULL, err);
 }
 
-bool catalogue_load(struct catalogue *catalogue, struct store *store, int keep_retired, int *dropped, struct error *err) {
+bool catalogue_load(struct catalogue *catalogue, struct store *store, int keep_retired, int *dropped,
+                    struct error *err) {
     *catalogue = (struct catalogue){.store = store, .keep_retired = keep_retired};
     *dropped = 0;
     bool ok = read_state(catalogue, err);
     for (int i = catalogue->count - 1; ok && i >= 0; i--) {
         const struct catalogue_model *model = &catalogue->models[i];
-        bool retired = model->state == THORAX__V1__MODEL_STATE__MODEL_RETIRED; /* many, and nobody asks for them now */
-        if (retired ? store_has(store, &model->descriptor.digest) : store_verify(store, &model->descriptor.digest, NULL))
+        bool retired =
+            model->state == THORAX__V1__MODEL_STATE__MODEL_RETIRED; /* many, and nobody asks for them now */
+        if (retired ? store_has(store, &model->descriptor.digest)
+                    : store_verify(store, &model->descriptor.digest, NULL))
             continue;
         take_out(catalogue, i);
         ++*dropped;
@@ -163,7 +168,8 @@ static int surplus(const struct catalogue *catalogue, Thorax__V1__ModelState sta
     return count > keep ? oldest : -1;
 }
 
-/** Lets go of the oldest models over the limits. What cannot be removed now is tidied away by the next start. */
+/** Lets go of the oldest models over the limits. What cannot be removed now is tidied away by the next start.
+ */
 static void prune(struct catalogue *catalogue) {
     for (;;) {
         int i = surplus(catalogue, THORAX__V1__MODEL_STATE__MODEL_RETIRED, catalogue->keep_retired);
@@ -202,7 +208,8 @@ bool catalogue_add(struct catalogue *catalogue, struct descriptor *descriptor, s
 }
 
 bool catalogue_activate(struct catalogue *catalogue, const struct digest *digest, struct error *err) {
-    struct catalogue_model *wanted = catalogue_find(catalogue, digest), *before = catalogue_current(catalogue);
+    struct catalogue_model *wanted = catalogue_find(catalogue, digest),
+                           *before = catalogue_current(catalogue);
     if (!wanted)
         return error_set(err, ERROR_NOT_FOUND, "no such model is published here");
     struct catalogue_model saved = *wanted;

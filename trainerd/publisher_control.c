@@ -13,7 +13,8 @@ struct control {
     struct member *member;         /* NULL where the request carries no report */
 };
 
-static void send_reply(struct publisher *publisher, const struct wire_frame *route, Thorax__V1__ControlReply *reply) {
+static void send_reply(struct publisher *publisher, const struct wire_frame *route,
+                       Thorax__V1__ControlReply *reply) {
     reply->protocol_version = POOL_PROTOCOL_VERSION;
     reply->incarnation = publisher->incarnation;
     reply->number = publisher->catalogue.number;
@@ -115,14 +116,15 @@ static bool answer_outcome(struct publisher *publisher, const struct control *co
     pool_digest(&outcome->digest, &digest);
     bool known = (size_t)outcome->result < sizeof names / sizeof *names;
     log_event(outcome->result == THORAX__V1__TURN_RESULT__TURN_FAILED ? LOG_WARNING : LOG_INFO, "turn_over",
-              "member=%s turn=%llu digest=%.12s result=%s", control->member->name, (unsigned long long)outcome->turn,
-              digest_hex(&digest, hex), known ? names[outcome->result] : "unknown");
+              "member=%s turn=%llu digest=%.12s result=%s", control->member->name,
+              (unsigned long long)outcome->turn, digest_hex(&digest, hex),
+              known ? names[outcome->result] : "unknown");
     members_give_back(&publisher->members, control->member, outcome->turn);
     return answer_heartbeat(publisher, control, err);
 }
 
-static void reply_upload(struct publisher *publisher, const struct control *control, const struct digest *digest,
-                         int64_t offset, bool published) {
+static void reply_upload(struct publisher *publisher, const struct control *control,
+                         const struct digest *digest, int64_t offset, bool published) {
     Thorax__V1__ControlReply reply;
     Thorax__V1__UploadStatus status;
     thorax__v1__control_reply__init(&reply);
@@ -139,7 +141,8 @@ static bool answer_upload(struct publisher *publisher, const struct control *con
     struct digest digest;
     int64_t offset;
     bool published;
-    if (!publisher_upload_begin(publisher, control->request->upload->model, &digest, &offset, &published, err))
+    if (!publisher_upload_begin(publisher, control->request->upload->model, &digest, &offset, &published,
+                                err))
         return false;
     reply_upload(publisher, control, &digest, offset, published);
     return true;
@@ -240,8 +243,8 @@ static const struct {
 static bool answer(struct publisher *publisher, struct control *control, struct error *err) {
     const Thorax__V1__ControlRequest *request = control->request;
     if (request->report) {
-        control->member = members_hear(&publisher->members, request->report, control->route.data, control->route.size,
-                                       clock_now_ms(), err);
+        control->member = members_hear(&publisher->members, request->report, control->route.data,
+                                       control->route.size, clock_now_ms(), err);
         if (!control->member)
             return false;
     }

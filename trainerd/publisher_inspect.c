@@ -13,7 +13,8 @@ bool publisher_inspect_model(void *context, const char *path, char name[DESCRIPT
               text_copy(version, DESCRIPTOR_NAME_SIZE, file.manifest.version) && descriptor_name_ok(name) &&
               descriptor_name_ok(version);
     if (!ok)
-        error_set(err, ERROR_INVALID, "its name and version must be 1 to 100 of [A-Za-z0-9._-], a letter or digit first");
+        error_set(err, ERROR_INVALID,
+                  "its name and version must be 1 to 100 of [A-Za-z0-9._-], a letter or digit first");
     model_file_close(&file);
     return ok;
 }

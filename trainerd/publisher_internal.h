@@ -11,9 +11,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* The publisher's parts: publisher.c (life, thread, commands), publisher_control.c, publisher_upload.c, publisher_blobs.c. */
+/* The publisher's parts: publisher.c (life, thread, commands), publisher_control.c, publisher_upload.c,
+ * publisher_blobs.c. */
 
-enum { PUBLISHER_SOCKETS = 3, PUBLISHER_UPLOADS = 4, PUBLISHER_BLOBS_OPEN = 4, PUBLISHER_ENDPOINT_SIZE = 256 };
+enum {
+    PUBLISHER_SOCKETS = 3,
+    PUBLISHER_UPLOADS = 4,
+    PUBLISHER_BLOBS_OPEN = 4,
+    PUBLISHER_ENDPOINT_SIZE = 256
+};
 
 /** A model that is arriving from a trainctl. Unused where partial is NULL. */
 struct publisher_upload {
@@ -35,7 +41,8 @@ struct publisher {
     int64_t max_model_bytes;
     enum publisher_activate activate;
     int heartbeat_ms;
-    bool (*inspect)(void *, const char *, char[DESCRIPTOR_NAME_SIZE], char[DESCRIPTOR_NAME_SIZE], struct error *);
+    bool (*inspect)(void *, const char *, char[DESCRIPTOR_NAME_SIZE], char[DESCRIPTOR_NAME_SIZE],
+                    struct error *);
     void *inspect_context;
     struct store *store; /* thread-safe */
     struct wire_context *context;
@@ -56,11 +63,14 @@ struct publisher {
     int64_t heartbeat_due_ms;
 };
 
-/** Adds a model to the catalogue (or finds it there), makes it current where that is automatic, and announces it. Takes descriptor. */
+/** Adds a model to the catalogue (or finds it there), makes it current where that is automatic, and announces
+ * it. Takes descriptor. */
 bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor, struct error *err);
-/** Calls spec.inspect on an object and checks that it agrees with name and version, either of which may be empty; fills in both. */
-bool publisher_inspect(struct publisher *publisher, const struct digest *digest, char name[DESCRIPTOR_NAME_SIZE],
-                       char version[DESCRIPTOR_NAME_SIZE], struct error *err);
+/** Calls spec.inspect on an object and checks that it agrees with name and version, either of which may be
+ * empty; fills in both. */
+bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
+                       char name[DESCRIPTOR_NAME_SIZE], char version[DESCRIPTOR_NAME_SIZE],
+                       struct error *err);
 
 /** Answers one message on the control socket. */
 void publisher_serve_control(struct publisher *publisher, const struct wire_message *message);
@@ -71,9 +81,10 @@ void publisher_serve_blob(struct publisher *publisher, const struct wire_message
 void publisher_close_blobs(struct publisher *publisher);
 
 /** An upload begins, or goes on; *offset: what is here. *published: nothing more to send. */
-bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__PublishedModel *model, struct digest *digest,
-                            int64_t *offset, bool *published, struct error *err);
-bool publisher_upload_chunk(struct publisher *publisher, const Thorax__V1__UploadChunk *chunk, const struct wire_frame *data,
-                            int64_t *offset, bool *published, struct error *err);
+bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__PublishedModel *model,
+                            struct digest *digest, int64_t *offset, bool *published, struct error *err);
+bool publisher_upload_chunk(struct publisher *publisher, const Thorax__V1__UploadChunk *chunk,
+                            const struct wire_frame *data, int64_t *offset, bool *published,
+                            struct error *err);
 /** Lets go of uploads that went silent; their bytes stay for when they go on. all: of every one. */
 void publisher_close_uploads(struct publisher *publisher, bool all);

@@ -45,7 +45,8 @@ static struct member **place(struct members *members, int64_t now_ms) {
     return oldest;
 }
 
-static struct member *find_or_add(struct members *members, const char *name, int64_t now_ms, struct error *err) {
+static struct member *find_or_add(struct members *members, const char *name, int64_t now_ms,
+                                  struct error *err) {
     struct member *member = find(members, name);
     if (member)
         return member;
@@ -60,8 +61,8 @@ static struct member *find_or_add(struct members *members, const char *name, int
     return *row = member;
 }
 
-struct member *members_hear(struct members *members, const Thorax__V1__MemberReport *report, const void *route,
-                            size_t route_size, int64_t now_ms, struct error *err) {
+struct member *members_hear(struct members *members, const Thorax__V1__MemberReport *report,
+                            const void *route, size_t route_size, int64_t now_ms, struct error *err) {
     if (route_size > MEMBER_ROUTE_BYTES) {
         error_set(err, ERROR_INVALID, "a routing id of %zu bytes", route_size);
         return NULL;
@@ -69,7 +70,8 @@ struct member *members_hear(struct members *members, const Thorax__V1__MemberRep
     struct member *member = find_or_add(members, report->member, now_ms, err);
     if (!member)
         return NULL;
-    /* Another connection: the member started anew, and its turn died with it (or its state says that it is still at it). */
+    /* Another connection: the member started anew, and its turn died with it (or its state says that it is
+     * still at it). */
     if (member->route_size != route_size || memcmp(member->route, route, route_size) != 0)
         members_give_back(members, member, members->turn);
     memcpy(member->route, route, route_size);
@@ -95,7 +97,8 @@ struct member *members_hear(struct members *members, const Thorax__V1__MemberRep
     return member;
 }
 
-void members_ask(struct members *members, struct member *member, const struct digest *digest, int64_t now_ms) {
+void members_ask(struct members *members, struct member *member, const struct digest *digest,
+                 int64_t now_ms) {
     (void)members;
     if (!member->asks)
         member->asked_ms = now_ms;
@@ -111,7 +114,8 @@ void members_give_back(struct members *members, const struct member *member, uin
 }
 
 bool members_holds(const struct members *members, const struct member *member, const struct digest *digest) {
-    return members->turn && strcmp(member->name, members->holder) == 0 && digest_equal(digest, &members->turn_digest);
+    return members->turn && strcmp(member->name, members->holder) == 0 &&
+           digest_equal(digest, &members->turn_digest);
 }
 
 uint64_t members_expire(struct members *members, int64_t now_ms) {
@@ -132,7 +136,8 @@ uint64_t members_expire(struct members *members, int64_t now_ms) {
     return taken;
 }
 
-/** Some member is at it, by its own word: one that an earlier publisher gave a turn to. One that takes too long is passed over. */
+/** Some member is at it, by its own word: one that an earlier publisher gave a turn to. One that takes too
+ * long is passed over. */
 static bool anyone_activating(const struct members *members, int64_t now_ms) {
     for (int i = 0; i < members->count; i++) {
         const struct member *member = members->rows[i];

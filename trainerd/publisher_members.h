@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /**
- * Who is in the pool, and whose turn it is to activate: never more than one member's at a time. Plain logic over a clock that
- * the caller hands in (monotonic milliseconds); no sockets. One thread.
+ * Who is in the pool, and whose turn it is to activate: never more than one member's at a time. Plain logic
+ * over a clock that the caller hands in (monotonic milliseconds); no sockets. One thread.
  */
 
 enum { MEMBERS_MAX = 256, MEMBER_ROUTE_BYTES = 255 };
@@ -29,7 +29,8 @@ struct member {
 struct members_spec {
     int64_t silence_ms;            /**< a member that says nothing for so long is gone */
     int64_t activation_timeout_ms; /**< a turn lasts no longer */
-    int64_t quiet_until_ms; /**< no turns before: after a restart members first get to say that they are activating */
+    int64_t quiet_until_ms; /**< no turns before: after a restart members first get to say that they are
+                               activating */
 };
 
 struct members {
@@ -46,16 +47,19 @@ struct members {
 void members_init(struct members *members, const struct members_spec *spec);
 void members_fini(struct members *members);
 
-/** Notes a report that came by route (at most MEMBER_ROUTE_BYTES). Returns borrowed; NULL with ERROR_BUSY: too many members. */
-struct member *members_hear(struct members *members, const Thorax__V1__MemberReport *report, const void *route,
-                            size_t route_size, int64_t now_ms, struct error *err);
+/** Notes a report that came by route (at most MEMBER_ROUTE_BYTES). Returns borrowed; NULL with ERROR_BUSY:
+ * too many members. */
+struct member *members_hear(struct members *members, const Thorax__V1__MemberReport *report,
+                            const void *route, size_t route_size, int64_t now_ms, struct error *err);
 /** The member wants a turn. Asking again changes nothing but the digest. */
 void members_ask(struct members *members, struct member *member, const struct digest *digest, int64_t now_ms);
 /** The member gives its turn back. An old turn's outcome is ignored. */
 void members_give_back(struct members *members, const struct member *member, uint64_t turn);
-/** Takes back the turn of a member that is gone or too slow, and forgets members gone for long. Returns the turn taken, or 0. */
+/** Takes back the turn of a member that is gone or too slow, and forgets members gone for long. Returns the
+ * turn taken, or 0. */
 uint64_t members_expire(struct members *members, int64_t now_ms);
-/** Begins the next turn for digest, if it is time for one: whoever has asked longest. Returns the member to tell, or NULL. */
+/** Begins the next turn for digest, if it is time for one: whoever has asked longest. Returns the member to
+ * tell, or NULL. */
 struct member *members_next(struct members *members, const struct digest *digest, int64_t now_ms);
 /** True where the turn in progress is this member's and for this digest: it may be told again. */
 bool members_holds(const struct members *members, const struct member *member, const struct digest *digest);

@@ -46,7 +46,8 @@ static bool complete(struct publisher *publisher, struct publisher_upload *uploa
 }
 
 /** A place for a new upload. Takes descriptor. */
-static struct publisher_upload *open_upload(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
+static struct publisher_upload *open_upload(struct publisher *publisher, struct descriptor *descriptor,
+                                            struct error *err) {
     struct publisher_upload *upload = NULL;
     for (int i = 0; i < PUBLISHER_UPLOADS && !upload; i++)
         upload = publisher->uploads[i].partial ? NULL : &publisher->uploads[i];
@@ -69,8 +70,8 @@ static struct publisher_upload *open_upload(struct publisher *publisher, struct 
     return upload;
 }
 
-bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__PublishedModel *model, struct digest *digest,
-                            int64_t *offset, bool *published, struct error *err) {
+bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__PublishedModel *model,
+                            struct digest *digest, int64_t *offset, bool *published, struct error *err) {
     struct descriptor descriptor;
     if (!descriptor_parse(&descriptor, model, publisher->max_model_bytes, err))
         return false;
@@ -92,8 +93,9 @@ bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__Publi
     return true;
 }
 
-bool publisher_upload_chunk(struct publisher *publisher, const Thorax__V1__UploadChunk *chunk, const struct wire_frame *data,
-                            int64_t *offset, bool *published, struct error *err) {
+bool publisher_upload_chunk(struct publisher *publisher, const Thorax__V1__UploadChunk *chunk,
+                            const struct wire_frame *data, int64_t *offset, bool *published,
+                            struct error *err) {
     struct digest digest;
     pool_digest(&chunk->digest, &digest);
     struct publisher_upload *upload = find(publisher, &digest);

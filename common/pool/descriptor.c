@@ -28,7 +28,8 @@ static const char *fault(const Thorax__V1__ModelDescriptor *message, int64_t max
         return "its digest has not 32 bytes";
     if (message->size_bytes < 1 || message->size_bytes > (uint64_t)max_bytes)
         return "its size is 0 or over the limit";
-    if (message->chunk_bytes < DESCRIPTOR_MIN_CHUNK_BYTES || message->chunk_bytes > DESCRIPTOR_MAX_CHUNK_BYTES)
+    if (message->chunk_bytes < DESCRIPTOR_MIN_CHUNK_BYTES ||
+        message->chunk_bytes > DESCRIPTOR_MAX_CHUNK_BYTES)
         return "its chunk size is out of range";
     uint64_t count = (message->size_bytes + message->chunk_bytes - 1) / message->chunk_bytes;
     if (count > DESCRIPTOR_MAX_CHUNKS)
@@ -64,7 +65,8 @@ static bool unpack(struct descriptor *descriptor, int64_t max_bytes, struct erro
 enum { PACKED_LIMIT_BYTES = DESCRIPTOR_MAX_CHUNKS * 32 + 1024 };
 
 /** Takes packed (from malloc), which may be NULL. */
-static bool adopt(struct descriptor *descriptor, uint8_t *packed, size_t size, int64_t max_bytes, struct error *err) {
+static bool adopt(struct descriptor *descriptor, uint8_t *packed, size_t size, int64_t max_bytes,
+                  struct error *err) {
     *descriptor = (struct descriptor){.packed = packed, .packed_size = size};
     if (!packed)
         return error_set(err, ERROR_MEMORY, "out of memory for a model's descriptor");
@@ -81,8 +83,8 @@ static uint8_t *duplicate(const void *data, size_t size) {
     return copy;
 }
 
-bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__PublishedModel *model, int64_t max_bytes,
-                      struct error *err) {
+bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__PublishedModel *model,
+                      int64_t max_bytes, struct error *err) {
     *descriptor = (struct descriptor){0};
     if (!model || model->descriptor_digest.len != 32 || model->descriptor.len == 0)
         return error_set(err, ERROR_FORMAT, "a model without a descriptor and its digest");
@@ -113,8 +115,8 @@ static uint8_t *digest_chunks(const uint8_t *data, size_t size, size_t chunk_byt
     return digests;
 }
 
-bool descriptor_make(struct descriptor *descriptor, const char *name, const char *version, const void *data, size_t size,
-                     struct error *err) {
+bool descriptor_make(struct descriptor *descriptor, const char *name, const char *version, const void *data,
+                     size_t size, struct error *err) {
     *descriptor = (struct descriptor){0};
     if (!descriptor_name_ok(name) || !descriptor_name_ok(version))
         return error_set(err, ERROR_INVALID, "a model's name and version are 1 to 100 of [A-Za-z0-9._-]");

@@ -6,11 +6,12 @@
 #include <stdint.h>
 
 enum {
-    DESCRIPTOR_NAME_SIZE = 101, /**< of names and versions, with the final NUL */
+    DESCRIPTOR_NAME_SIZE = 101,          /**< of names and versions, with the final NUL */
     DESCRIPTOR_CHUNK_BYTES = 256 * 1024, /**< where the file is not so large that chunks must be larger */
     DESCRIPTOR_MIN_CHUNK_BYTES = 4096,
     DESCRIPTOR_MAX_CHUNK_BYTES = 1024 * 1024,
-    DESCRIPTOR_MAX_CHUNKS = 8192, /**< keeps a descriptor under 257 KiB, and a snapshot of many in one message */
+    DESCRIPTOR_MAX_CHUNKS =
+        8192, /**< keeps a descriptor under 257 KiB, and a snapshot of many in one message */
 };
 
 /** A model file as it is announced and transferred: thorax.v1.ModelDescriptor, checked. */
@@ -24,7 +25,7 @@ struct descriptor {
     uint8_t *packed; /**< owned: the ModelDescriptor as bytes, exactly as it arrived */
     size_t packed_size;
     struct digest packed_digest;
-    const uint8_t *chunk_digests; /**< 32 x chunk_count, inside the descriptor's own memory */
+    const uint8_t *chunk_digests;                /**< 32 x chunk_count, inside the descriptor's own memory */
     struct Thorax__V1__ModelDescriptor *message; /**< owned: what chunk_digests points into */
 };
 
@@ -32,15 +33,16 @@ struct descriptor {
 bool descriptor_name_ok(const char *text);
 
 /** Describes the bytes of a model file. created_ms: since 1970. descriptor_fini it. */
-bool descriptor_make(struct descriptor *descriptor, const char *name, const char *version, const void *data, size_t size,
-                     struct error *err);
+bool descriptor_make(struct descriptor *descriptor, const char *name, const char *version, const void *data,
+                     size_t size, struct error *err);
 
 /**
- * Checks what arrived from the network or the disk: its digest, every field's range, and that the chunks add up to a file of
- * at most max_bytes. Fills in descriptor (descriptor_fini it), or leaves it zeroed and says what is wrong.
+ * Checks what arrived from the network or the disk: its digest, every field's range, and that the chunks add
+ * up to a file of at most max_bytes. Fills in descriptor (descriptor_fini it), or leaves it zeroed and says
+ * what is wrong.
  */
-bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__PublishedModel *model, int64_t max_bytes,
-                      struct error *err);
+bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__PublishedModel *model,
+                      int64_t max_bytes, struct error *err);
 
 /** The message to send. Borrows from descriptor. */
 void descriptor_message(const struct descriptor *descriptor, Thorax__V1__PublishedModel *out);

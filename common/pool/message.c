@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Small repeated messages grow when they are unpacked: the most that a frame may grow to, per byte of its own limit. */
+/* Small repeated messages grow when they are unpacked: the most that a frame may grow to, per byte of its own
+ * limit. */
 enum { GROWTH_LIMIT = 4, MAX_STATE_BYTES = 64 << 20 };
 
 struct budget {
@@ -53,7 +54,8 @@ static void *unpack_up_to(size_t limit, const ProtobufCMessageDescriptor *type, 
     return message;
 }
 
-static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size, struct error *err) {
+static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size,
+                    struct error *err) {
     return unpack_up_to(POOL_MAX_MESSAGE_BYTES, type, data, size, err);
 }
 
@@ -62,7 +64,8 @@ static void *checked(ProtobufCMessage *message, uint32_t version, const char *wr
     if (version == POOL_PROTOCOL_VERSION && !wrong)
         return message;
     if (version != POOL_PROTOCOL_VERSION)
-        error_set(err, ERROR_UNSUPPORTED, "protocol version %u, this program speaks %d", version, POOL_PROTOCOL_VERSION);
+        error_set(err, ERROR_UNSUPPORTED, "protocol version %u, this program speaks %d", version,
+                  POOL_PROTOCOL_VERSION);
     else
         error_set(err, ERROR_FORMAT, "a %s: %s", message->descriptor->short_name, wrong);
     pool_free(message);
@@ -109,7 +112,8 @@ static const char *announcement_fault(const Thorax__V1__Announcement *message) {
 
 Thorax__V1__Announcement *pool_unpack_announcement(const void *data, size_t size, struct error *err) {
     Thorax__V1__Announcement *message = unpack(&thorax__v1__announcement__descriptor, data, size, err);
-    return message ? checked(&message->base, message->protocol_version, announcement_fault(message), err) : NULL;
+    return message ? checked(&message->base, message->protocol_version, announcement_fault(message), err)
+                   : NULL;
 }
 
 static const char *request_fault(const Thorax__V1__ControlRequest *message) {
@@ -120,7 +124,8 @@ static const char *request_fault(const Thorax__V1__ControlRequest *message) {
     case THORAX__V1__CONTROL_REQUEST__BODY_TURN:
         return message->report && message->turn->digest.len == 32 ? NULL : "a turn without member or digest";
     case THORAX__V1__CONTROL_REQUEST__BODY_OUTCOME:
-        return message->report && message->outcome->digest.len == 32 ? NULL : "an outcome without member or digest";
+        return message->report && message->outcome->digest.len == 32 ? NULL
+                                                                     : "an outcome without member or digest";
     case THORAX__V1__CONTROL_REQUEST__BODY_UPLOAD:
         return message->upload->model ? NULL : "an upload without a model";
     case THORAX__V1__CONTROL_REQUEST__BODY_CHUNK:
@@ -144,7 +149,8 @@ static const char *models_fault(const Thorax__V1__ModelsReply *models) {
             return "a model's name, version or digest";
     }
     for (size_t i = 0; i < models->n_members; i++) {
-        const char *wrong = models->members[i]->report ? report_fault(models->members[i]->report) : "a member without report";
+        const char *wrong =
+            models->members[i]->report ? report_fault(models->members[i]->report) : "a member without report";
         if (wrong)
             return wrong;
     }
@@ -160,7 +166,9 @@ static const char *reply_fault(const Thorax__V1__ControlReply *message) {
     case THORAX__V1__CONTROL_REPLY__BODY_MODELS:
         return models_fault(message->models);
     case THORAX__V1__CONTROL_REPLY__BODY_REFUSAL:
-        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES) ? NULL : "a refusal's text is too long or no plain UTF-8";
+        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES)
+                   ? NULL
+                   : "a refusal's text is too long or no plain UTF-8";
     default:
         return NULL;
     }

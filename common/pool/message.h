@@ -6,9 +6,10 @@
 #include <stdint.h>
 
 /**
- * The messages of proto/pool.proto on their way in and out. Whatever comes in is hostile: the frame's size is limited before
- * it is parsed, the memory that parsing takes is limited too, and what is handed out has known enums, digests of 0 or 32 bytes,
- * names that are names, and texts that are short UTF-8 without control characters (they reach terminals and logs). Descriptors inside are checked by descriptor_parse.
+ * The messages of proto/pool.proto on their way in and out. Whatever comes in is hostile: the frame's size is
+ * limited before it is parsed, the memory that parsing takes is limited too, and what is handed out has known
+ * enums, digests of 0 or 32 bytes, names that are names, and texts that are short UTF-8 without control
+ * characters (they reach terminals and logs). Descriptors inside are checked by descriptor_parse.
  */
 
 enum {
@@ -20,8 +21,8 @@ enum {
 
 /** Where a publisher listens unless told otherwise. */
 #define POOL_DEFAULT_ANNOUNCE "tcp://127.0.0.1:5701"
-#define POOL_DEFAULT_CONTROL "tcp://127.0.0.1:5702"
-#define POOL_DEFAULT_BLOBS "tcp://127.0.0.1:5703"
+#define POOL_DEFAULT_CONTROL  "tcp://127.0.0.1:5702"
+#define POOL_DEFAULT_BLOBS    "tcp://127.0.0.1:5703"
 
 /** A message as bytes, for a frame. data is owned (free); NULL where memory ended. */
 struct packed {
@@ -31,8 +32,8 @@ struct packed {
 struct packed pool_pack(const ProtobufCMessage *message);
 
 /**
- * Each returns an owned message (pool_free), or NULL: ERROR_TOO_LARGE, ERROR_FORMAT, and ERROR_UNSUPPORTED where the other
- * side speaks another version of the protocol.
+ * Each returns an owned message (pool_free), or NULL: ERROR_TOO_LARGE, ERROR_FORMAT, and ERROR_UNSUPPORTED
+ * where the other side speaks another version of the protocol.
  */
 Thorax__V1__Announcement *pool_unpack_announcement(const void *data, size_t size, struct error *err);
 Thorax__V1__ControlRequest *pool_unpack_request(const void *data, size_t size, struct error *err);

@@ -69,7 +69,8 @@ static bool resume(struct partial *partial, struct error *err) {
     while (partial->offset < partial->spec.size_bytes) {
         size_t size = (size_t)next_chunk_bytes(partial);
         if (partial->offset + (int64_t)size > status.st_size ||
-            !read_at(partial->descriptor, chunk, size, partial->offset) || !is_next_chunk(partial, chunk, size))
+            !read_at(partial->descriptor, chunk, size, partial->offset) ||
+            !is_next_chunk(partial, chunk, size))
             break;
         accept_chunk(partial, chunk, size);
     }
@@ -87,16 +88,18 @@ static bool open_file(struct partial *partial, struct error *err) {
         return error_set(err, ERROR_BUSY, "%s: already arriving", partial->path);
     if (!resume(partial, err))
         return false;
-    /* KEEP_SIZE: the length goes on telling how far we are. File systems that cannot reserve are taken as they are. */
-    if (fallocate(partial->descriptor, FALLOC_FL_KEEP_SIZE, 0, partial->spec.size_bytes) != 0 && errno == ENOSPC)
+    /* KEEP_SIZE: the length goes on telling how far we are. File systems that cannot reserve are taken as
+     * they are. */
+    if (fallocate(partial->descriptor, FALLOC_FL_KEEP_SIZE, 0, partial->spec.size_bytes) != 0 &&
+        errno == ENOSPC)
         return error_set_errno(err, "%s: %lld bytes", partial->path, (long long)partial->spec.size_bytes);
     return true;
 }
 
 struct partial *partial_open(struct store *store, const struct partial_spec *spec, struct error *err) {
     if (spec->size_bytes < 1 || spec->size_bytes > store->max_object_bytes || spec->chunk_bytes < 1) {
-        error_set(err, ERROR_TOO_LARGE, "a file of %lld bytes, the store takes 1 to %lld", (long long)spec->size_bytes,
-                  (long long)store->max_object_bytes);
+        error_set(err, ERROR_TOO_LARGE, "a file of %lld bytes, the store takes 1 to %lld",
+                  (long long)spec->size_bytes, (long long)store->max_object_bytes);
         return NULL;
     }
     size_t digest_bytes = (size_t)chunk_count(spec) * 32;
@@ -155,7 +158,8 @@ bool partial_commit(struct partial *partial, struct error *err) {
         return error_set_errno(err, "%s: fsync", partial->path);
     partial->committed = store_publish_file(partial->store, partial->path, &partial->spec.digest, err);
     /* Only now: a read-only partial file, left by a crash in between, could not be opened again. */
-    return partial->committed && (fchmod(partial->descriptor, 0444) == 0 || error_set_errno(err, "%s", partial->path));
+    return partial->committed &&
+           (fchmod(partial->descriptor, 0444) == 0 || error_set_errno(err, "%s", partial->path));
 }
 
 void partial_close(struct partial *partial) {

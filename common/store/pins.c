@@ -9,8 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/** folder/pins/NAME, where NAME is one that pins may have: it becomes a file's name, so nothing clever is let through. */
-static bool pin_path(const struct store *store, const char *name, char out[STORE_PATH_SIZE], struct error *err) {
+/** folder/pins/NAME, where NAME is one that pins may have: it becomes a file's name, so nothing clever is let
+ * through. */
+static bool pin_path(const struct store *store, const char *name, char out[STORE_PATH_SIZE],
+                     struct error *err) {
     size_t length = strlen(name);
     bool ok = length > 0 && length < STORE_PIN_NAME_SIZE;
     for (size_t i = 0; ok && i < length; i++)
@@ -23,7 +25,8 @@ static bool pin_path(const struct store *store, const char *name, char out[STORE
 
 bool store_pin(struct store *store, const char *name, const struct digest *digest, struct error *err) {
     char path[STORE_PATH_SIZE], hex[DIGEST_HEX_SIZE];
-    return pin_path(store, name, path, err) && file_write_atomic(path, digest_hex(digest, hex), DIGEST_HEX_SIZE - 1, err);
+    return pin_path(store, name, path, err) &&
+           file_write_atomic(path, digest_hex(digest, hex), DIGEST_HEX_SIZE - 1, err);
 }
 
 bool store_unpin(struct store *store, const char *name, struct error *err) {

@@ -50,7 +50,8 @@ static bool make_parts(struct store *store, struct error *err) {
 
 struct store *store_open(const char *folder, int64_t max_object_bytes, struct error *err) {
     if (max_object_bytes < 1 || max_object_bytes > STORE_MAX_OBJECT_BYTES) {
-        error_set(err, ERROR_INVALID, "a store's limit is 1 to %lld bytes", (long long)STORE_MAX_OBJECT_BYTES);
+        error_set(err, ERROR_INVALID, "a store's limit is 1 to %lld bytes",
+                  (long long)STORE_MAX_OBJECT_BYTES);
         return NULL;
     }
     struct store *store = calloc(1, sizeof *store);
@@ -63,10 +64,12 @@ struct store *store_open(const char *folder, int64_t max_object_bytes, struct er
     size_t length = strlen(folder);
     bool ok = length > 0 && length < sizeof store->folder;
     if (!ok)
-        error_set(err, ERROR_INVALID, "a store's folder has a name of 1 to %zu bytes", sizeof store->folder - 1);
+        error_set(err, ERROR_INVALID, "a store's folder has a name of 1 to %zu bytes",
+                  sizeof store->folder - 1);
     else
         memcpy(store->folder, folder, length + 1);
-    ok = ok && digest_start(err) && file_make_folders(folder, err) && take_lock(store, err) && make_parts(store, err);
+    ok = ok && digest_start(err) && file_make_folders(folder, err) && take_lock(store, err) &&
+         make_parts(store, err);
     if (!ok) {
         store_close(store);
         return NULL;
@@ -113,8 +116,8 @@ static int open_temporary(const struct store *store, char path[STORE_PATH_SIZE],
 }
 
 /** Syncs and closes a filled temporary and makes it the object, or removes it where ok is false. */
-static bool finish_temporary(struct store *store, int descriptor, const char *path, const struct digest *digest, bool ok,
-                             struct error *err) {
+static bool finish_temporary(struct store *store, int descriptor, const char *path,
+                             const struct digest *digest, bool ok, struct error *err) {
     if (ok && (fchmod(descriptor, 0444) != 0 || fsync(descriptor) != 0))
         ok = error_set_errno(err, "%s: fsync", path);
     close(descriptor);
@@ -142,7 +145,8 @@ bool store_put(struct store *store, const void *data, size_t size, struct digest
 }
 
 /** Copies all of source, taking its digest on the way. */
-static bool copy_stream(int source, int target, int64_t limit_bytes, struct digest *digest, struct error *err) {
+static bool copy_stream(int source, int target, int64_t limit_bytes, struct digest *digest,
+                        struct error *err) {
     uint8_t *buffer = malloc(1 << 18);
     if (!buffer)
         return error_set(err, ERROR_MEMORY, "out of memory for a copy");
@@ -185,7 +189,8 @@ bool store_put_file(struct store *store, const char *path, struct digest *digest
     else if (!S_ISREG(status.st_mode))
         error_set(err, ERROR_INVALID, "%s: not a regular file", path);
     else if ((target = open_temporary(store, temporary, err)) >= 0)
-        ok = copy_stream(source, target, store->max_object_bytes, &name, err) || error_prefix(err, "%s", path);
+        ok =
+            copy_stream(source, target, store->max_object_bytes, &name, err) || error_prefix(err, "%s", path);
     if (target >= 0)
         ok = finish_temporary(store, target, temporary, &name, ok, err);
     close(source);
@@ -200,7 +205,8 @@ bool store_has(const struct store *store, const struct digest *digest) {
     return file_exists(path);
 }
 
-bool store_path(const struct store *store, const struct digest *digest, char *out, size_t size, struct error *err) {
+bool store_path(const struct store *store, const struct digest *digest, char *out, size_t size,
+                struct error *err) {
     char path[STORE_PATH_SIZE];
     store_object_path(store, NULL, digest, path);
     if (!file_exists(path))
@@ -209,7 +215,8 @@ bool store_path(const struct store *store, const struct digest *digest, char *ou
     return (used >= 0 && (size_t)used < size) || error_set(err, ERROR_TOO_LARGE, "%s: path too long", path);
 }
 
-static bool quarantine(struct store *store, const char *path, const struct digest *digest, struct error *err) {
+static bool quarantine(struct store *store, const char *path, const struct digest *digest,
+                       struct error *err) {
     char aside[STORE_PATH_SIZE];
     store_object_path(store, "quarantine", digest, aside);
     if (rename(path, aside) != 0)

@@ -15,8 +15,9 @@
  *     pins/NAME            a digest that collect() must keep, e.g. pins/active
  *     lock                 held while the store is open: one process at a time
  *
- * An object appears by rename after fsync, so after a crash it is there whole or not at all. The folder is all the state:
- * any thread may call any function here; two calls about one object are safe, the later rename or removal wins.
+ * An object appears by rename after fsync, so after a crash it is there whole or not at all. The folder is
+ * all the state: any thread may call any function here; two calls about one object are safe, the later rename
+ * or removal wins.
  */
 struct store;
 
@@ -26,8 +27,9 @@ struct store;
 enum { STORE_PIN_NAME_SIZE = 81 };
 
 /**
- * Opens the folder, and makes it where it is not there; leftovers of an earlier crash (temporaries) are removed.
- * max_object_bytes: 1 to STORE_MAX_OBJECT_BYTES. Returns owned. ERROR_BUSY: another process has it open.
+ * Opens the folder, and makes it where it is not there; leftovers of an earlier crash (temporaries) are
+ * removed. max_object_bytes: 1 to STORE_MAX_OBJECT_BYTES. Returns owned. ERROR_BUSY: another process has it
+ * open.
  */
 struct store *store_open(const char *folder, int64_t max_object_bytes, struct error *err);
 /** Takes NULL. Partial files that are open stay usable until they are closed. */
@@ -43,11 +45,13 @@ bool store_put_file(struct store *store, const char *path, struct digest *digest
 
 /** True where an object of that name is there; its bytes are not looked at. */
 bool store_has(const struct store *store, const struct digest *digest);
-/** The object's path, for code that opens files by name. ERROR_NOT_FOUND; ERROR_TOO_LARGE where out is too small. */
-bool store_path(const struct store *store, const struct digest *digest, char *out, size_t size, struct error *err);
+/** The object's path, for code that opens files by name. ERROR_NOT_FOUND; ERROR_TOO_LARGE where out is too
+ * small. */
+bool store_path(const struct store *store, const struct digest *digest, char *out, size_t size,
+                struct error *err);
 /**
- * Maps an object read-only after its bytes were checked against its name. file_map_close it. A corrupt object goes to
- * quarantine: ERROR_FORMAT. A removed object stays mapped.
+ * Maps an object read-only after its bytes were checked against its name. file_map_close it. A corrupt object
+ * goes to quarantine: ERROR_FORMAT. A removed object stays mapped.
  */
 bool store_get(struct store *store, const struct digest *digest, struct file_map *map, struct error *err);
 /** As get, without the mapping. */
@@ -81,10 +85,11 @@ struct store_collected {
     int64_t bytes;
 };
 /**
- * Removes the objects that no pin names, and partial files that nobody wrote to for partial_age_ms. What was collected: out,
- * may be NULL. Callers pin what they put before they let anybody collect.
+ * Removes the objects that no pin names, and partial files that nobody wrote to for partial_age_ms. What was
+ * collected: out, may be NULL. Callers pin what they put before they let anybody collect.
  */
-bool store_collect(struct store *store, int64_t partial_age_ms, struct store_collected *collected, struct error *err);
+bool store_collect(struct store *store, int64_t partial_age_ms, struct store_collected *collected,
+                   struct error *err);
 /** The second half of collect alone. */
 bool store_collect_partials(struct store *store, int64_t partial_age_ms, struct store_collected *collected,
                             struct error *err);

@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 /** Calls visit with each name in folder that starts with no dot, until it returns false. */
-static bool each_name(const char *folder, bool (*visit)(void *context, const char *folder, const char *name, struct error *err),
+static bool each_name(const char *folder,
+                      bool (*visit)(void *context, const char *folder, const char *name, struct error *err),
                       void *context, struct error *err) {
     DIR *stream = opendir(folder);
     if (!stream)
@@ -81,7 +82,8 @@ static bool gather_object(void *context, const char *folder, const char *name, s
     struct store_entry entry = {0};
     struct stat status;
     const char *prefix = strrchr(folder, '/') + 1;
-    if (snprintf(hex, sizeof hex, "%s%s", prefix, name) != DIGEST_HEX_SIZE - 1 || !digest_parse(hex, &entry.digest, NULL))
+    if (snprintf(hex, sizeof hex, "%s%s", prefix, name) != DIGEST_HEX_SIZE - 1 ||
+        !digest_parse(hex, &entry.digest, NULL))
         return true;
     if (!file_join(path, sizeof path, folder, name, err))
         return false;
@@ -176,7 +178,8 @@ bool store_collect_partials(struct store *store, int64_t partial_age_ms, struct 
     return each_name(partials, sweep_partial, &sweep, err);
 }
 
-bool store_collect(struct store *store, int64_t partial_age_ms, struct store_collected *collected, struct error *err) {
+bool store_collect(struct store *store, int64_t partial_age_ms, struct store_collected *collected,
+                   struct error *err) {
     struct store_collected ignored;
     collected = collected ? collected : &ignored;
     *collected = (struct store_collected){0};

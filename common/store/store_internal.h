@@ -11,8 +11,11 @@ struct store {
     char folder[STORE_PATH_SIZE - 160]; /* leaves room for the longest name below it */
 };
 
-/** folder/part/NAME of a digest ("partial", "quarantine"), or objects/ab/cdef... where part is NULL. Always fits. */
-void store_object_path(const struct store *store, const char *part, const struct digest *digest, char out[STORE_PATH_SIZE]);
+/** folder/part/NAME of a digest ("partial", "quarantine"), or objects/ab/cdef... where part is NULL. Always
+ * fits. */
+void store_object_path(const struct store *store, const char *part, const struct digest *digest,
+                       char out[STORE_PATH_SIZE]);
 
 /** Renames a synced temporary to its object, and syncs the folders that changed. */
-bool store_publish_file(const struct store *store, const char *temporary, const struct digest *digest, struct error *err);
+bool store_publish_file(const struct store *store, const char *temporary, const struct digest *digest,
+                        struct error *err);

@@ -87,7 +87,8 @@ static bool pretend(void *context, const char *path, const struct digest *digest
     }
     struct digest found = {{0}};
     bool ok = digest_file(path, &found, err);
-    assert_true(!ok || digest_equal(&found, digest)); /* what is handed over is always the whole, right file */
+    assert_true(!ok ||
+                digest_equal(&found, digest)); /* what is handed over is always the whole, right file */
     clock_sleep_ms(atomic_load(&pool->activation_ms));
     atomic_fetch_add(&daemon->activations, 1);
     atomic_fetch_sub(&pool->activating, 1);
@@ -140,7 +141,7 @@ bool failed(struct daemon *daemon, const struct digest *digest) {
 }
 
 void wait_for(struct daemon *daemon, const struct digest *digest,
-                     bool (*reached)(struct daemon *, const struct digest *)) {
+              bool (*reached)(struct daemon *, const struct digest *)) {
     int64_t deadline_ms = clock_now_ms() + WAIT_MS;
     while (!reached(daemon, digest)) {
         assert_true(clock_now_ms() < deadline_ms);

@@ -6,8 +6,8 @@
 #include <stdatomic.h>
 
 /*
- * A publisher and its members in one process, with daemons that only pretend to load a model. Times are short so that the tests
- * are: what is asserted is order and outcome, never speed.
+ * A publisher and its members in one process, with daemons that only pretend to load a model. Times are short
+ * so that the tests are: what is asserted is order and outcome, never speed.
  */
 
 enum { HEARTBEAT_MS = 100, RETRY_MS = 300, WAIT_MS = 60000, SMALL_BYTES = 700 * 1000, MEMBERS = 3 };
@@ -51,7 +51,7 @@ bool runs(struct daemon *daemon, const struct digest *digest);
 bool failed(struct daemon *daemon, const struct digest *digest);
 /** Waits until reached, and fails the test where that takes too long. */
 void wait_for(struct daemon *daemon, const struct digest *digest,
-               bool (*reached)(struct daemon *, const struct digest *));
+              bool (*reached)(struct daemon *, const struct digest *));
 void wait_all(struct daemon *daemons, int count, const struct digest *digest);
 void run_all(struct pool *pool, struct daemon *daemons, int count);
 void stop_all(struct daemon *daemons, int count);

@@ -42,7 +42,8 @@ static void proxy_back(struct proxy *proxy, struct wire_socket *front, const str
     if (left == 0)
         return;
     if (left > 0)
-        atomic_store(&proxy->pass_bytes, left > (int)chunk->frames[1].size ? left - (int)chunk->frames[1].size : 0);
+        atomic_store(&proxy->pass_bytes,
+                     left > (int)chunk->frames[1].size ? left - (int)chunk->frames[1].size : 0);
     frames[2] = chunk->frames[1];
     uint8_t *copy = malloc(frames[2].size);
     memcpy(copy, frames[2].data, frames[2].size);
@@ -264,10 +265,8 @@ static void a_damaged_record_stops_the_publisher_with_a_reason(void **state) {
     snprintf(store, sizeof store, "%s/publisher", pool->folder);
     snprintf(path, sizeof path, "%s/publisher.state", store);
     assert_int_equal(truncate(path, 30), 0);
-    struct publisher_spec spec = {.announce = pool->announce,
-                                  .control = pool->control,
-                                  .blobs = pool->blobs,
-                                  .store_folder = store};
+    struct publisher_spec spec = {
+        .announce = pool->announce, .control = pool->control, .blobs = pool->blobs, .store_folder = store};
     struct error err = {0};
     assert_null(publisher_create(&spec, &err));
     assert_non_null(strstr(err.message, "publisher.state"));

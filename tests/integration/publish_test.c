@@ -14,7 +14,8 @@
 
 #include <cmocka.h>
 
-/* Models find their way: to early, late and restarted members, past a restart of the publisher, one activation at a time. */
+/* Models find their way: to early, late and restarted members, past a restart of the publisher, one
+ * activation at a time. */
 
 static void members_activate_one_after_the_other(void **state) {
     struct pool *pool = *state;

@@ -11,7 +11,8 @@ static int wrong_usage(char **argv, const char *usage, const char *message) {
     return 2;
 }
 
-int control_parse(int argc, char **argv, bool takes_file, const char *usage, struct control_options *options) {
+int control_parse(int argc, char **argv, bool takes_file, const char *usage,
+                  struct control_options *options) {
     static const struct option rows[] = {{"to", required_argument, NULL, 't'},
                                          {"at", required_argument, NULL, 't'},
                                          {"timeout-ms", required_argument, NULL, 'm'},
@@ -48,7 +49,8 @@ int control_failed(char **argv, const struct error *err) {
 
 bool control_open(struct control *control, const char *endpoint, int64_t timeout_ms, struct error *err) {
     const char *const connect[] = {endpoint, NULL};
-    struct wire_socket_spec spec = {.kind = WIRE_DEALER, .connect = connect, .max_frame_bytes = POOL_MAX_MESSAGE_BYTES};
+    struct wire_socket_spec spec = {
+        .kind = WIRE_DEALER, .connect = connect, .max_frame_bytes = POOL_MAX_MESSAGE_BYTES};
     *control = (struct control){.endpoint = endpoint, .timeout_ms = timeout_ms};
     control->context = wire_context_create(1, err);
     control->socket = control->context ? wire_socket_open(control->context, &spec, err) : NULL;
@@ -61,8 +63,8 @@ void control_close(struct control *control) {
     *control = (struct control){0};
 }
 
-static bool send_request(struct control *control, Thorax__V1__ControlRequest *request, const struct wire_frame *data,
-                         struct error *err) {
+static bool send_request(struct control *control, Thorax__V1__ControlRequest *request,
+                         const struct wire_frame *data, struct error *err) {
     request->protocol_version = POOL_PROTOCOL_VERSION;
     struct packed packed = pool_pack(&request->base);
     struct wire_frame frames[2] = {{packed.data, packed.size}};
@@ -81,7 +83,8 @@ Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__Contr
         return NULL;
     struct error reason = {0};
     if (!wire_receive(control->socket, &message, control->timeout_ms, &reason)) {
-        error_set(err, reason.code, "%s: no answer within %lld ms", control->endpoint, (long long)control->timeout_ms);
+        error_set(err, reason.code, "%s: no answer within %lld ms", control->endpoint,
+                  (long long)control->timeout_ms);
         error_hint(err, "is a publisher running there? its config calls this endpoint publish.control");
         return NULL;
     }

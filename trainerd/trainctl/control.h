@@ -11,8 +11,8 @@ struct control_options {
 };
 
 /**
- * Parses argv. Returns -1 to go on, else the exit code: 0 where usage was printed on request, 2 where what was given makes no sense,
- * which stderr has been told. Words in usage must fit these options.
+ * Parses argv. Returns -1 to go on, else the exit code: 0 where usage was printed on request, 2 where what
+ * was given makes no sense, which stderr has been told. Words in usage must fit these options.
  */
 int control_parse(int argc, char **argv, bool takes_file, const char *usage, struct control_options *options);
 /** Says on stderr what went wrong with command argv[0]; returns the exit code 1. */
@@ -31,8 +31,9 @@ bool control_open(struct control *control, const char *endpoint, int64_t timeout
 void control_close(struct control *control);
 
 /**
- * Sends request (initialised, its body set), with data as second frame where it is not NULL, and waits for the answer. Returns
- * owned (pool_free). A refusal comes as an error. ERROR_TIMEOUT: no publisher there, or it says nothing.
+ * Sends request (initialised, its body set), with data as second frame where it is not NULL, and waits for
+ * the answer. Returns owned (pool_free). A refusal comes as an error. ERROR_TIMEOUT: no publisher there, or
+ * it says nothing.
  */
 Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__ControlRequest *request,
                                       const struct wire_frame *data, struct error *err);

@@ -47,25 +47,28 @@ static const char *time_of(int64_t ms, char out[32]) {
 
 static void print_table(const Thorax__V1__ModelsReply *reply) {
     char hex[DIGEST_HEX_SIZE], when[32];
-    printf("%-24s %-16s %-12s %12s  %-8s %s\n", "MODEL", "VERSION", "DIGEST", "BYTES", "STATE", "PUBLISHED (UTC)");
+    printf("%-24s %-16s %-12s %12s  %-8s %s\n", "MODEL", "VERSION", "DIGEST", "BYTES", "STATE",
+           "PUBLISHED (UTC)");
     for (size_t i = 0; i < reply->n_models; i++) {
         const Thorax__V1__ModelRow *row = reply->models[i];
         printf("%-24s %-16s %.12s %12llu  %-8s %s\n", row->name, row->version, hex_of(&row->digest, hex),
-               (unsigned long long)row->size_bytes, model_state(row->state), time_of(row->published_ms, when));
+               (unsigned long long)row->size_bytes, model_state(row->state),
+               time_of(row->published_ms, when));
     }
     printf("\n%-24s %-11s %-12s %-10s %10s  %s\n", "MEMBER", "STATE", "RUNS", "SOFTWARE", "SILENT", "ERROR");
     for (size_t i = 0; i < reply->n_members; i++) {
         const Thorax__V1__MemberReport *report = reply->members[i]->report;
         const char *runs = hex_of(&report->active_digest, hex);
         printf("%-24s %-11s %-12.12s %-10s %7lld ms  %s\n", report->member, member_state(report->state),
-               runs[0] ? runs : "-", report->software, (long long)reply->members[i]->silent_ms, report->error);
+               runs[0] ? runs : "-", report->software, (long long)reply->members[i]->silent_ms,
+               report->error);
     }
 }
 
 static json_t *model_json(const Thorax__V1__ModelRow *row) {
     char hex[DIGEST_HEX_SIZE];
-    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I}", "name", row->name, "version", row->version, "digest",
-                     hex_of(&row->digest, hex), "size_bytes", (json_int_t)row->size_bytes, "state",
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I}", "name", row->name, "version", row->version,
+                     "digest", hex_of(&row->digest, hex), "size_bytes", (json_int_t)row->size_bytes, "state",
                      model_state(row->state), "published_ms", (json_int_t)row->published_ms, "activated_ms",
                      (json_int_t)row->activated_ms);
 }
@@ -75,8 +78,8 @@ static json_t *member_json(const Thorax__V1__MemberRow *row) {
     const Thorax__V1__MemberReport *report = row->report;
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I}", "member", report->member, "state",
                      member_state(report->state), "active_digest", hex_of(&report->active_digest, active),
-                     "target_digest", hex_of(&report->target_digest, target), "software", report->software, "error",
-                     report->error, "silent_ms", (json_int_t)row->silent_ms);
+                     "target_digest", hex_of(&report->target_digest, target), "software", report->software,
+                     "error", report->error, "silent_ms", (json_int_t)row->silent_ms);
 }
 
 static bool print_json(const Thorax__V1__ModelsReply *reply, struct error *err) {

@@ -32,10 +32,11 @@ static bool publish(const struct control_options *options, struct error *err) {
               upload_model(&control, &descriptor, map.data, err);
     control_close(&control);
     if (ok && options->json)
-        printf("{\"name\": \"%s\", \"version\": \"%s\", \"digest\": \"%s\", \"size_bytes\": %zu}\n", name, version,
-               digest_hex(&descriptor.digest, hex), map.size);
+        printf("{\"name\": \"%s\", \"version\": \"%s\", \"digest\": \"%s\", \"size_bytes\": %zu}\n", name,
+               version, digest_hex(&descriptor.digest, hex), map.size);
     else if (ok)
-        printf("published %s %s, %zu bytes, digest %s\n", name, version, map.size, digest_hex(&descriptor.digest, hex));
+        printf("published %s %s, %zu bytes, digest %s\n", name, version, map.size,
+               digest_hex(&descriptor.digest, hex));
     descriptor_fini(&descriptor);
     file_map_close(&map);
     return ok;

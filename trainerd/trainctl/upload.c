@@ -1,11 +1,11 @@
 #include "trainerd/trainctl/upload.h"
 
 /** Takes what an UploadStatus says. *next: the byte to go on with; the file's size where all is there. */
-static bool take_status(const Thorax__V1__ControlReply *reply, const struct descriptor *descriptor, int64_t *next,
-                        struct error *err) {
+static bool take_status(const Thorax__V1__ControlReply *reply, const struct descriptor *descriptor,
+                        int64_t *next, struct error *err) {
     struct digest digest;
-    if (reply->body_case != THORAX__V1__CONTROL_REPLY__BODY_UPLOAD || !pool_digest(&reply->upload->digest, &digest) ||
-        !digest_equal(&digest, &descriptor->digest))
+    if (reply->body_case != THORAX__V1__CONTROL_REPLY__BODY_UPLOAD ||
+        !pool_digest(&reply->upload->digest, &digest) || !digest_equal(&digest, &descriptor->digest))
         return error_set(err, ERROR_FORMAT, "the publisher's answer is about something else");
     *next = reply->upload->published ? descriptor->size_bytes : (int64_t)reply->upload->offset;
     if (!reply->upload->published && descriptor_chunk_size(descriptor, *next) == 0)
@@ -13,7 +13,8 @@ static bool take_status(const Thorax__V1__ControlReply *reply, const struct desc
     return true;
 }
 
-static bool begin(struct control *control, const struct descriptor *descriptor, int64_t *next, struct error *err) {
+static bool begin(struct control *control, const struct descriptor *descriptor, int64_t *next,
+                  struct error *err) {
     Thorax__V1__ControlRequest request;
     Thorax__V1__UploadRequest upload;
     Thorax__V1__PublishedModel model;
@@ -47,8 +48,10 @@ static bool send_chunk(struct control *control, const struct descriptor *descrip
     return ok;
 }
 
-bool upload_model(struct control *control, const struct descriptor *descriptor, const void *data, struct error *err) {
-    int64_t next = 0, limit = 2 * (int64_t)descriptor->chunk_count + 16; /* a publisher that is never content ends too */
+bool upload_model(struct control *control, const struct descriptor *descriptor, const void *data,
+                  struct error *err) {
+    int64_t next = 0, limit = 2 * (int64_t)descriptor->chunk_count +
+                              16; /* a publisher that is never content ends too */
     bool ok = begin(control, descriptor, &next, err);
     for (int64_t i = 0; ok && next < descriptor->size_bytes; i++)
         ok = i < limit ? send_chunk(control, descriptor, data, &next, err)

@@ -118,10 +118,14 @@ static void member_names_and_texts_are_checked(void **state) {
         int kind;
         bool good;
     } rows[] = {
-        {"member-1", "", 1, true},          {"member-1", "no room left on disk", 5, true},
-        {"", "", 1, false},                 {"../../etc", "", 1, false},
-        {"member-1", "\x1b[2J", 5, false},  {"member-1", "\xff\xfe", 5, false},
-        {"member-1", "", 0, false},         {"member-1", "", 6, false},
+        {"member-1", "", 1, true},
+        {"member-1", "no room left on disk", 5, true},
+        {"", "", 1, false},
+        {"../../etc", "", 1, false},
+        {"member-1", "\x1b[2J", 5, false},
+        {"member-1", "\xff\xfe", 5, false},
+        {"member-1", "", 0, false},
+        {"member-1", "", 6, false},
         {"member-1", "", -1, false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

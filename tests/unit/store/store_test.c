@@ -242,7 +242,8 @@ static void a_wrong_chunk_is_refused_and_the_right_one_taken(void **state) {
     sample_make(&sample);
     struct partial *partial = partial_open(fixture->store, &sample.spec, NULL);
     struct error err = {0};
-    assert_false(partial_append(partial, sample.data + CHUNK, CHUNK, &err)); /* the second in the first's place */
+    assert_false(
+        partial_append(partial, sample.data + CHUNK, CHUNK, &err)); /* the second in the first's place */
     assert_int_equal(err.code, ERROR_FORMAT);
     assert_false(partial_append(partial, sample.data, CHUNK - 1, &err));
     assert_false(partial_append(partial, sample.data, 0, &err));

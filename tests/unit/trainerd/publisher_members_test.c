@@ -30,7 +30,8 @@ static int teardown(void **state) {
 
 /** A report by route (its first letter), with an active digest or NULL. */
 static struct member *hear(struct members *members, const char *name, const char *route,
-                           Thorax__V1__MemberState member_state, const struct digest *active, int64_t now_ms) {
+                           Thorax__V1__MemberState member_state, const struct digest *active,
+                           int64_t now_ms) {
     Thorax__V1__MemberReport report;
     thorax__v1__member_report__init(&report);
     report.member = (char *)name;
