@@ -231,6 +231,30 @@ static void logits_of_any_size_give_probabilities(void **state) {
     bench_fini(&bench);
 }
 
+/* Dropped elements are 0, the others divided by 1 - rate = 1/2; an answer drops nothing. */
+static void dropout_scales_what_it_keeps(void **state) {
+    struct op op = {OP_DROPOUT, .dropout = {0.5f, 0}};
+    struct shape rows = {2, {4, 50}};
+    struct bench bench;
+    int kept = 0;
+    (void)state;
+    bench_init(&bench, op, PASS_FORWARD, &rows);
+    set_values(&bench, ARG_SRC, 1, 1, 2);
+    bench_run(&bench);
+    for (int i = 0; i < 200; i++) {
+        double y = host_get(&bench.tensors[ARG_DST], i), x = host_get(&bench.tensors[ARG_SRC], i);
+        assert_true(y == 0 || y == 2 * x);
+        kept += y != 0;
+    }
+    assert_in_range(kept, 72, 128); /* 100 and four standard deviations */
+    bench_fini(&bench);
+    bench_init(&bench, op, PASS_INFER, &rows);
+    set_values(&bench, ARG_SRC, 1, 1, 2);
+    bench_run(&bench);
+    assert_memory_equal(bench.tensors[ARG_DST].data, bench.tensors[ARG_SRC].data, 200 * sizeof(double));
+    bench_fini(&bench);
+}
+
 /* A NaN must reach the loss and be seen there, not end as the 0 of a ReLU. */
 static void a_nan_stays_one(void **state) {
     static const struct op ops[] = {{OP_ACTIVATION, .activation = ACTIVATION_RELU},
@@ -380,6 +404,7 @@ int main(void) {
         cmocka_unit_test(loss_weighs_classes_and_smooths_labels),
         cmocka_unit_test(rows_with_a_label_out_of_range_do_not_count),
         cmocka_unit_test(logits_of_any_size_give_probabilities),
+        cmocka_unit_test(dropout_scales_what_it_keeps),
         cmocka_unit_test(a_nan_stays_one),
         cmocka_unit_test(sgd_follows_pytorch),
         cmocka_unit_test(adamw_follows_pytorch),
