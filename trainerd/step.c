@@ -25,8 +25,11 @@ static bool start_reductions(const struct step *step, int segment, struct ticket
         if (tickets->count == COLLECTIVE_TICKETS && !wait_all(step, tickets, err))
             return false;
         int *ticket = &tickets->ids[tickets->count];
-        if (!collective_start(step->collective, reductions[i].buffer, reductions[i].dtype, reductions[i].count,
-                              reductions[i].ready, ticket, err))
+        struct collective_piece piece = {.buffer = reductions[i].buffer,
+                                         .dtype = reductions[i].dtype,
+                                         .count = reductions[i].count,
+                                         .ready = reductions[i].ready};
+        if (!collective_start(step->collective, &piece, ticket, err))
             return false;
         tickets->count++;
         if (reductions[i].blocking && !wait_all(step, tickets, err))

@@ -63,12 +63,13 @@ void collective_close(struct collective *collective) {
         collective->ops->close(collective);
 }
 
-bool collective_start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, struct event *ready,
-                      int *ticket, struct error *err) {
-    if (count < 0 || (count > 0 && !buffer) || dtype_size(dtype) == 0 ||
-        (uint64_t)count > SIZE_MAX / dtype_size(dtype))
-        return error_set(err, ERROR_INVALID, "all-reduce of %lld elements of %s", (long long)count, dtype_name(dtype));
-    return collective->ops->start(collective, buffer, dtype, count, ready, ticket, err);
+bool collective_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
+                      struct error *err) {
+    size_t size = dtype_size(piece->dtype);
+    if (size == 0 || piece->count < 0 || (piece->count > 0 && !piece->buffer) || (uint64_t)piece->count > SIZE_MAX / size)
+        return error_set(err, ERROR_INVALID, "all-reduce of %lld elements of %s", (long long)piece->count,
+                         size ? dtype_name(piece->dtype) : "no type");
+    return collective->ops->start(collective, piece, ticket, err);
 }
 
 bool collective_wait(struct collective *collective, int ticket, int64_t deadline_ms, struct error *err) {

@@ -34,6 +34,14 @@ struct collective_spec {
     int device_index;    /**< nccl: the GPU whose memory the buffers are in */
 };
 
+/** What is to be summed, in place. */
+struct collective_piece {
+    void *buffer; /**< in the memory of the engine's device: host memory for solo and gloo */
+    enum dtype dtype;
+    int64_t count;
+    struct event *ready; /**< when the buffer will be complete; NULL: it is, as always on CPUs */
+};
+
 /** Base of every engine's object. */
 struct collective {
     const struct collective_ops *ops;
@@ -51,8 +59,7 @@ struct collective_ops {
      */
     void (*close)(struct collective *collective);
     /** Called often, while compute goes on; queues and returns. */
-    bool (*start)(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, struct event *ready,
-                  int *ticket, struct error *err);
+    bool (*start)(struct collective *collective, const struct collective_piece *piece, int *ticket, struct error *err);
     /** Called once per ticket. */
     bool (*wait)(struct collective *collective, int ticket, int64_t deadline_ms, struct error *err);
     /** Optional (NULL on CPUs). */
@@ -72,13 +79,12 @@ struct collective *collective_open(const struct collective_spec *spec, struct er
 void collective_close(struct collective *collective);
 
 /**
- * Starts summing `count` elements over all ranks, in place. The buffer is in the memory of the engine's device (host memory
- * for solo and gloo) and belongs to the collective until the wait for this ticket returns. On a GPU the reduction runs on
- * a stream of its own and begins when `ready` is reached; on a CPU ready is NULL and the buffer complete already.
+ * Starts summing a piece over all ranks, in place; copies the description. The buffer belongs to the collective until the
+ * wait for this ticket returns. On a GPU the reduction runs on a stream of its own and begins when `ready` is reached.
  * f32, f64, s32 and s64 (nccl also f16 and bf16). Up to COLLECTIVE_TICKETS may be under way, else ERROR_BUSY.
  */
-bool collective_start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, struct event *ready,
-                      int *ticket, struct error *err);
+bool collective_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
+                      struct error *err);
 enum { COLLECTIVE_TICKETS = 512 };
 
 /**

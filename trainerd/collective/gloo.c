@@ -115,17 +115,17 @@ static bool submit(struct gloo *gloo, const struct request *request, int *ticket
     return ok;
 }
 
-static bool gloo_start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, struct event *ready,
-                       int *ticket, struct error *err) {
+static bool gloo_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
+                       struct error *err) {
     struct gloo *gloo = (struct gloo *)collective;
-    if (ready)
+    if (piece->ready)
         return error_set(err, ERROR_UNSUPPORTED, "gloo reduces host memory: there is no event to wait for");
-    if (!gloo_shim_supports(dtype))
-        return error_set(err, ERROR_UNSUPPORTED, "gloo cannot sum %s", dtype_name(dtype));
+    if (!gloo_shim_supports(piece->dtype))
+        return error_set(err, ERROR_UNSUPPORTED, "gloo cannot sum %s", dtype_name(piece->dtype));
     struct request request = {.kind = KIND_ALLREDUCE,
-                              .buffer = buffer,
-                              .dtype = dtype,
-                              .count = (size_t)count,
+                              .buffer = piece->buffer,
+                              .dtype = piece->dtype,
+                              .count = (size_t)piece->count,
                               .timeout_ms = gloo->timeout_ms};
     return submit(gloo, &request, ticket, err);
 }

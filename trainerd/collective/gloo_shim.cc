@@ -4,6 +4,7 @@
 #include <gloo/broadcast.h>
 #include <gloo/math.h>
 #include <gloo/rendezvous/context.h>
+#include <gloo/transport/tcp/address.h>
 #include <gloo/transport/tcp/device.h>
 
 #include <algorithm>
@@ -35,6 +36,7 @@ class Store : public gloo::rendezvous::Store {
 
     void set(const std::string &key, const std::vector<char> &data) override {
         struct error err = {};
+        published_ = data;
         if (!functions_.set(functions_.context, ("gloo/" + key).c_str(), data.data(), data.size(), &err))
             throw StoreError(err);
     }
@@ -57,9 +59,15 @@ class Store : public gloo::rendezvous::Store {
         wait(keys);
     }
 
+    /** What this rank published last: the addresses on which it listens for each of the others, in rank order. */
+    const std::vector<char> &published() const {
+        return published_;
+    }
+
   private:
     const struct collective_store &functions_;
     const int64_t deadline_ms_;
+    std::vector<char> published_;
 };
 
 /** Threads that Gloo starts inherit this: a peer that is gone is an error on its socket, never a signal. */
@@ -84,18 +92,24 @@ class BlockSigpipe {
 struct gloo_shim {
     std::shared_ptr<gloo::transport::Device> device;
     std::shared_ptr<gloo::rendezvous::Context> context;
-    std::vector<std::string> peers; // by rank, as Gloo's messages print them
+    std::vector<std::vector<std::string>> peers; // by rank: its addresses, as Gloo's messages print them
     uint32_t tag = 0;
     bool connected = false; // Gloo's transport exists
 };
 
+static bool names(const std::string &message, const std::string &address) {
+    const auto at = address.empty() ? std::string::npos : message.find(address);
+    // "127.0.0.1:4321" must not be found in "127.0.0.1:43210".
+    return at != std::string::npos && !std::isdigit(static_cast<unsigned char>(message.c_str()[at + address.size()]));
+}
+
 /** The rank whose address the message names, -1 where it names none. */
 static int find_rank(const gloo_shim &shim, const std::string &message) {
-    for (size_t i = 0; i < shim.peers.size(); i++) {
-        const auto at = shim.peers[i].empty() ? std::string::npos : message.find(shim.peers[i]);
-        // "127.0.0.1:4321" must not be found in "127.0.0.1:43210".
-        if (at != std::string::npos && !std::isdigit(message.c_str()[at + shim.peers[i].size()]))
-            return static_cast<int>(i);
+    for (size_t rank = 0; rank < shim.peers.size(); rank++) {
+        for (const auto &address : shim.peers[rank]) {
+            if (names(message, address))
+                return static_cast<int>(rank);
+        }
     }
     return -1;
 }
@@ -134,17 +148,33 @@ template <typename Body> static bool guarded(gloo_shim &shim, const char *what, 
     return false;
 }
 
-/**
- * Gloo's messages name the address of a connection's other end, which only the peer can tell us: every rank gathers the
- * addresses of everyone's ends.
- */
-static void learn_addresses(gloo_shim &shim, milliseconds timeout) {
-    constexpr size_t kSize = 64;
+/** The addresses on which this rank listened for each rank, as text; empty where Gloo's format is not what we know. */
+static std::vector<std::string> listening_addresses(const gloo_shim &shim, const std::vector<char> &published) {
     const size_t world = static_cast<size_t>(shim.context->size), self = static_cast<size_t>(shim.context->rank);
-    std::vector<char> mine(world * kSize), all(world * world * kSize);
+    std::vector<std::string> out(world);
+    const size_t size = world > 1 ? published.size() / (world - 1) : 0;
+    for (size_t i = 0, block = 0; i < world && size * (world - 1) == published.size(); i++) {
+        if (i == self)
+            continue;
+        const auto first = published.begin() + static_cast<std::ptrdiff_t>(size * block++);
+        out[i] = gloo::transport::tcp::Address(std::vector<char>(first, first + static_cast<std::ptrdiff_t>(size))).str();
+    }
+    return out;
+}
+
+/**
+ * Gloo's messages name the address of a connection's other end: the one that is connected, or the one that was listened on,
+ * whichever it noted last. Only the peer knows them, so every rank gathers everyone's.
+ */
+static void learn_addresses(gloo_shim &shim, const std::vector<char> &published, milliseconds timeout) {
+    constexpr size_t kText = 64, kBoth = 2 * kText;
+    const size_t world = static_cast<size_t>(shim.context->size), self = static_cast<size_t>(shim.context->rank);
+    const auto listening = listening_addresses(shim, published);
+    std::vector<char> mine(world * kBoth), all(world * world * kBoth);
     for (size_t i = 0; i < world; i++) {
         const std::string text = i == self ? "" : shim.context->getPair(static_cast<int>(i))->address().str();
-        text.copy(&mine[i * kSize], kSize - 1);
+        text.copy(&mine[i * kBoth], kText - 1);
+        listening[i].copy(&mine[i * kBoth + kText], kText - 1);
     }
     gloo::AllgatherOptions options(shim.context);
     options.setInput(mine.data(), mine.size());
@@ -152,8 +182,10 @@ static void learn_addresses(gloo_shim &shim, milliseconds timeout) {
     options.setTag(shim.tag++);
     options.setTimeout(timeout);
     gloo::allgather(options);
-    for (size_t i = 0; i < world; i++)
-        shim.peers.emplace_back(&all[(i * world + self) * kSize]);
+    for (size_t i = 0; i < world; i++) {
+        const char *both = &all[(i * world + self) * kBoth];
+        shim.peers.push_back({both, both + kText});
+    }
 }
 
 static void connect(gloo_shim &shim, const struct collective_spec &spec) {
@@ -166,7 +198,7 @@ static void connect(gloo_shim &shim, const struct collective_spec &spec) {
     Store store(*spec.store, clock_now_ms() + spec.timeout_ms);
     shim.context->connectFullMesh(store, shim.device);
     shim.connected = true;
-    learn_addresses(shim, milliseconds(spec.timeout_ms));
+    learn_addresses(shim, store.published(), milliseconds(spec.timeout_ms));
 }
 
 extern "C" struct gloo_shim *gloo_shim_create(const struct collective_spec *spec, struct error *err) {

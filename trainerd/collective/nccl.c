@@ -158,20 +158,23 @@ static bool seal(struct nccl *nccl, int *ticket, struct error *err) {
     return true;
 }
 
-static bool nccl_start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, struct event *ready,
-                       int *ticket, struct error *err) {
+static bool nccl_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
+                       struct error *err) {
     struct nccl *nccl = (struct nccl *)collective;
     struct error cause = {0};
     ncclDataType_t type;
     if (!enter(nccl, err))
         return false;
-    if (!find_type(dtype, &type))
-        return error_set(err, ERROR_UNSUPPORTED, "nccl cannot sum %s", dtype_name(dtype));
+    if (!find_type(piece->dtype, &type))
+        return error_set(err, ERROR_UNSUPPORTED, "nccl cannot sum %s", dtype_name(piece->dtype));
     if (nccl->submitted - nccl->retired >= COLLECTIVE_TICKETS)
         return error_set(err, ERROR_BUSY, "nccl: %d operations are under way already", COLLECTIVE_TICKETS);
-    bool ok = !ready || cuda_ok(cudaStreamWaitEvent(nccl->stream, (cudaEvent_t)ready, 0), "cudaStreamWaitEvent", &cause);
+    bool ok = !piece->ready || cuda_ok(cudaStreamWaitEvent(nccl->stream, (cudaEvent_t)piece->ready, 0),
+                                       "cudaStreamWaitEvent", &cause);
     ok = ok &&
-         settle(nccl, ncclAllReduce(buffer, buffer, (size_t)count, type, ncclSum, nccl->comm, nccl->stream),
+         settle(nccl,
+                ncclAllReduce(piece->buffer, piece->buffer, (size_t)piece->count, type, ncclSum, nccl->comm,
+                              nccl->stream),
                 "all-reduce", &cause) &&
          seal(nccl, ticket, &cause);
     return ok || fail(nccl, &cause, err);

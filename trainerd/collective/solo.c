@@ -33,9 +33,9 @@ static void solo_close(struct collective *collective) {
     free(collective);
 }
 
-static bool solo_start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, struct event *ready,
-                       int *ticket, struct error *err) {
-    (void)buffer, (void)dtype, (void)count, (void)ready;
+static bool solo_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
+                       struct error *err) {
+    (void)piece;
     struct solo *solo = (struct solo *)collective;
     solo->tickets = solo->tickets == INT32_MAX ? 1 : solo->tickets + 1;
     *ticket = solo->tickets;

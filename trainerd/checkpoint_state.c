@@ -1,0 +1,81 @@
+#include "trainerd/checkpoint_state.h"
+
+#include "common/base/text.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum field_type { FIELD_INT64, FIELD_INT, FIELD_BOOL, FIELD_REAL, FIELD_TEXT };
+
+/** One row per member, for both directions. */
+static const struct field {
+    const char *key;
+    enum field_type type;
+    size_t offset, size;
+} fields[] = {
+#define FIELD(key, type) {#key, type, offsetof(struct training_state, key), sizeof(((struct training_state *)0)->key)}
+    FIELD(epoch, FIELD_INT64),        FIELD(step, FIELD_INT64),         FIELD(global_step, FIELD_INT64),
+    FIELD(seed, FIELD_INT64),         FIELD(best_metric, FIELD_REAL),   FIELD(best_epoch, FIELD_INT64),
+    FIELD(stale_epochs, FIELD_INT64), FIELD(loss_sum, FIELD_REAL),      FIELD(models, FIELD_INT64),
+    FIELD(finished, FIELD_BOOL),      FIELD(ranks, FIELD_INT),          FIELD(config_digest, FIELD_TEXT),
+    FIELD(data_digest, FIELD_TEXT),   FIELD(environment, FIELD_TEXT),
+#undef FIELD
+};
+
+/** NaN (no metric yet) is null, as JSON has no NaN. */
+static json_t *field_print(const struct field *field, const char *member) {
+    switch (field->type) {
+    case FIELD_INT64: return json_integer(*(const int64_t *)(const void *)member);
+    case FIELD_INT: return json_integer(*(const int *)(const void *)member);
+    case FIELD_BOOL: return json_boolean(*(const bool *)(const void *)member);
+    case FIELD_REAL: {
+        double value = *(const double *)(const void *)member;
+        return isfinite(value) ? json_real(value) : json_null();
+    }
+    case FIELD_TEXT: return json_string(member);
+    }
+    return NULL;
+}
+
+static bool field_parse(const struct field *field, const json_t *value, char *member) {
+    switch (field->type) {
+    case FIELD_INT64: *(int64_t *)(void *)member = json_integer_value(value); return json_is_integer(value);
+    case FIELD_INT: *(int *)(void *)member = (int)json_integer_value(value); return json_is_integer(value);
+    case FIELD_BOOL: *(bool *)(void *)member = json_is_true(value); return json_is_boolean(value);
+    case FIELD_REAL:
+        *(double *)(void *)member = json_is_null(value) ? NAN : json_number_value(value);
+        return json_is_null(value) || json_is_number(value);
+    case FIELD_TEXT: return json_is_string(value) && text_copy(member, field->size, json_string_value(value));
+    }
+    return false;
+}
+
+char *checkpoint_state_print(const struct training_state *state, struct error *err) {
+    json_t *object = json_object();
+    bool ok = object;
+    for (size_t i = 0; ok && i < sizeof fields / sizeof *fields; i++)
+        ok = json_object_set_new(object, fields[i].key, field_print(&fields[i], (const char *)state + fields[i].offset)) == 0;
+    char *text = ok ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(object);
+    if (!text)
+        error_set(err, ERROR_MEMORY, "checkpoint: out of memory");
+    return text;
+}
+
+bool checkpoint_state_parse(const char *text, struct training_state *out, struct error *err) {
+    json_error_t problem;
+    json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, &problem);
+    *out = (struct training_state){0};
+    bool ok = json_is_object(object) || error_set(err, ERROR_FORMAT, "the checkpoint's state: %s", problem.text);
+    for (size_t i = 0; ok && i < sizeof fields / sizeof *fields; i++) {
+        if (!field_parse(&fields[i], json_object_get(object, fields[i].key), (char *)out + fields[i].offset))
+            ok = error_set(err, ERROR_FORMAT, "the checkpoint's state: key %s is missing or no good", fields[i].key);
+    }
+    if (ok && (out->epoch < 0 || out->step < 0 || out->global_step < 0))
+        ok = error_set(err, ERROR_FORMAT, "the checkpoint's state: a negative position");
+    json_decref(object);
+    return ok;
+}

@@ -1,0 +1,193 @@
+#include "trainerd/daemon.h"
+
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/signals.h"
+#include "trainerd/checkpoint.h"
+#include "trainerd/job.h"
+#include "trainerd/publisher.h"
+#include "trainerd/publisher_inspect.h"
+#include "trainerd/reports.h"
+#include "trainerd/supervisor.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MEMBERS_WAIT_MS = 1000 };
+
+struct daemon {
+    const struct trainer_config *config;
+    const struct daemon_options *options;
+    struct publisher *publisher; /* NULL: not asked for */
+    struct progress *progress;
+};
+
+static void show_decoding(void *context, int64_t done, int64_t total) {
+    struct daemon *daemon = context;
+    struct metric metrics[] = {metric_integer("done", done), metric_integer("of", total)};
+    progress_event(daemon->progress, "decoding", metrics, 2);
+}
+
+static void show_data(struct daemon *daemon, const struct job *job) {
+    for (int i = 0; i < job->dataset.note_count; i++) {
+        struct metric note = metric_text("note", job->dataset.notes[i]);
+        progress_event(daemon->progress, "data", &note, 1);
+    }
+    if (job->cache.broken) {
+        struct metric metrics[] = {metric_integer("images", job->cache.broken), metric_text("list", job->cache.quarantine)};
+        progress_event(daemon->progress, "quarantined", metrics, 2);
+    }
+    for (int i = 0; i < job->dataset.classes; i++) {
+        struct metric metrics[] = {metric_text("class", job->dataset.class_names[i]),
+                                   metric_integer("train", dataset_count(&job->dataset, DATASET_TRAIN, i)),
+                                   metric_integer("validation", dataset_count(&job->dataset, DATASET_VALIDATION, i)),
+                                   metric_integer("test", dataset_count(&job->dataset, DATASET_TEST, i))};
+        progress_event(daemon->progress, "data", metrics, 4);
+    }
+}
+
+/** A run's files belong to one run: without --resume nothing of an earlier one is overwritten. */
+static bool check_folder(const struct daemon *daemon, const struct job *job, struct error *err) {
+    char folder[CHECKPOINT_PATH_SIZE], newest[CHECKPOINT_PATH_SIZE];
+    int skipped;
+    if (!job_path(job, "checkpoints", folder, sizeof folder, err))
+        return false;
+    if (daemon->options->resume || !checkpoint_newest(folder, newest, &skipped, NULL))
+        return true;
+    error_set(err, ERROR_STATE, "%s: an earlier run left checkpoints here", folder);
+    return error_hint(err, "give the run another run.name, go on with --resume auto, or remove %s", job->folder);
+}
+
+static bool write_config(const struct daemon *daemon, const struct job *job, struct error *err) {
+    char path[CHECKPOINT_PATH_SIZE], *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return error_set(err, ERROR_MEMORY, "out of memory");
+    schema_print_yaml(&trainer_config_schema, daemon->config, out);
+    fclose(out);
+    bool ok = file_make_folders(job->folder, err) && job_path(job, "config.yaml", path, sizeof path, err) &&
+              file_write_atomic(path, text, size, err);
+    free(text);
+    return ok;
+}
+
+/** Finds and decodes the data before any worker starts: what is wrong with it is then said once. */
+static bool prepare_data(struct daemon *daemon, struct error *err) {
+    struct job job;
+    struct job_watch watch = {show_decoding, daemon};
+    bool ok = job_open(&job, daemon->config, &watch, err);
+    if (ok) {
+        show_data(daemon, &job);
+        ok = check_folder(daemon, &job, err) && write_config(daemon, &job, err);
+    }
+    job_close(&job);
+    return ok;
+}
+
+static bool publish(struct daemon *daemon, const struct report_model *model, struct error *err) {
+    struct digest digest;
+    char hex[DIGEST_HEX_SIZE];
+    if (!daemon->publisher)
+        return true;
+    if (!publisher_publish_file(daemon->publisher, model->path, NULL, NULL, &digest, err))
+        return error_prefix(err, "publishing %s %s", model->name, model->version);
+    struct metric metrics[] = {metric_text("name", model->name), metric_text("version", model->version),
+                               metric_text("digest", digest_hex(&digest, hex))};
+    progress_event(daemon->progress, "published", metrics, 3);
+    return true;
+}
+
+static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size, struct error *err) {
+    (void)rank;
+    struct daemon *daemon = context;
+    if (strcmp(kind, REPORT_STEP) == 0) {
+        struct progress_step step;
+        if (!reports_read_step(data, size, &step, err))
+            return false;
+        progress_step(daemon->progress, &step);
+        return true;
+    }
+    if (strcmp(kind, REPORT_EVENT) == 0) {
+        struct report_event event;
+        struct metric metrics[REPORT_MAX_METRICS];
+        if (!reports_read_event(data, size, &event, metrics, err))
+            return false;
+        progress_event(daemon->progress, event.event, metrics, event.count);
+        return true;
+    }
+    struct report_model model;
+    return strcmp(kind, REPORT_MODEL) != 0 || (reports_read_model(data, size, &model, err) && publish(daemon, &model, err));
+}
+
+static bool train(struct daemon *daemon, struct error *err) {
+    const struct trainer_config *config = daemon->config;
+    int64_t timeout_ms = (int64_t)config->collective.timeout_seconds * 1000;
+    struct supervisor_spec spec = {.arguments = daemon->options->arguments, .ranks = config->device.ranks, .generation = 1,
+                                   .threads_per_rank = config->device.threads, .join_timeout_ms = 10 * timeout_ms,
+                                   .hang_timeout_ms = 2 * timeout_ms, .grace_ms = 30000, .context = daemon, .on_report = on_report};
+    return supervisor_run(&spec, err);
+}
+
+static bool open_publisher(struct daemon *daemon, struct error *err) {
+    const struct trainer_publish_config *publish = &daemon->config->publish;
+    bool automatic = publish->activate == TRAINER_ACTIVATE_AUTO;
+    struct publisher_spec spec = {.announce = publish->announce, .control = publish->control, .blobs = publish->blobs,
+                                  .store_folder = publish->store, .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL, .inspect = publisher_inspect_model};
+    if (!publish->enabled)
+        return true;
+    if (!(daemon->publisher = publisher_create(&spec, err)))
+        return false;
+    struct metric metrics[] = {metric_text("announce", publisher_endpoint(daemon->publisher, PUBLISHER_ANNOUNCE)),
+                               metric_text("control", publisher_endpoint(daemon->publisher, PUBLISHER_CONTROL)),
+                               metric_text("blobs", publisher_endpoint(daemon->publisher, PUBLISHER_BLOBS))};
+    progress_event(daemon->progress, "publisher", metrics, 3);
+    return true;
+}
+
+/** Tells when the pool changes, until a signal arrives. */
+static bool publish_until_stopped(struct daemon *daemon, struct error *err) {
+    struct publisher_status last = {0};
+    progress_event(daemon->progress, "publishing", NULL, 0);
+    while (!signals_stop) {
+        struct publisher_status now;
+        if (!publisher_status(daemon->publisher, &now, err))
+            return false;
+        if (now.members != last.members || now.members_current != last.members_current || now.members_failed != last.members_failed) {
+            struct metric metrics[] = {metric_integer("members", now.members), metric_integer("current", now.members_current),
+                                       metric_integer("failed", now.members_failed)};
+            progress_event(daemon->progress, "pool", metrics, 3);
+            last = now;
+        }
+        clock_sleep_ms(MEMBERS_WAIT_MS);
+    }
+    return true;
+}
+
+bool daemon_run(const struct trainer_config *config, const struct daemon_options *options, struct error *err) {
+    struct daemon daemon = {.config = config, .options = options, .progress = progress_create(stdout, options->style)};
+    if (!daemon.progress)
+        return error_set(err, ERROR_MEMORY, "out of memory");
+    bool ok = open_publisher(&daemon, err) && (!config->trains || (prepare_data(&daemon, err) && train(&daemon, err)));
+    if (ok && config->trains) {
+        struct metric folder = metric_text("run", config->run.name);
+        progress_event(daemon.progress, signals_stop ? "stopped" : "trained", &folder, 1);
+    }
+    if (ok && daemon.publisher && !options->once && !signals_stop)
+        ok = publish_until_stopped(&daemon, err);
+    publisher_destroy(daemon.publisher);
+    progress_destroy(daemon.progress);
+    return ok;
+}
+
+bool daemon_check(const struct trainer_config *config, struct error *err) {
+    if (!config->trains)
+        return true;
+    struct model_spec spec = {.architecture = config->model.architecture, .stem = config->model.stem,
+                              .input_channels = config->model.input_channels, .size = config->model.size, .classes = 3,
+                              .dropout = config->model.dropout};
+    struct graph *graph = model_build(&spec, err);
+    graph_destroy(graph);
+    return graph;
+}

@@ -1,0 +1,20 @@
+#pragma once
+#include "trainerd/config.h"
+#include "trainerd/progress.h"
+
+/** What the command line asks of the supervising process. */
+struct daemon_options {
+    char *const *arguments; /**< argv: workers are started with it */
+    bool once;              /**< end with the training, even where a publisher runs */
+    bool resume;            /**< go on from the run's newest checkpoint; else an earlier run's files are an error */
+    enum progress_style style;
+};
+
+/**
+ * The supervising process: looks at the data, starts the publisher and the workers, shows how it goes, publishes what they hand over,
+ * and goes on publishing when training has ended, until SIGTERM. Without a `train:` section it only publishes.
+ */
+bool daemon_run(const struct trainer_config *config, const struct daemon_options *options, struct error *err);
+
+/** --check: builds the network that the configuration describes, and starts nothing. */
+bool daemon_check(const struct trainer_config *config, struct error *err);

@@ -1,0 +1,47 @@
+#pragma once
+#include "common/image/recipe.h"
+#include "common/weights/model_file.h"
+#include "common/metrics/confusion.h"
+#include "trainerd/config.h"
+#include "trainerd/evaluate.h"
+
+/** What becomes a model: weights, how they were checked, and what is to be said of them. Borrows everything. */
+struct export_spec {
+    const char *name, *version;
+    const struct model_spec *model;
+    const struct graph *graph;
+    const struct parameters *parameters;
+    struct device *device;
+    const struct recipe *recipe;
+    const char *const *class_names;      /**< (classes) */
+    const struct evaluation *evaluation; /**< of the validation part: temperature, thresholds and metrics come from it */
+    const char *data_name;               /**< of the data set, for the metrics: never a path */
+    struct trainer_operating_point_config point; /**< to fit: the model's default */
+    struct manifest_intended_use intended_use;
+    struct manifest_training training;
+    const char *data_digest;
+};
+
+/** The figures of one evaluation, as selection, logs and manifests use them. */
+struct evaluation_figures {
+    double temperature;
+    double accuracy, balanced_accuracy, macro_f1, log_loss, calibration_error;
+    double pair_area;       /**< AUC of PNEUMONIA against NORMAL; NaN where the data has not both */
+    double mean_area;       /**< mean of each class's AUC against the rest; NaN where undefined */
+    double recall[METRICS_MAX_CLASSES];
+};
+
+/** Fits the temperature and measures. positive and negative: class indices of the pair, -1: none. */
+bool export_figures(const struct evaluation *evaluation, int positive, int negative, struct evaluation_figures *out, struct error *err);
+
+/** The figure that configs select by, turned so that more is better; NaN where the data cannot give it. */
+double export_selection(const struct evaluation_figures *figures, enum trainer_metric metric);
+
+/**
+ * Writes a model file: temperature and operating point fitted on the evaluation (the point on its class against all others but
+ * INVALID), its metrics, and golden answers: synthetic phantoms of each kind with the probabilities that the weights give to them here.
+ */
+bool export_model(const char *path, const struct export_spec *spec, struct error *err);
+
+/** The index of a class name, -1 where it is not among them. */
+int export_class(const char *const *names, int count, const char *name);

@@ -1,0 +1,125 @@
+#include "trainerd/job.h"
+
+#include "common/base/cpu.h"
+#include "common/base/file.h"
+#include "common/base/signals.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *or_null(const char *text) {
+    return *text ? text : NULL;
+}
+
+static bool open_dataset(struct job *job, struct error *err) {
+    const struct trainer_data_config *data = &job->config->data;
+    struct dataset_folders mapping[DATASET_MAX_CLASSES];
+    if (data->classes.count > DATASET_MAX_CLASSES)
+        return error_set(err, ERROR_INVALID, "data.classes: at most %d classes", DATASET_MAX_CLASSES);
+    for (int i = 0; i < data->classes.count; i++) {
+        const struct named_list *row = &data->classes.items[i];
+        mapping[i] = (struct dataset_folders){row->name, row->list.items, row->list.count};
+    }
+    struct dataset_spec spec = {.class_names = data->class_names.items, .classes = data->class_names.count,
+                                .directory = or_null(data->directory), .mapping = mapping, .mappings = data->classes.count,
+                                .manifest = or_null(data->manifest), .npz = or_null(data->npz),
+                                .invalid_directory = or_null(data->invalid), .validation_list = or_null(data->validation_list),
+                                .validation_fraction = data->validation_fraction, .seed = (uint64_t)job->config->run.seed};
+    return dataset_open(&job->dataset, &spec, err);
+}
+
+static void make_recipe(struct job *job) {
+    const struct trainer_model_config *model = &job->config->model;
+    job->recipe = recipe_default(model->size, model->size, model->input_channels);
+    for (int i = 0; i < model->mean.count && i < RECIPE_MAX_CHANNELS; i++)
+        job->recipe.mean[i] = (float)model->mean.items[i];
+    for (int i = 0; i < model->stddev.count && i < RECIPE_MAX_CHANNELS; i++)
+        job->recipe.stddev[i] = (float)model->stddev.items[i];
+}
+
+static bool open_cache(struct job *job, const struct job_watch *watch, struct error *err) {
+    struct cpu_set cores;
+    if (!cpu_available(&cores, err))
+        return false;
+    struct image_cache_spec spec = {.folder = job->config->data.cache_dir, .recipe = &job->recipe, .threads = cores.count,
+                                    .progress = watch ? watch->progress : NULL, .context = watch ? watch->context : NULL,
+                                    .stop = &signals_stop};
+    return image_cache_open(&job->cache, &job->dataset, &spec, err);
+}
+
+/** Lists the training samples, and weighs the classes: total / (classes x count), so that the weights' mean over samples is 1. */
+static bool list_training(struct job *job, struct error *err) {
+    size_t room = (size_t)job->dataset.count + 1;
+    job->train_indices = malloc(room * sizeof(int32_t));
+    job->train_labels = malloc(room * sizeof(int32_t));
+    if (!job->train_indices || !job->train_labels)
+        return error_set(err, ERROR_MEMORY, "out of memory for the list of training images");
+    job->train_count = image_cache_part(&job->cache, &job->dataset, DATASET_TRAIN, job->train_indices);
+    int64_t counts[DATASET_MAX_CLASSES] = {0};
+    for (int64_t i = 0; i < job->train_count; i++) {
+        job->train_labels[i] = job->dataset.samples[job->train_indices[i]].label;
+        counts[job->train_labels[i]]++;
+    }
+    for (int i = 0; i < job->dataset.classes; i++) {
+        bool weighted = job->config->imbalance.class_weighted_loss && counts[i] > 0;
+        job->class_weights[i] = weighted ? (float)((double)job->train_count / ((double)job->dataset.classes * (double)counts[i])) : 1.0f;
+        job->augment[i] = trainer_config_augment(job->config, job->dataset.class_names[i]);
+    }
+    return true;
+}
+
+/** The digest of the configuration in force, without what may differ between two runs of one job: where things lie and how many threads. */
+static bool digest_config(struct job *job, struct error *err) {
+    struct trainer_config decisive = *job->config;
+    const struct trainer_config nothing = {0};
+    decisive.run.directory = decisive.data.cache_dir = decisive.data.directory = decisive.data.invalid = "";
+    decisive.data.manifest = decisive.data.npz = decisive.data.validation_list = "";
+    decisive.data.loader_threads = decisive.data.prefetch = 1;
+    decisive.publish = nothing.publish;
+    decisive.publish.name = decisive.publish.announce = decisive.publish.control = decisive.publish.blobs = "";
+    decisive.publish.store = decisive.publish.operating_point.name = decisive.publish.operating_point.class_name = "";
+    decisive.log = nothing.log;
+    decisive.report = nothing.report;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return error_set(err, ERROR_MEMORY, "out of memory");
+    schema_print_yaml(&trainer_config_schema, &decisive, out);
+    fclose(out);
+    struct digest digest = digest_of(text, size);
+    digest_hex(&digest, job->config_digest);
+    free(text);
+    return true;
+}
+
+bool job_open(struct job *job, const struct trainer_config *config, const struct job_watch *watch, struct error *err) {
+    *job = (struct job){.config = config};
+    make_recipe(job);
+    if (!recipe_check(&job->recipe, err) || !open_dataset(job, err))
+        return false;
+    digest_hex(&job->dataset.digest, job->data_digest);
+    job->model = (struct model_spec){.architecture = config->model.architecture, .stem = config->model.stem,
+                                     .input_channels = config->model.input_channels, .size = config->model.size,
+                                     .classes = job->dataset.classes, .dropout = config->model.dropout};
+    job->folder = job->folder_text;
+    return file_join(job->folder_text, sizeof job->folder_text, config->run.directory, config->run.name, err) &&
+           open_cache(job, watch, err) && list_training(job, err) && digest_config(job, err);
+}
+
+void job_close(struct job *job) {
+    free(job->train_indices);
+    free(job->train_labels);
+    image_cache_close(&job->cache);
+    dataset_close(&job->dataset);
+    *job = (struct job){0};
+}
+
+const char *job_model_name(const struct job *job) {
+    return *job->config->publish.name ? job->config->publish.name : job->config->run.name;
+}
+
+bool job_path(const struct job *job, const char *part, char *out, size_t size, struct error *err) {
+    return file_join(out, size, job->folder, part, err);
+}

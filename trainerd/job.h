@@ -1,0 +1,42 @@
+#pragma once
+#include "common/image/recipe.h"
+#include "common/models/registry.h"
+#include "trainerd/config.h"
+#include "trainerd/dataset.h"
+#include "trainerd/image_cache.h"
+
+/** A training job as every process of it sees it: configuration, data, and what follows from both. */
+struct job {
+    const struct trainer_config *config; /**< borrowed */
+    struct dataset dataset;
+    struct image_cache cache;
+    struct recipe recipe;
+    struct model_spec model;
+    int64_t train_count;
+    int32_t *train_indices, *train_labels;       /**< (train_count) places in the cache, classes; owned */
+    float class_weights[DATASET_MAX_CLASSES];    /**< ones unless imbalance.class_weighted_loss */
+    const struct augment *augment[DATASET_MAX_CLASSES];
+    const char *folder;                          /**< runs/NAME */
+    char folder_text[4096];
+    char config_digest[DIGEST_HEX_SIZE];         /**< of the values in force that decide the result */
+    char data_digest[DIGEST_HEX_SIZE];
+};
+
+/** How opening shows itself: called now and then while images are decoded. */
+struct job_watch {
+    void (*progress)(void *context, int64_t done, int64_t total);
+    void *context;
+};
+
+/**
+ * Finds the data and opens (or makes) its cache. watch may be NULL. What should be said about the data is in job->dataset.notes
+ * and in the counts of the cache. job_close frees, also after an error.
+ */
+bool job_open(struct job *job, const struct trainer_config *config, const struct job_watch *watch, struct error *err);
+void job_close(struct job *job);
+
+/** Name of the model that the job makes. */
+const char *job_model_name(const struct job *job);
+
+/** "NAME/PART" under the run's folder. */
+bool job_path(const struct job *job, const char *part, char *out, size_t size, struct error *err);

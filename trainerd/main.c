@@ -1,0 +1,165 @@
+#include "common/base/digest.h"
+#include "common/base/log.h"
+#include "common/base/signals.h"
+#include "common/base/text.h"
+#include "common/device/device.h"
+#include "trainerd/daemon.h"
+#include "trainerd/worker.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTINGS_MAX = 64 };
+
+static const char usage[] =
+    "usage: trainerd --config FILE [options]\n"
+    "\n"
+    "Trains a classifier of chest X-rays over the ranks of this machine and publishes it to a pool of inferd. A configuration\n"
+    "without a train: section is a publisher alone. Research and integration; not a medical device.\n"
+    "\n"
+    "  --config FILE       the configuration (YAML)\n"
+    "  --set KEY=VALUE     override a key of the configuration; may be repeated\n"
+    "  --resume auto       go on from the newest checkpoint of the run, if there is one\n"
+    "  --once              end when the training has ended, also where a publisher runs\n"
+    "  --check             validate the configuration, start nothing\n"
+    "  --devices           list the devices that can compute here, and why others cannot\n"
+    "  --json              lines of JSON instead of a progress bar\n"
+    "  --help-config[=markdown]  print every key with type, default, range and meaning\n"
+    "  --version, --help\n";
+
+struct arguments {
+    const char *config, *help_config;
+    const char *settings[SETTINGS_MAX];
+    int setting_count;
+    int worker; /* rank; -1: the supervising process */
+    bool once, resume, check, devices, json, help, version;
+};
+
+static bool take_option(int option, struct arguments *out, struct error *err) {
+    int64_t rank;
+    switch (option) {
+    case 'c': out->config = optarg; return true;
+    case 's':
+        if (out->setting_count == SETTINGS_MAX)
+            return error_set(err, ERROR_INVALID, "more than %d --set", SETTINGS_MAX);
+        out->settings[out->setting_count++] = optarg;
+        return true;
+    case 'r':
+        out->resume = true;
+        return strcmp(optarg, "auto") == 0 || error_set(err, ERROR_INVALID, "--resume takes \"auto\", not \"%.40s\"", optarg);
+    case 'w':
+        if (!text_to_int(optarg, 0, 100000, &rank, err))
+            return error_prefix(err, "--worker");
+        out->worker = (int)rank;
+        return true;
+    case 'o': return out->once = true;
+    case 'n': return out->check = true;
+    case 'd': return out->devices = true;
+    case 'j': return out->json = true;
+    case 'k': out->help_config = optarg ? optarg : "text"; return true;
+    case 'h': return out->help = true;
+    case 'v': return out->version = true;
+    default: return error_set(err, ERROR_INVALID, "unknown option, or its value is missing");
+    }
+}
+
+static bool parse_arguments(int argc, char **argv, struct arguments *out, struct error *err) {
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
+        {"resume", required_argument, NULL, 'r'}, {"worker", required_argument, NULL, 'w'},
+        {"once", no_argument, NULL, 'o'},         {"check", no_argument, NULL, 'n'},
+        {"devices", no_argument, NULL, 'd'},      {"json", no_argument, NULL, 'j'},
+        {"help-config", optional_argument, NULL, 'k'}, {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+    };
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (!take_option(option, out, err))
+            return false;
+    }
+    if (optind < argc)
+        return error_set(err, ERROR_INVALID, "what is \"%s\"?", argv[optind]);
+    return out->help || out->version || out->help_config || out->devices || out->config ||
+           error_set(err, ERROR_INVALID, "expected --config FILE");
+}
+
+static void print_devices(void) {
+    const struct device_ops *row;
+    for (int i = 0; (row = device_registry_row(i)); i++) {
+        struct error err = {0};
+        struct device_spec spec = {.name = row->name};
+        struct device *device = device_open(&spec, &err);
+        struct device_info info = {0};
+        if (device)
+            device->ops->info(device, &info);
+        printf("%-10s %s\n", row->name, device ? info.name : err.message);
+        device_close(device);
+    }
+}
+
+/** Prints what was asked about the program itself; false where nothing was. */
+static bool print_about(const struct arguments *arguments) {
+    if (arguments->help)
+        fputs(usage, stdout);
+    else if (arguments->version)
+        printf("trainerd %s\n", THORAX_VERSION);
+    else if (arguments->help_config && strcmp(arguments->help_config, "markdown") == 0)
+        schema_print_markdown(&trainer_config_schema, stdout);
+    else if (arguments->help_config)
+        schema_print_help(&trainer_config_schema, stdout);
+    else if (arguments->devices)
+        print_devices();
+    else
+        return false;
+    return true;
+}
+
+/** A core dump would hold patients' pictures. */
+static bool forbid_core_dumps(struct error *err) {
+    struct rlimit none = {0, 0};
+    return setrlimit(RLIMIT_CORE, &none) == 0 || error_set_errno(err, "cannot turn core dumps off");
+}
+
+static bool act(const struct arguments *arguments, char **argv, const struct trainer_config *config, struct error *err) {
+    log_init("trainerd", config->log.level, config->log.style);
+    if (arguments->check)
+        return daemon_check(config, err);
+    if (arguments->worker >= 0)
+        return worker_run(config, arguments->worker, arguments->resume, err);
+    struct daemon_options options = {argv, arguments->once, arguments->resume, arguments->json ? PROGRESS_JSON : PROGRESS_AUTO};
+    return daemon_run(config, &options, err);
+}
+
+static int run(const struct arguments *arguments, char **argv) {
+    struct config config = {0};
+    struct trainer_config values;
+    struct error err = {0};
+    struct trainer_config_source source = {arguments->config, arguments->settings, arguments->setting_count};
+    bool ok = trainer_config_load(&source, &config, &values, &err);
+    if (!ok && config.problem_count) {
+        config_print_problems(&config, stderr);
+        error_set(&err, ERROR_INVALID, "the configuration cannot be used");
+    }
+    ok = ok && forbid_core_dumps(&err) && digest_start(&err) && signals_install(&err) && act(arguments, argv, &values, &err);
+    if (!ok && arguments->worker < 0) /* a worker's last words reach the supervisor, which says them */
+        fprintf(stderr, "trainerd: %s%s%s\n", err.message, *err.hint ? "; " : "", err.hint);
+    else if (ok && arguments->check)
+        puts("trainerd: configuration OK");
+    config_fini(&config);
+    return ok ? 0 : EXIT_FAILED;
+}
+
+int main(int argc, char **argv) {
+    struct arguments arguments = {.worker = -1};
+    struct error err = {0};
+    if (!parse_arguments(argc, argv, &arguments, &err)) {
+        fprintf(stderr, "trainerd: %s\n%s", err.message, usage);
+        return EXIT_USAGE;
+    }
+    if (print_about(&arguments))
+        return 0;
+    return run(&arguments, argv);
+}

@@ -1,0 +1,44 @@
+#include "trainerd/optimizer.h"
+
+#include <math.h>
+#include <string.h>
+
+enum op_kind optimizer_kind(const struct trainer_config *config) {
+    return config->optimizer.name == TRAINER_SGD ? OP_SGD : OP_ADAMW;
+}
+
+static struct schedule_spec schedule_of(const struct trainer_config *config, int64_t steps_per_epoch) {
+    int64_t total = config->train.epochs * steps_per_epoch;
+    int64_t warmup = (int64_t)(config->schedule.warmup_epochs * (double)steps_per_epoch);
+    return (struct schedule_spec){.kind = config->schedule.kind, .base_rate = config->optimizer.learning_rate,
+                                  .warmup_steps = warmup < total ? warmup : total, .total_steps = total,
+                                  .final_fraction = config->schedule.final_learning_rate_factor};
+}
+
+/**
+ * A moving average that starts from the first weights would remember them for 1 / (1 - decay) steps: the decay grows with the steps,
+ * min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
+ */
+static double ema_decay(double decay, int64_t step) {
+    return fmin(decay, (1.0 + (double)step) / (10.0 + (double)step));
+}
+
+void optimizer_hyper(const struct trainer_config *config, int64_t steps_per_epoch, int64_t global_step, int ranks,
+                     float out[HYPER_COUNT]) {
+    const struct trainer_optimizer_config *optimizer = &config->optimizer;
+    struct schedule_spec schedule = schedule_of(config, steps_per_epoch);
+    double beta1 = optimizer->betas.count == 2 ? optimizer->betas.items[0] : 0.9;
+    double beta2 = optimizer->betas.count == 2 ? optimizer->betas.items[1] : 0.999;
+    memset(out, 0, HYPER_COUNT * sizeof *out);
+    out[HYPER_LEARNING_RATE] = (float)schedule_rate(&schedule, global_step);
+    out[HYPER_WEIGHT_DECAY] = (float)optimizer->weight_decay;
+    out[HYPER_MOMENTUM] = (float)optimizer->momentum;
+    out[HYPER_BETA1] = (float)beta1;
+    out[HYPER_BETA2] = (float)beta2;
+    out[HYPER_EPSILON] = (float)optimizer->epsilon;
+    out[HYPER_BIAS1] = (float)(1 - pow(beta1, (double)(global_step + 1)));
+    out[HYPER_BIAS2] = (float)(1 - pow(beta2, (double)(global_step + 1)));
+    out[HYPER_EMA_DECAY] = (float)ema_decay(config->train.ema_decay, global_step);
+    out[HYPER_GRADIENT_SCALE] = 1.0f / (float)ranks;
+    out[HYPER_CLIP_NORM] = (float)config->train.clip_norm;
+}

@@ -1,0 +1,190 @@
+#include "common/base/cpu.h"
+#include "common/base/file.h"
+#include "common/metrics/plot.h"
+#include "common/metrics/report.h"
+#include "common/weights/model_file.h"
+#include "trainerd/evaluate.h"
+#include "trainerd/export.h"
+#include "trainerd/job.h"
+#include "trainerd/trainctl/commands.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: trainctl evaluate MODEL.safetensors --config FILE [--part test|validation|train] [--out DIR] [--set KEY=VALUE]... [--json]\n"
+    "\n"
+    "Answers a part of the configuration's data set with the model and prints the report; --out also writes report.txt, report.json,\n"
+    "confusion.png and roc.png. Research and integration; not a medical device.\n";
+
+enum { SETTINGS_MAX = 64 };
+
+struct evaluate_options {
+    const char *model, *config, *out;
+    const char *settings[SETTINGS_MAX];
+    int setting_count;
+    enum dataset_part part;
+    bool json;
+};
+
+/** Everything that an evaluation holds. */
+struct evaluator {
+    struct config tree;
+    struct trainer_config config;
+    struct job job;
+    struct model_file file;
+    struct graph *graph;
+    struct parameters *parameters;
+    struct device *device;
+    struct evaluation evaluation;
+    double *probabilities;
+    struct report report;
+};
+
+static bool parse_part(const char *text, enum dataset_part *out) {
+    for (int i = 0; i < DATASET_PARTS; i++) {
+        if (strcmp(text, dataset_part_name((enum dataset_part)i)) == 0) {
+            *out = (enum dataset_part)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse(int argc, char **argv, struct evaluate_options *out) {
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'}, {"part", required_argument, NULL, 'p'},
+                                            {"out", required_argument, NULL, 'o'},    {"set", required_argument, NULL, 's'},
+                                            {"json", no_argument, NULL, 'j'},         {NULL, 0, NULL, 0}};
+    int option;
+    optind = 0;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'c')
+            out->config = optarg;
+        else if (option == 'o')
+            out->out = optarg;
+        else if (option == 'j')
+            out->json = true;
+        else if (option == 's' && out->setting_count < SETTINGS_MAX)
+            out->settings[out->setting_count++] = optarg;
+        else if (option != 'p' || !parse_part(optarg, &out->part))
+            return false;
+    }
+    out->model = optind + 1 == argc ? argv[optind] : NULL;
+    return out->model && out->config;
+}
+
+static void evaluator_fini(struct evaluator *evaluator) {
+    report_fini(&evaluator->report);
+    free(evaluator->probabilities);
+    evaluation_fini(&evaluator->evaluation);
+    device_close(evaluator->device);
+    parameters_destroy(evaluator->parameters);
+    graph_destroy(evaluator->graph);
+    job_close(&evaluator->job);
+    model_file_close(&evaluator->file);
+    config_fini(&evaluator->tree);
+}
+
+static bool load_config(struct evaluator *evaluator, const struct evaluate_options *options, struct error *err) {
+    struct trainer_config_source source = {options->config, options->settings, options->setting_count};
+    if (trainer_config_load(&source, &evaluator->tree, &evaluator->config, err))
+        return true;
+    config_print_problems(&evaluator->tree, stderr);
+    return false;
+}
+
+/** The data set as the model sees it: the recipe is the model's, and so must the classes be. */
+static bool open_data(struct evaluator *evaluator, struct error *err) {
+    const struct manifest *manifest = &evaluator->file.manifest;
+    evaluator->config.model.size = manifest->architecture.size;
+    evaluator->config.model.input_channels = manifest->architecture.input_channels;
+    if (!job_open(&evaluator->job, &evaluator->config, NULL, err))
+        return false;
+    if (!recipe_parse(manifest->preprocessing, strlen(manifest->preprocessing), &evaluator->job.recipe, err))
+        return error_prefix(err, "the model's preprocessing");
+    bool same = evaluator->job.dataset.classes == manifest->class_count;
+    for (int i = 0; same && i < manifest->class_count; i++)
+        same = strcmp(evaluator->job.dataset.class_names[i], manifest->classes[i]) == 0;
+    return same || error_set(err, ERROR_INVALID, "the model's classes are not those of the data, in that order");
+}
+
+static bool load_model(struct evaluator *evaluator, struct error *err) {
+    struct model_spec model = model_file_spec(&evaluator->file);
+    struct device_spec device = {.name = strcmp(evaluator->config.device.name, "auto") == 0 ? "onednn" : evaluator->config.device.name,
+                                 .threads = evaluator->config.device.threads};
+    return (evaluator->graph = model_build(&model, err)) && (evaluator->parameters = parameters_create(evaluator->graph, err)) &&
+           model_file_load(&evaluator->file, evaluator->graph, evaluator->parameters, err) &&
+           (evaluator->device = device_open(&device, err));
+}
+
+static bool answer(struct evaluator *evaluator, enum dataset_part part, struct error *err) {
+    struct evaluate_spec spec = {.graph = evaluator->graph, .parameters = evaluator->parameters, .device = evaluator->device,
+                                 .dataset = &evaluator->job.dataset, .cache = &evaluator->job.cache,
+                                 .recipe = &evaluator->job.recipe, .part = part, .batch_size = 32, .loader_threads = 1};
+    return evaluate_part(&spec, &evaluator->evaluation, err);
+}
+
+static bool measure(struct evaluator *evaluator, enum dataset_part part, struct error *err) {
+    const struct evaluation *evaluation = &evaluator->evaluation;
+    const char *const *names = (const char *const *)evaluator->job.dataset.class_names;
+    evaluator->probabilities = malloc((size_t)evaluation->count * (size_t)evaluation->classes * sizeof(double));
+    if (!evaluator->probabilities)
+        return error_set(err, ERROR_MEMORY, "out of memory");
+    int positive = export_class(names, evaluation->classes, "PNEUMONIA"), negative = export_class(names, evaluation->classes, "NORMAL");
+    bool pair = positive >= 0 && negative >= 0;
+    struct report_spec spec = {
+        .title = evaluator->file.manifest.name, .part = dataset_part_name(part), .class_names = names,
+        .predictions = evaluation_predictions(evaluation, evaluator->file.manifest.temperature, evaluator->probabilities),
+        .positive_class = pair ? positive : -1, .negative_class = pair ? negative : -1,
+        .bootstrap_rounds = evaluator->config.report.bootstrap_samples, .seed = (uint64_t)evaluator->config.run.seed};
+    return report_init(&evaluator->report, &spec, err);
+}
+
+static bool write_text(const char *folder, const char *name, const char *text, struct error *err) {
+    char path[4096];
+    return file_join(path, sizeof path, folder, name, err) && file_write_atomic(path, text, strlen(text), err);
+}
+
+static bool write_plots(const struct evaluator *evaluator, const char *folder, struct error *err) {
+    char confusion[4096], curve[4096];
+    return file_join(confusion, sizeof confusion, folder, "confusion.png", err) && file_join(curve, sizeof curve, folder, "roc.png", err) &&
+           plot_confusion(&evaluator->report, confusion, err) && plot_roc(&evaluator->report, curve, err);
+}
+
+static bool write_report(const struct evaluator *evaluator, const struct evaluate_options *options, struct error *err) {
+    char *text = report_text(&evaluator->report, err), *json = text ? report_json(&evaluator->report, err) : NULL;
+    bool ok = json;
+    if (ok)
+        fputs(options->json ? json : text, stdout);
+    if (ok && options->out)
+        ok = file_make_folders(options->out, err) && write_text(options->out, "report.txt", text, err) &&
+             write_text(options->out, "report.json", json, err) &&
+             (!evaluator->config.report.images || write_plots(evaluator, options->out, err));
+    free(text);
+    free(json);
+    return ok;
+}
+
+int command_evaluate(int argc, char **argv) {
+    struct evaluate_options options = {.part = DATASET_TEST};
+    struct evaluator evaluator = {0};
+    struct error err = {0};
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    if (!parse(argc, argv, &options)) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    bool ok = model_file_open(options.model, &evaluator.file, &err) && load_config(&evaluator, &options, &err) &&
+              open_data(&evaluator, &err) && load_model(&evaluator, &err) && answer(&evaluator, options.part, &err) &&
+              measure(&evaluator, options.part, &err) && write_report(&evaluator, &options, &err);
+    if (!ok)
+        fprintf(stderr, "trainctl evaluate: %s\n", err.message);
+    evaluator_fini(&evaluator);
+    return ok ? 0 : 1;
+}

@@ -1,0 +1,139 @@
+#include "trainerd/training.h"
+
+#include "common/base/clock.h"
+#include "common/base/signals.h"
+#include "trainerd/epoch_end.h"
+#include "trainerd/optimizer.h"
+#include "trainerd/reports.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/** What every rank says of itself after each step. */
+struct step_word {
+    float loss;
+    int32_t stop; /* a signal arrived here */
+};
+
+/** Exchanges losses and wishes: the mean loss over ranks, and whether anyone was told to stop: all know the same. */
+static bool agree(const struct training *training, float loss, double *mean_loss, bool *stop, struct error *err) {
+    int ranks = training->collective->world_size;
+    struct step_word mine = {loss, signals_stop != 0};
+    struct step_word *all = calloc((size_t)ranks, sizeof *all);
+    if (!all)
+        return error_set(err, ERROR_MEMORY, "out of memory");
+    bool ok = collective_allgather(training->collective, &mine, sizeof mine, all, err);
+    double sum = 0;
+    *stop = false;
+    for (int i = 0; ok && i < ranks; i++) {
+        sum += all[i].loss;
+        *stop |= all[i].stop != 0;
+    }
+    *mean_loss = sum / ranks;
+    free(all);
+    return ok;
+}
+
+static bool save_checkpoint(struct training *training, struct error *err) {
+    if (training->collective->rank != 0)
+        return true;
+    char folder[CHECKPOINT_PATH_SIZE];
+    return job_path(training->job, "checkpoints", folder, sizeof folder, err) &&
+           checkpoint_save(folder, training->plan, training->graph, &training->state, training->job->config->checkpoint.keep_last, err);
+}
+
+static bool tell_step(const struct training *training, double loss, struct error *err) {
+    if (training->collective->rank != 0)
+        return true;
+    const struct trainer_train_config *train = &training->job->config->train;
+    const struct training_state *state = &training->state;
+    struct progress_step progress = {.epoch = (int)state->epoch + 1, .epochs = train->epochs, .step = state->global_step,
+                                     .steps = train->epochs * training->sampler->steps,
+                                     .images = state->global_step * train->batch_size, .loss = loss, .now_ms = clock_now_ms()};
+    return reports_send_step(training->rendezvous, &progress, err);
+}
+
+/** One step with the batch that the loader has ready. */
+static bool train_step(struct training *training, struct loader *loader, double *loss, bool *stop, struct error *err) {
+    struct batch batch;
+    float hyper[HYPER_COUNT], own_loss;
+    const struct training_state *state = &training->state;
+    int ranks = training->collective->world_size, rank = training->collective->rank;
+    int64_t first = state->global_step * training->job->config->train.batch_size + (int64_t)rank * (training->job->config->train.batch_size / ranks);
+    optimizer_hyper(training->job->config, training->sampler->steps, state->global_step, ranks, hyper);
+    if (!loader_next(loader, &batch, err))
+        return false;
+    struct step step = {training->plan, training->collective, (int64_t)training->job->config->collective.timeout_seconds * 1000};
+    struct step_input input = {batch.images, batch.labels, {(int64_t)state->seed, state->global_step, first}};
+    bool ok = step_run(&step, &input, hyper, &own_loss, err);
+    loader_release(loader);
+    ok = ok && agree(training, own_loss, loss, stop, err);
+    if (ok && !isfinite(*loss))
+        return error_hint((error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step), err),
+                          "a smaller optimizer.learning_rate, a longer schedule.warmup_epochs or train.clip_norm may help");
+    return ok;
+}
+
+/** The steps that are left of the epoch. */
+static bool train_epoch(struct training *training, struct loader *loader, bool *stop, struct error *err) {
+    struct training_state *state = &training->state;
+    int every = training->job->config->checkpoint.every_steps;
+    while (state->step < training->sampler->steps && !*stop) {
+        double loss = 0;
+        if (!train_step(training, loader, &loss, stop, err))
+            return false;
+        state->step++;
+        state->global_step++;
+        state->loss_sum += loss;
+        rendezvous_heartbeat(training->rendezvous);
+        if (!tell_step(training, loss, err))
+            return false;
+        bool due = every > 0 && state->global_step % every == 0 && state->step < training->sampler->steps;
+        if ((due || *stop) && !save_checkpoint(training, err))
+            return false;
+    }
+    return true;
+}
+
+static struct loader *open_loader(const struct training *training, struct error *err) {
+    const struct trainer_config *config = training->job->config;
+    struct loader_spec spec = {.cache = &training->job->cache, .recipe = &training->job->recipe,
+                               .labels = training->job->train_labels, .indices = training->job->train_indices,
+                               .count = training->job->train_count, .sampler = training->sampler,
+                               .augment_by_class = training->job->augment, .rank = training->collective->rank,
+                               .ranks = training->collective->world_size, .first_epoch = training->state.epoch,
+                               .first_step = training->state.step, .seed = training->state.seed,
+                               .threads = training->loader_threads, .prefetch = config->data.prefetch, .nice = 5};
+    return loader_create(&spec, err);
+}
+
+/** Ends an epoch: evaluates, counts, and saves; `better` and `stale` follow from the selection metric. */
+static bool finish_epoch(struct training *training, struct error *err) {
+    struct training_state *state = &training->state;
+    const struct trainer_config *config = training->job->config;
+    if (!epoch_end_evaluate(training, err))
+        return false;
+    state->epoch++;
+    state->step = 0;
+    state->loss_sum = 0;
+    int patience = config->train.early_stopping_patience;
+    state->finished = state->epoch == config->train.epochs || (patience > 0 && state->stale_epochs >= patience);
+    int every = config->checkpoint.every_epochs;
+    bool due = state->finished || (every > 0 && state->epoch % every == 0);
+    return !due || save_checkpoint(training, err);
+}
+
+bool training_run(struct training *training, bool *stopped, struct error *err) {
+    *stopped = false;
+    if (training->state.finished)
+        return true;
+    struct loader *loader = open_loader(training, err);
+    bool ok = loader;
+    while (ok && !training->state.finished && !*stopped) {
+        ok = train_epoch(training, loader, stopped, err);
+        if (ok && training->state.step == training->sampler->steps)
+            ok = finish_epoch(training, err);
+    }
+    loader_destroy(loader);
+    return ok;
+}

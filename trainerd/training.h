@@ -1,0 +1,31 @@
+#pragma once
+#include "trainerd/checkpoint.h"
+#include "trainerd/export.h"
+#include "trainerd/job.h"
+#include "trainerd/loader.h"
+#include "trainerd/metrics_log.h"
+#include "trainerd/rendezvous.h"
+#include "trainerd/step.h"
+
+/** One rank's part of a training run. Everything but `state` is set up by the worker and borrowed. */
+struct training {
+    const struct job *job;
+    struct rendezvous *rendezvous;
+    struct collective *collective;
+    struct device *device;
+    const struct graph *graph;
+    struct parameters *host; /**< of the graph: where weights pass through */
+    struct plan *plan;
+    struct sampler *sampler;
+    struct metrics_log *log; /**< rank 0's, else NULL */
+    struct training_state state;
+    int loader_threads;
+};
+
+/**
+ * Trains from where the state stands to the end: epochs of steps, each followed by an evaluation on the validation part, a
+ * checkpoint, and where it is the best so far by train.select_metric a model file that is handed on for publishing. Ends early
+ * where nothing gets better for train.early_stopping_patience evaluations. All ranks call it alike. SIGTERM to any
+ * rank ends all of them after the same step, with a checkpoint; *stopped tells.
+ */
+bool training_run(struct training *training, bool *stopped, struct error *err);
