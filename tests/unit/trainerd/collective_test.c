@@ -90,6 +90,12 @@ static void run_rank(struct job *job) {
     exit(0);
 }
 
+static bool start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, int *ticket,
+                  struct error *err) {
+    struct collective_piece piece = {.buffer = buffer, .dtype = dtype, .count = count};
+    return collective_start(collective, &piece, ticket, err);
+}
+
 static struct board *board_create(void) {
     struct board *board =
         mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -148,7 +154,7 @@ static void body_sums(struct job *job, struct collective *collective) {
         for (int64_t i = 0; i < sizes[s]; i++)
             buffer[i] = exact_value(job->rank, i);
         int ticket;
-        CHECK(collective_start(collective, buffer, DTYPE_F32, sizes[s], NULL, &ticket, NULL));
+        CHECK(start(collective, buffer, DTYPE_F32, sizes[s], &ticket, NULL));
         CHECK(collective_wait(collective, ticket, -1, NULL));
         for (int64_t i = 0; i < sizes[s]; i++) {
             float expected = 0;
@@ -175,16 +181,16 @@ static void body_dtypes(struct job *job, struct collective *collective) {
     int32_t s32[3] = {1, -7, job->rank};
     int64_t s64[3] = {INT64_C(1) << 40, -1, job->rank};
     int tickets[3];
-    CHECK(collective_start(collective, f64, DTYPE_F64, 3, NULL, &tickets[0], NULL));
-    CHECK(collective_start(collective, s32, DTYPE_S32, 3, NULL, &tickets[1], NULL));
-    CHECK(collective_start(collective, s64, DTYPE_S64, 3, NULL, &tickets[2], NULL));
+    CHECK(start(collective, f64, DTYPE_F64, 3, &tickets[0], NULL));
+    CHECK(start(collective, s32, DTYPE_S32, 3, &tickets[1], NULL));
+    CHECK(start(collective, s64, DTYPE_S64, 3, &tickets[2], NULL));
     for (int i = 0; i < 3; i++)
         CHECK(collective_wait(collective, tickets[i], -1, NULL));
     CHECK(f64[0] == 1.0 && f64[1] == 2e300 && f64[2] == -1.0);
     CHECK(s32[0] == 2 && s32[1] == -14 && s32[2] == 1);
     CHECK(s64[0] == INT64_C(1) << 41 && s64[1] == -2 && s64[2] == 1);
     struct error err = {0};
-    CHECK(!collective_start(collective, s32, DTYPE_U8, 3, NULL, &tickets[0], &err));
+    CHECK(!start(collective, s32, DTYPE_U8, 3, &tickets[0], &err));
     CHECK(err.code == ERROR_UNSUPPORTED);
 }
 
@@ -202,7 +208,7 @@ static void body_hash(struct job *job, struct collective *collective) {
         for (int64_t i = 0; i < sizes[s]; i++)
             buffer[i] = rng_normal(&rng) * (float)(1 << (i % 24));
         int ticket;
-        CHECK(collective_start(collective, buffer, DTYPE_F32, sizes[s], NULL, &ticket, NULL));
+        CHECK(start(collective, buffer, DTYPE_F32, sizes[s], &ticket, NULL));
         CHECK(collective_wait(collective, ticket, -1, NULL));
         job->board->hash[job->rank][s] = hash_of(buffer, (size_t)sizes[s] * sizeof *buffer);
         free(buffer);
@@ -240,7 +246,7 @@ static void body_overlap(struct job *job, struct collective *collective) {
             for (int64_t i = 0; i < COUNT; i++)
                 buckets[b][i] = exact_value(job->rank + b + step, i);
             compute(200000 * (1 + job->rank));
-            CHECK(collective_start(collective, buckets[b], DTYPE_F32, COUNT, NULL, &tickets[b], NULL));
+            CHECK(start(collective, buckets[b], DTYPE_F32, COUNT, &tickets[b], NULL));
         }
         for (int b = BUCKETS - 1; b >= 0; b--) {
             CHECK(collective_wait(collective, tickets[b], clock_now_ms() + TIMEOUT_MS, NULL));
@@ -294,7 +300,7 @@ static void test_barrier_waits_for_the_last_rank(void **state) {
 static void body_quick_end(struct job *job, struct collective *collective) {
     float value[5] = {1, 2, 3, 4, 5};
     int ticket;
-    CHECK(collective_start(collective, value, DTYPE_F32, 5, NULL, &ticket, NULL));
+    CHECK(start(collective, value, DTYPE_F32, 5, &ticket, NULL));
     CHECK(collective_wait(collective, ticket, -1, NULL));
 }
 
@@ -311,7 +317,7 @@ static void reduce_until_failure(struct job *job, struct collective *collective)
     for (;;) {
         int ticket;
         int64_t start_ms = clock_now_ms();
-        bool ok = collective_start(collective, buffer, DTYPE_F32, KILL_COUNT, NULL, &ticket, err) &&
+        bool ok = start(collective, buffer, DTYPE_F32, KILL_COUNT, &ticket, err) &&
                   collective_wait(collective, ticket, -1, err);
         job->board->took_ms[job->rank] = clock_now_ms() - start_ms;
         if (!ok)
@@ -325,7 +331,7 @@ static void body_killed(struct job *job, struct collective *collective) {
         float *buffer = calloc(KILL_COUNT, sizeof *buffer);
         int ticket;
         for (int step = 0; step < 3; step++) {
-            CHECK(collective_start(collective, buffer, DTYPE_F32, KILL_COUNT, NULL, &ticket, NULL));
+            CHECK(start(collective, buffer, DTYPE_F32, KILL_COUNT, &ticket, NULL));
             CHECK(collective_wait(collective, ticket, -1, NULL));
         }
         raise(SIGKILL);
@@ -383,7 +389,7 @@ static void body_deadline(struct job *job, struct collective *collective) {
         float *buffer = calloc(1000, sizeof *buffer);
         struct error err = {0};
         int ticket;
-        CHECK(collective_start(collective, buffer, DTYPE_F32, 1000, NULL, &ticket, NULL));
+        CHECK(start(collective, buffer, DTYPE_F32, 1000, &ticket, NULL));
         int64_t start_ms = clock_now_ms();
         CHECK(!collective_wait(collective, ticket, start_ms + 300, &err));
         CHECK(err.code == ERROR_TIMEOUT && clock_now_ms() - start_ms < 5000);
@@ -465,7 +471,7 @@ static void test_solo_leaves_the_buffer_as_it_is(void **state) {
     assert_non_null(solo);
     float buffer[2] = {1.5f, -2};
     int ticket, mine = 7, all = 0;
-    assert_true(collective_start(solo, buffer, DTYPE_F32, 2, NULL, &ticket, NULL));
+    assert_true(start(solo, buffer, DTYPE_F32, 2, &ticket, NULL));
     assert_true(collective_wait(solo, ticket, -1, NULL));
     assert_true(buffer[0] == 1.5f && buffer[1] == -2);
     assert_true(collective_allgather(solo, &mine, sizeof mine, &all, NULL) && all == 7);

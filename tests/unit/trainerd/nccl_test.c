@@ -188,6 +188,10 @@ static struct collective *open_fake(int rank, size_t id_size, struct error *err)
     return collective;
 }
 
+static bool start(struct collective *collective, struct collective_piece piece, int *ticket, struct error *err) {
+    return collective->ops->start(collective, &piece, ticket, err);
+}
+
 static int reset(void **state) {
     (void)state;
     memset(&fake, 0, sizeof fake);
@@ -203,7 +207,7 @@ static void test_reduces_behind_the_ready_event(void **state) {
     float buffer[3] = {1, 2, 3};
     int ticket, ready;
     fake.busy_answers = 2;
-    assert_true(collective->ops->start(collective, buffer, DTYPE_F32, 3, (struct event *)&ready, &ticket, NULL));
+    assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 3, (struct event *)&ready}, &ticket, NULL));
     assert_int_equal(fake.waited_events, 1);
     assert_non_null(collective->ops->done_event(collective, ticket));
     assert_true(collective->ops->wait(collective, ticket, -1, NULL));
@@ -231,7 +235,7 @@ static void test_a_deadline_aborts_for_good(void **state) {
     struct collective *collective = open_fake(0, 0, NULL);
     float buffer[1] = {1};
     int ticket;
-    assert_true(collective->ops->start(collective, buffer, DTYPE_F32, 1, NULL, &ticket, NULL));
+    assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 1, NULL}, &ticket, NULL));
     fake.stuck = true;
     int64_t start_ms = clock_now_ms();
     assert_false(collective->ops->wait(collective, ticket, start_ms + 50, &err));
@@ -284,13 +288,13 @@ static void test_tickets_have_a_limit_and_are_retired(void **state) {
     float buffer[1] = {1};
     int ticket = 0, last;
     for (int i = 0; i < COLLECTIVE_TICKETS; i++)
-        assert_true(collective->ops->start(collective, buffer, DTYPE_F32, 1, NULL, &ticket, NULL));
-    assert_false(collective->ops->start(collective, buffer, DTYPE_F32, 1, NULL, &last, &err));
+        assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 1, NULL}, &ticket, NULL));
+    assert_false(start(collective, (struct collective_piece){buffer, DTYPE_F32, 1, NULL}, &last, &err));
     assert_int_equal(err.code, ERROR_BUSY);
     assert_true(collective->ops->wait(collective, ticket, -1, NULL));
-    assert_true(collective->ops->start(collective, buffer, DTYPE_F32, 1, NULL, &last, NULL));
+    assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 1, NULL}, &last, NULL));
     assert_true(collective->ops->wait(collective, last, -1, NULL));
-    assert_false(collective->ops->start(collective, buffer, DTYPE_U8, 1, NULL, &last, &err));
+    assert_false(start(collective, (struct collective_piece){buffer, DTYPE_U8, 1, NULL}, &last, &err));
     assert_int_equal(err.code, ERROR_UNSUPPORTED);
     collective->ops->close(collective);
     assert_int_equal(fake.aborted, 0);
