@@ -161,11 +161,12 @@ static bool serve(struct inferd *inferd, struct error *err) {
             return false;
         }
     }
+    int64_t start = clock_now_ms();
     log_event(LOG_INFO, "draining", "timeout_ms=%" PRId64, inferd->config->drain_timeout_ms);
     if (!server_drain(inferd->server, inferd->config->drain_timeout_ms, err)) {
         return false;
     }
-    log_event(LOG_INFO, "drained", "all that was accepted is answered");
+    log_event(LOG_INFO, "drained", "ms=%" PRId64, clock_now_ms() - start);
     return true;
 }
 
