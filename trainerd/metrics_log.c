@@ -102,8 +102,8 @@ bool metrics_log_write(struct metrics_log *log, const char *event, const struct 
                        struct error *err) {
     char *line = metric_json(event, metrics, count);
     if (!line)
-        return error_set(err, ERROR_INVALID, "%s: the record \"%s\" is not UTF-8, or there is no memory", log->path,
-                         event);
+        return error_set(err, ERROR_INVALID, "%s: the record \"%s\" is not UTF-8, or there is no memory",
+                         log->path, event);
     size_t length = strlen(line);
     line[length] = '\n'; /* in the place of the NUL */
     bool ok = file_write_all(log->descriptor, line, length + 1, err) || error_prefix(err, "%s", log->path);

@@ -22,18 +22,21 @@ static inline struct metric metric_text(const char *name, const char *value) {
 }
 
 /**
- * One line of JSON without the line's end: {"event": event, "time": "2026-...Z", name: value, ...}, in that order. What is
- * not finite becomes null, as JSON has no NaN. Returns owned (free), NULL where memory ends or text is not UTF-8.
+ * One line of JSON without the line's end: {"event": event, "time": "2026-...Z", name: value, ...}, in that
+ * order. What is not finite becomes null, as JSON has no NaN. Returns owned (free), NULL where memory ends or
+ * text is not UTF-8.
  */
 char *metric_json(const char *event, const struct metric *metrics, int count);
 
-/** runs/NAME/metrics.jsonl: one JSON record a line, appended, each line one write. Opaque; one thread at a time. */
+/** runs/NAME/metrics.jsonl: one JSON record a line, appended, each line one write. Opaque; one thread at a
+ * time. */
 struct metrics_log;
 
 /**
- * Opens or makes the file. keep_below: of a file that is there, keep the records whose "step" is below it (those without a
- * step stay) and drop the rest and a torn last line, so that a resumed run does not tell its steps twice; 0 for a new
- * run: everything with a step is dropped; negative: keep all whole lines. Returns owned; errors name the file.
+ * Opens or makes the file. keep_below: of a file that is there, keep the records whose "step" is below it
+ * (those without a step stay) and drop the rest and a torn last line, so that a resumed run does not tell its
+ * steps twice; 0 for a new run: everything with a step is dropped; negative: keep all whole lines. Returns
+ * owned; errors name the file.
  */
 struct metrics_log *metrics_log_open(const char *path, int64_t keep_below, struct error *err);
 /** Takes NULL. */

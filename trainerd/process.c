@@ -13,7 +13,8 @@
 
 enum { CANNOT_EXECUTE = 127 };
 
-/** All that the child needs between fork and exec, made before the fork: after it, memory cannot be allocated safely. */
+/** All that the child needs between fork and exec, made before the fork: after it, memory cannot be allocated
+ * safely. */
 struct launch {
     const struct process_spec *spec;
     char **environment; /* owned, and the strings that were added */

@@ -115,12 +115,14 @@ static void print_line(FILE *out, const char *event, const struct metric *metric
         else if (metric->kind == METRIC_REAL)
             fprintf(out, " %s=%.6g", metric->name, metric->real);
         else
-            fprintf(out, strpbrk(metric->text, " =\"\t\n") ? " %s=\"%s\"" : " %s=%s", metric->name, metric->text);
+            fprintf(out, strpbrk(metric->text, " =\"\t\n") ? " %s=\"%s\"" : " %s=%s", metric->name,
+                    metric->text);
     }
     fputc('\n', out);
 }
 
-static void print_event(struct progress *progress, const char *event, const struct metric *metrics, int count) {
+static void print_event(struct progress *progress, const char *event, const struct metric *metrics,
+                        int count) {
     if (progress->style == PROGRESS_JSON) {
         char *line = metric_json(event, metrics, count);
         fprintf(progress->out, "%s\n", line ? line : "{\"event\":\"unprintable\"}");
@@ -149,7 +151,9 @@ static void print_step(struct progress *progress, const struct progress_step *st
 }
 
 static int64_t interval_of(enum progress_style style) {
-    return style == PROGRESS_BAR ? BAR_INTERVAL_MS : style == PROGRESS_JSON ? JSON_INTERVAL_MS : LINES_INTERVAL_MS;
+    return style == PROGRESS_BAR    ? BAR_INTERVAL_MS
+           : style == PROGRESS_JSON ? JSON_INTERVAL_MS
+                                    : LINES_INTERVAL_MS;
 }
 
 void progress_step(struct progress *progress, const struct progress_step *step) {

@@ -7,7 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEARTBEAT_INTERVAL_MS = 500, ANSWER_TIMEOUT_MS = 30000, REPORT_TIMEOUT_MS = 5000, LEAVE_TIMEOUT_MS = 2000 };
+enum {
+    HEARTBEAT_INTERVAL_MS = 500,
+    ANSWER_TIMEOUT_MS = 30000,
+    REPORT_TIMEOUT_MS = 5000,
+    LEAVE_TIMEOUT_MS = 2000
+};
 
 struct rendezvous {
     struct wire_socket *socket;
@@ -16,12 +21,13 @@ struct rendezvous {
     int64_t sent_ms;                /* when the supervisor was told anything last */
 };
 
-static bool send_message(struct rendezvous *rendezvous, const struct rendezvous_message *message, int64_t timeout_ms,
-                         struct error *err) {
+static bool send_message(struct rendezvous *rendezvous, const struct rendezvous_message *message,
+                         int64_t timeout_ms, struct error *err) {
     uint8_t head[RENDEZVOUS_HEAD_SIZE];
     struct wire_frame frames[RENDEZVOUS_FRAMES];
     if (message->key.size > RENDEZVOUS_KEY_MAX || message->value.size > RENDEZVOUS_VALUE_MAX)
-        return error_set(err, ERROR_TOO_LARGE, "rendezvous: a key of %zu bytes and a value of %zu: at most %d and %d",
+        return error_set(err, ERROR_TOO_LARGE,
+                         "rendezvous: a key of %zu bytes and a value of %zu: at most %d and %d",
                          message->key.size, message->value.size, RENDEZVOUS_KEY_MAX, RENDEZVOUS_VALUE_MAX);
     rendezvous_pack(message, head, frames);
     rendezvous->sent_ms = clock_now_ms();
@@ -91,8 +97,9 @@ struct rendezvous *rendezvous_join(const struct rendezvous_spec *spec, struct er
         error_set(err, ERROR_MEMORY, "rendezvous: out of memory");
         return NULL;
     }
-    rendezvous->head = (struct rendezvous_message){
-        .rank = (uint32_t)spec->rank, .world_size = (uint32_t)spec->world_size, .generation = spec->generation};
+    rendezvous->head = (struct rendezvous_message){.rank = (uint32_t)spec->rank,
+                                                   .world_size = (uint32_t)spec->world_size,
+                                                   .generation = spec->generation};
     struct rendezvous_message hello = rendezvous->head;
     hello.verb = RENDEZVOUS_HELLO;
     hello.value = (struct wire_frame){spec->fingerprint, strlen(spec->fingerprint)};
@@ -122,7 +129,8 @@ void rendezvous_leave(struct rendezvous *rendezvous) {
     free(rendezvous);
 }
 
-bool rendezvous_set(struct rendezvous *rendezvous, const char *key, const void *data, size_t size, struct error *err) {
+bool rendezvous_set(struct rendezvous *rendezvous, const char *key, const void *data, size_t size,
+                    struct error *err) {
     struct rendezvous_message question = rendezvous->head;
     question.verb = RENDEZVOUS_SET;
     question.key = (struct wire_frame){key, strlen(key)};
@@ -151,7 +159,8 @@ static bool store_set(void *context, const char *key, const void *data, size_t s
     return rendezvous_set(context, key, data, size, err);
 }
 
-static bool store_get(void *context, const char *key, int64_t deadline_ms, struct bytes *out, struct error *err) {
+static bool store_get(void *context, const char *key, int64_t deadline_ms, struct bytes *out,
+                      struct error *err) {
     return rendezvous_get(context, key, deadline_ms, out, err);
 }
 

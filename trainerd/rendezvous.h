@@ -3,10 +3,11 @@
 #include "trainerd/collective/collective.h"
 
 /**
- * Where the ranks of one generation meet: the supervisor serves, every worker joins. It knows who is there and whether they
- * agree on what they are about to do, keeps a few keys and values for them, and carries their reports and heartbeats.
- * On one machine the endpoint is ipc:// in a folder that only its user can enter; nothing is encrypted or authenticated.
- * What is over the limits or malformed is dropped, never acted on.
+ * Where the ranks of one generation meet: the supervisor serves, every worker joins. It knows who is there
+ * and whether they agree on what they are about to do, keeps a few keys and values for them, and carries
+ * their reports and heartbeats. On one machine the endpoint is ipc:// in a folder that only its user can
+ * enter; nothing is encrypted or authenticated. What is over the limits or malformed is dropped, never acted
+ * on.
  */
 enum {
     RENDEZVOUS_RANKS_MAX = 1024,
@@ -25,19 +26,23 @@ struct rendezvous_server_spec {
     int world_size;
     uint64_t generation; /**< workers of any other generation are turned away */
     void *context;
-    /** A worker's report, in the order it sent them; borrows all. False ends rendezvous_server_serve with that error. May be NULL. */
-    bool (*on_report)(void *context, int rank, const char *kind, const void *data, size_t size, struct error *err);
+    /** A worker's report, in the order it sent them; borrows all. False ends rendezvous_server_serve with
+     * that error. May be NULL. */
+    bool (*on_report)(void *context, int rank, const char *kind, const void *data, size_t size,
+                      struct error *err);
 };
 
 /** Binds the endpoint. Returns owned. */
-struct rendezvous_server *rendezvous_server_open(const struct rendezvous_server_spec *spec, struct error *err);
+struct rendezvous_server *rendezvous_server_open(const struct rendezvous_server_spec *spec,
+                                                 struct error *err);
 /** Takes NULL. */
 void rendezvous_server_close(struct rendezvous_server *server);
 /** For wire_poll; borrowed. */
 struct wire_socket *rendezvous_server_socket(struct rendezvous_server *server);
 /**
- * Handles what has arrived and returns. False where the job cannot go on: ERROR_INVALID where fingerprints differ (the
- * message shows the first difference and both sides, and the workers get it too), or on_report's error.
+ * Handles what has arrived and returns. False where the job cannot go on: ERROR_INVALID where fingerprints
+ * differ (the message shows the first difference and both sides, and the workers get it too), or on_report's
+ * error.
  */
 bool rendezvous_server_serve(struct rendezvous_server *server, struct error *err);
 /** Monotonic milliseconds when the rank was heard of last; 0: never. */
@@ -54,23 +59,25 @@ struct rendezvous_spec {
     int rank, world_size;
     uint64_t generation;
     /**
-     * Lines of key=value on which all ranks must agree: configuration, data digest, bucket plan, layouts, versions.
-     * Nothing about a patient: a difference is shown and logged.
+     * Lines of key=value on which all ranks must agree: configuration, data digest, bucket plan, layouts,
+     * versions. Nothing about a patient: a difference is shown and logged.
      */
     const char *fingerprint;
     int64_t timeout_ms; /**< for everyone to join */
 };
 
 /**
- * Joins and waits until all ranks have, and agree. Returns owned. ERROR_TIMEOUT: somebody did not come; ERROR_INVALID:
- * fingerprints differ, or the supervisor turned this worker away (the message says why); ERROR_STATE: SIGTERM came.
+ * Joins and waits until all ranks have, and agree. Returns owned. ERROR_TIMEOUT: somebody did not come;
+ * ERROR_INVALID: fingerprints differ, or the supervisor turned this worker away (the message says why);
+ * ERROR_STATE: SIGTERM came.
  */
 struct rendezvous *rendezvous_join(const struct rendezvous_spec *spec, struct error *err);
 /** Takes NULL. Waits up to 2 s until the supervisor has handled all reports. */
 void rendezvous_leave(struct rendezvous *rendezvous);
 
 /** Publishes a value that nobody has set before (else ERROR_INVALID). */
-bool rendezvous_set(struct rendezvous *rendezvous, const char *key, const void *data, size_t size, struct error *err);
+bool rendezvous_set(struct rendezvous *rendezvous, const char *key, const void *data, size_t size,
+                    struct error *err);
 /** Waits until the key is set; *out is owned (free). ERROR_TIMEOUT past the monotonic deadline, ERROR_STATE
  * where SIGTERM comes first. */
 bool rendezvous_get(struct rendezvous *rendezvous, const char *key, int64_t deadline_ms, struct bytes *out,
@@ -83,7 +90,8 @@ bool rendezvous_report(struct rendezvous *rendezvous, const char *kind, const vo
                        struct error *err);
 
 /**
- * Says that this rank is getting on. To be called from the loop that does the work (every step, every file read), not
- * from a thread beside it: a rank that hangs must fall silent. Cheap: sends at most twice a second.
+ * Says that this rank is getting on. To be called from the loop that does the work (every step, every file
+ * read), not from a thread beside it: a rank that hangs must fall silent. Cheap: sends at most twice a
+ * second.
  */
 void rendezvous_heartbeat(struct rendezvous *rendezvous);

@@ -2,11 +2,12 @@
 #include "common/wire/endpoint.h"
 
 /**
- * The messages between a worker (DEALER) and the rendezvous (ROUTER): a head of 28 bytes, then for some verbs a key and a
- * value. Whole numbers are little-endian.
+ * The messages between a worker (DEALER) and the rendezvous (ROUTER): a head of 28 bytes, then for some verbs
+ * a key and a value. Whole numbers are little-endian.
  *
  *     0  "TRDV"      4  version 1   5  verb   6  0 0
- *     8  rank u32   12  world size u32   16  generation u64   24  sequence u32 (an answer repeats its question's)
+ *     8  rank u32   12  world size u32   16  generation u64   24  sequence u32 (an answer repeats its
+ * question's)
  */
 enum rendezvous_verb {
     RENDEZVOUS_HELLO = 1, /**< value: fingerprint; answered by WELCOME when all are there, or REFUSED */

@@ -36,9 +36,11 @@ struct rendezvous_server {
     struct member members[];
 };
 
-struct rendezvous_server *rendezvous_server_open(const struct rendezvous_server_spec *spec, struct error *err) {
+struct rendezvous_server *rendezvous_server_open(const struct rendezvous_server_spec *spec,
+                                                 struct error *err) {
     if (spec->world_size < 1 || spec->world_size > RENDEZVOUS_RANKS_MAX) {
-        error_set(err, ERROR_INVALID, "rendezvous of %d ranks: 1 to %d", spec->world_size, RENDEZVOUS_RANKS_MAX);
+        error_set(err, ERROR_INVALID, "rendezvous of %d ranks: 1 to %d", spec->world_size,
+                  RENDEZVOUS_RANKS_MAX);
         return NULL;
     }
     struct rendezvous_server *server =
@@ -93,7 +95,8 @@ struct answer {
     struct wire_frame value;
 };
 
-/** Never waits, and forgets what cannot be sent: a worker that is gone is the supervisor's business, not ours. */
+/** Never waits, and forgets what cannot be sent: a worker that is gone is the supervisor's business, not
+ * ours. */
 static void send_answer(struct rendezvous_server *server, struct wire_frame to, const struct answer *answer) {
     struct rendezvous_message message = {.verb = answer->verb,
                                          .rank = answer->rank,
@@ -111,8 +114,8 @@ static struct wire_frame identity_of(const struct member *member) {
     return (struct wire_frame){member->identity, member->identity_size};
 }
 
-static void refuse(struct rendezvous_server *server, struct wire_frame to, const struct rendezvous_message *message,
-                   const char *why) {
+static void refuse(struct rendezvous_server *server, struct wire_frame to,
+                   const struct rendezvous_message *message, const char *why) {
     struct answer answer = {RENDEZVOUS_REFUSED, message->rank, message->sequence, {why, strlen(why)}};
     send_answer(server, to, &answer);
 }
@@ -138,7 +141,8 @@ static bool compare(const struct rendezvous_server *server, struct error *err) {
         const char *first = server->members[0].fingerprint, *other = server->members[rank].fingerprint;
         if (!first_difference(&first, &other))
             continue;
-        error_set(err, ERROR_INVALID, "the ranks are not set up alike: rank 0 has \"%.*s\", rank %d has \"%.*s\"",
+        error_set(err, ERROR_INVALID,
+                  "the ranks are not set up alike: rank 0 has \"%.*s\", rank %d has \"%.*s\"",
                   (int)(line_length(first) > 150 ? 150 : line_length(first)), first, rank,
                   (int)(line_length(other) > 150 ? 150 : line_length(other)), other);
         return error_hint(err, "start all ranks from the same configuration, data and program");
@@ -170,13 +174,13 @@ static char *copy_text(const struct wire_frame *frame) {
     return text;
 }
 
-static bool on_hello(struct rendezvous_server *server, struct wire_frame from, const struct rendezvous_message *message,
-                     struct error *err) {
+static bool on_hello(struct rendezvous_server *server, struct wire_frame from,
+                     const struct rendezvous_message *message, struct error *err) {
     struct member *member = &server->members[message->rank];
-    const char *why = member->joined                                   ? "this rank has joined already"
-                      : from.size > IDENTITY_MAX                       ? "the identity is too long"
+    const char *why = member->joined                                     ? "this rank has joined already"
+                      : from.size > IDENTITY_MAX                         ? "the identity is too long"
                       : message->value.size > RENDEZVOUS_FINGERPRINT_MAX ? "the fingerprint is too long"
-                                                                       : NULL;
+                                                                         : NULL;
     if (why) {
         refuse(server, from, message, why);
         return true;
@@ -215,8 +219,8 @@ static void answer_waiting(struct rendezvous_server *server, const struct entry 
     }
 }
 
-static bool on_set(struct rendezvous_server *server, struct wire_frame from, const struct rendezvous_message *message,
-                   struct error *err) {
+static bool on_set(struct rendezvous_server *server, struct wire_frame from,
+                   const struct rendezvous_message *message, struct error *err) {
     size_t size = message->value.size, cost = sizeof(struct entry) + size;
     if (find_entry(server, &message->key)) {
         refuse(server, from, message, "the key is set already");
@@ -242,8 +246,8 @@ static bool on_set(struct rendezvous_server *server, struct wire_frame from, con
     return true;
 }
 
-static bool on_get(struct rendezvous_server *server, struct wire_frame from, const struct rendezvous_message *message,
-                   struct error *err) {
+static bool on_get(struct rendezvous_server *server, struct wire_frame from,
+                   const struct rendezvous_message *message, struct error *err) {
     (void)err;
     struct member *member = &server->members[message->rank];
     const struct entry *entry = find_entry(server, &message->key);
@@ -286,17 +290,17 @@ typedef bool (*handler)(struct rendezvous_server *server, struct wire_frame from
                         const struct rendezvous_message *message, struct error *err);
 
 static const handler handlers[RENDEZVOUS_VERB_COUNT] = {
-    [RENDEZVOUS_SET] = on_set,
-    [RENDEZVOUS_GET] = on_get,
-    [RENDEZVOUS_REPORT] = on_report,
-    [RENDEZVOUS_HEARTBEAT] = on_heartbeat,
+    [RENDEZVOUS_SET] = on_set,       [RENDEZVOUS_GET] = on_get,
+    [RENDEZVOUS_REPORT] = on_report, [RENDEZVOUS_HEARTBEAT] = on_heartbeat,
     [RENDEZVOUS_LEAVE] = on_leave,
 };
 
-/** Whether the message comes from who it says, of this generation. A newcomer's mistakes are told, others are dropped. */
-static bool admit(struct rendezvous_server *server, struct wire_frame from, const struct rendezvous_message *message) {
+/** Whether the message comes from who it says, of this generation. A newcomer's mistakes are told, others are
+ * dropped. */
+static bool admit(struct rendezvous_server *server, struct wire_frame from,
+                  const struct rendezvous_message *message) {
     const struct rendezvous_server_spec *spec = &server->spec;
-    const char *why = message->generation != spec->generation            ? "another generation is running"
+    const char *why = message->generation != spec->generation             ? "another generation is running"
                       : message->world_size != (uint32_t)spec->world_size ? "the number of ranks differs"
                       : message->rank >= (uint32_t)spec->world_size       ? "there is no such rank"
                                                                           : NULL;
@@ -305,7 +309,8 @@ static bool admit(struct rendezvous_server *server, struct wire_frame from, cons
     if (why || message->verb == RENDEZVOUS_HELLO)
         return !why;
     const struct member *member = &server->members[message->rank];
-    return member->joined && member->identity_size == from.size && memcmp(member->identity, from.data, from.size) == 0;
+    return member->joined && member->identity_size == from.size &&
+           memcmp(member->identity, from.data, from.size) == 0;
 }
 
 static bool handle(struct rendezvous_server *server, const struct wire_message *received, struct error *err) {

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/** Each decay maps progress after the warm-up, 0 to 1, to how much of the way from final to base is left, 1 to 0. */
+/** Each decay maps progress after the warm-up, 0 to 1, to how much of the way from final to base is left, 1
+ * to 0. */
 static double constant(double progress) {
     (void)progress;
     return 1;
@@ -38,7 +39,8 @@ bool schedule_check(const struct schedule_spec *spec, struct error *err) {
         return error_set(err, ERROR_INVALID, "schedule: a warm-up of %lld steps in a run of %lld",
                          (long long)spec->warmup_steps, (long long)spec->total_steps);
     if (!(spec->final_fraction >= 0 && spec->final_fraction <= 1))
-        return error_set(err, ERROR_INVALID, "schedule: final fraction %g is outside 0 to 1", spec->final_fraction);
+        return error_set(err, ERROR_INVALID, "schedule: final fraction %g is outside 0 to 1",
+                         spec->final_fraction);
     return true;
 }
 
@@ -59,5 +61,6 @@ bool schedule_parse(const char *name, enum schedule_kind *out, struct error *err
             return true;
         }
     }
-    return error_set(err, ERROR_NOT_FOUND, "no schedule is called \"%s\": there are constant, cosine and linear", name);
+    return error_set(err, ERROR_NOT_FOUND,
+                     "no schedule is called \"%s\": there are constant, cosine and linear", name);
 }

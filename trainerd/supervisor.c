@@ -42,7 +42,8 @@ static bool make_folder(struct supervisor *supervisor, struct error *err) {
             (size_t)snprintf(supervisor->folder, size, "%s/thorax-XXXXXX", candidates[i]) >= size)
             continue;
         if (mkdtemp(supervisor->folder)) {
-            snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "ipc://%s/rendezvous", supervisor->folder);
+            snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "ipc://%s/rendezvous",
+                     supervisor->folder);
             return true;
         }
     }
@@ -80,10 +81,11 @@ static char **worker_arguments(char *const *arguments, char *rank) {
 }
 
 /**
- * A team that spins while it waits is only good on cores that nothing else wants: several ranks on one core would spend
- * their time slices waiting for each other.
+ * A team that spins while it waits is only good on cores that nothing else wants: several ranks on one core
+ * would spend their time slices waiting for each other.
  */
-static bool start_worker(struct supervisor *supervisor, int rank, const struct cpu_set *available, struct error *err) {
+static bool start_worker(struct supervisor *supervisor, int rank, const struct cpu_set *available,
+                         struct error *err) {
     const struct supervisor_spec *spec = &supervisor->spec;
     struct cpu_set cores;
     cpu_share(available, rank, spec->ranks, &cores);
@@ -133,7 +135,8 @@ struct supervisor *supervisor_start(const struct supervisor_spec *spec, struct e
     supervisor->started_ms = clock_now_ms();
     for (int rank = 0; rank < spec->ranks; rank++)
         supervisor->workers[rank].words = -1;
-    bool ok = make_folder(supervisor, err) && open_rendezvous(supervisor, err) && cpu_available(&available, err);
+    bool ok =
+        make_folder(supervisor, err) && open_rendezvous(supervisor, err) && cpu_available(&available, err);
     for (int rank = 0; rank < spec->ranks && ok; rank++)
         ok = start_worker(supervisor, rank, &available, err);
     if (ok)
@@ -201,7 +204,8 @@ static void check_hang(struct supervisor *supervisor, int64_t now_ms) {
     if (supervisor->spec.hang_timeout_ms == 0 || silent_ms <= supervisor->spec.hang_timeout_ms)
         return;
     struct error cause;
-    error_set(&cause, ERROR_TIMEOUT, "rank %d hangs: no sign of life for %.1f s", quietest, (double)silent_ms / 1000);
+    error_set(&cause, ERROR_TIMEOUT, "rank %d hangs: no sign of life for %.1f s", quietest,
+              (double)silent_ms / 1000);
     fail(supervisor, &cause);
 }
 
@@ -211,7 +215,8 @@ static void check_join(struct supervisor *supervisor, int64_t now_ms) {
         supervisor->joined_ms = now_ms;
         return;
     }
-    if (supervisor->spec.join_timeout_ms == 0 || now_ms - supervisor->started_ms <= supervisor->spec.join_timeout_ms)
+    if (supervisor->spec.join_timeout_ms == 0 ||
+        now_ms - supervisor->started_ms <= supervisor->spec.join_timeout_ms)
         return;
     struct error cause;
     error_set(&cause, ERROR_TIMEOUT, "rank %d has not come to the rendezvous within %.1f s", missing,
@@ -232,8 +237,8 @@ static void check_stop(struct supervisor *supervisor, int64_t now_ms) {
 }
 
 /**
- * How much a worker's end explains: 3 died of a signal, 2 failed by itself, 1 failed because of a peer or when told to stop,
- * 0 ended well or by our hand.
+ * How much a worker's end explains: 3 died of a signal, 2 failed by itself, 1 failed because of a peer or
+ * when told to stop, 0 ended well or by our hand.
  */
 static int weigh(const struct process *worker, const struct error *words) {
     if (WIFSIGNALED(worker->status)) {
@@ -245,7 +250,8 @@ static int weigh(const struct process *worker, const struct error *words) {
     return worker->sent_term || words->code == ERROR_PEER || words->code == ERROR_TIMEOUT ? 1 : 2;
 }
 
-static void describe(const struct supervisor *supervisor, int rank, const struct error *words, struct error *err) {
+static void describe(const struct supervisor *supervisor, int rank, const struct error *words,
+                     struct error *err) {
     const struct process *worker = &supervisor->workers[rank];
     int64_t heard_ms = rendezvous_server_heard_ms(supervisor->server, rank);
     char heard[64] = "before it joined";
@@ -253,18 +259,21 @@ static void describe(const struct supervisor *supervisor, int rank, const struct
         snprintf(heard, sizeof heard, "last heard of %.1f s ago", (double)(clock_now_ms() - heard_ms) / 1000);
     if (WIFSIGNALED(worker->status)) {
         int number = WTERMSIG(worker->status);
-        error_set(err, ERROR_PEER, "rank %d was killed by signal %d (%s), %s", rank, number, strsignal(number), heard);
+        error_set(err, ERROR_PEER, "rank %d was killed by signal %d (%s), %s", rank, number,
+                  strsignal(number), heard);
         if (number == SIGKILL)
             error_hint(err, "perhaps the system ran out of memory: its log says so");
     } else if (words->code != ERROR_NONE) {
         *err = *words;
         error_prefix(err, "rank %d failed", rank);
     } else {
-        error_set(err, ERROR_PEER, "rank %d exited with code %d, %s", rank, WEXITSTATUS(worker->status), heard);
+        error_set(err, ERROR_PEER, "rank %d exited with code %d, %s", rank, WEXITSTATUS(worker->status),
+                  heard);
     }
 }
 
-/** Once all are gone: who was the cause? Every rank's failure counts, for the first to be noticed may be a victim. */
+/** Once all are gone: who was the cause? Every rank's failure counts, for the first to be noticed may be a
+ * victim. */
 static bool verdict(struct supervisor *supervisor, struct error *err) {
     int heaviest = 0, stubborn = -1;
     struct error cause = {0};
@@ -277,7 +286,8 @@ static bool verdict(struct supervisor *supervisor, struct error *err) {
             heaviest = weight;
             describe(supervisor, rank, &words, &cause);
         }
-        if (worker->sent_kill && WIFSIGNALED(worker->status) && WTERMSIG(worker->status) == SIGKILL && stubborn < 0)
+        if (worker->sent_kill && WIFSIGNALED(worker->status) && WTERMSIG(worker->status) == SIGKILL &&
+            stubborn < 0)
             stubborn = rank;
     }
     if (supervisor->failed)

@@ -4,7 +4,8 @@
 #include <dlfcn.h>
 #include <string.h>
 
-/** Engines that need CUDA live in a shared object of their own, so that one package serves machines without a GPU. */
+/** Engines that need CUDA live in a shared object of their own, so that one package serves machines without a
+ * GPU. */
 static const char PLUGIN[] = "libthorax-cuda.so";
 
 static const struct engine {
@@ -66,7 +67,8 @@ void collective_close(struct collective *collective) {
 bool collective_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
                       struct error *err) {
     size_t size = dtype_size(piece->dtype);
-    if (size == 0 || piece->count < 0 || (piece->count > 0 && !piece->buffer) || (uint64_t)piece->count > SIZE_MAX / size)
+    if (size == 0 || piece->count < 0 || (piece->count > 0 && !piece->buffer) ||
+        (uint64_t)piece->count > SIZE_MAX / size)
         return error_set(err, ERROR_INVALID, "all-reduce of %lld elements of %s", (long long)piece->count,
                          size ? dtype_name(piece->dtype) : "no type");
     return collective->ops->start(collective, piece, ticket, err);
@@ -80,15 +82,18 @@ struct event *collective_done_event(struct collective *collective, int ticket) {
     return collective->ops->done_event ? collective->ops->done_event(collective, ticket) : NULL;
 }
 
-bool collective_broadcast(struct collective *collective, void *buffer, size_t size, int root, struct error *err) {
+bool collective_broadcast(struct collective *collective, void *buffer, size_t size, int root,
+                          struct error *err) {
     if (root < 0 || root >= collective->world_size)
         return error_set(err, ERROR_INVALID, "broadcast from rank %d of %d", root, collective->world_size);
     return size == 0 || collective->ops->broadcast(collective, buffer, size, root, err);
 }
 
-bool collective_allgather(struct collective *collective, const void *mine, size_t size, void *all, struct error *err) {
+bool collective_allgather(struct collective *collective, const void *mine, size_t size, void *all,
+                          struct error *err) {
     if (size == 0 || size > COLLECTIVE_ALLGATHER_MAX)
-        return error_set(err, ERROR_INVALID, "all-gather of %zu bytes: 1 to %d", size, COLLECTIVE_ALLGATHER_MAX);
+        return error_set(err, ERROR_INVALID, "all-gather of %zu bytes: 1 to %d", size,
+                         COLLECTIVE_ALLGATHER_MAX);
     return collective->ops->allgather(collective, mine, size, all, err);
 }
 

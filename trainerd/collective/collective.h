@@ -3,16 +3,17 @@
 #include "common/tensor/dtype.h"
 
 /**
- * What the ranks of one training job do together: sum gradients, spread weights, exchange a few bytes. Engines are files
- * behind one const table: `solo` (one rank), `gloo` (CPUs, TCP), `nccl` (GPUs, in libthorax-cuda.so).
+ * What the ranks of one training job do together: sum gradients, spread weights, exchange a few bytes.
+ * Engines are files behind one const table: `solo` (one rank), `gloo` (CPUs, TCP), `nccl` (GPUs, in
+ * libthorax-cuda.so).
  *
- * Order: every rank makes the same calls in the same order with the same sizes and types; compare fingerprints
- * (trainerd/rendezvous.h) before the first call. Reductions run in the order in which they were started, whichever is
- * waited for first, so results are bitwise equal on all ranks, and from run to run for one world size.
- * Threads: one thread calls all functions but collective_abort, which any may call.
- * Failure is final: once a call failed, every later one fails at once with the first error, and the peers soon fail too.
- * The way on is a new collective in a fresh process (a new generation). Only arguments that are refused (ERROR_INVALID,
- * ERROR_UNSUPPORTED, ERROR_BUSY) change nothing.
+ * Order: every rank makes the same calls in the same order with the same sizes and types; compare
+ * fingerprints (trainerd/rendezvous.h) before the first call. Reductions run in the order in which they were
+ * started, whichever is waited for first, so results are bitwise equal on all ranks, and from run to run for
+ * one world size. Threads: one thread calls all functions but collective_abort, which any may call. Failure
+ * is final: once a call failed, every later one fails at once with the first error, and the peers soon fail
+ * too. The way on is a new collective in a fresh process (a new generation). Only arguments that are refused
+ * (ERROR_INVALID, ERROR_UNSUPPORTED, ERROR_BUSY) change nothing.
  */
 struct event; /**< common/device/device.h; a cudaEvent_t where the device is CUDA */
 
@@ -21,16 +22,18 @@ struct collective_store {
     void *context;
     /** Publishes a value under a key that nobody has set before. Borrows both. */
     bool (*set)(void *context, const char *key, const void *data, size_t size, struct error *err);
-    /** Waits until some rank has set the key; out is owned by the caller. ERROR_TIMEOUT past the monotonic deadline. */
+    /** Waits until some rank has set the key; out is owned by the caller. ERROR_TIMEOUT past the monotonic
+     * deadline. */
     bool (*get)(void *context, const char *key, int64_t deadline_ms, struct bytes *out, struct error *err);
 };
 
 struct collective_spec {
-    const char *name;     /**< "solo", "gloo" or "nccl" */
-    int rank, world_size; /**< 0 <= rank < world_size */
+    const char *name;                     /**< "solo", "gloo" or "nccl" */
+    int rank, world_size;                 /**< 0 <= rank < world_size */
     const struct collective_store *store; /**< used during open only; NULL for solo */
     int64_t timeout_ms;                   /**< for opening, and for each operation; > 0 */
-    const char *address; /**< gloo: the local address to bind, a name or number; NULL: loopback. Nothing is encrypted */
+    const char *address; /**< gloo: the local address to bind, a name or number; NULL: loopback. Nothing is
+                            encrypted */
     int device_index;    /**< nccl: the GPU whose memory the buffers are in */
 };
 
@@ -51,60 +54,70 @@ struct collective {
 /** All slots are called through the wrappers below, which check the arguments. */
 struct collective_ops {
     const char *name;
-    /** Meets the other ranks; blocks up to timeout_ms. Called once per generation, before any other slot. Returns owned. */
+    /** Meets the other ranks; blocks up to timeout_ms. Called once per generation, before any other slot.
+     * Returns owned. */
     struct collective *(*open)(const struct collective_spec *spec, struct error *err);
     /**
-     * Called last, once; no abort may be running. Says goodbye to the peers first (bounded by the time-out), so that none
-     * takes a clean end for a death, unless something failed, was aborted, or is not waited for.
+     * Called last, once; no abort may be running. Says goodbye to the peers first (bounded by the time-out),
+     * so that none takes a clean end for a death, unless something failed, was aborted, or is not waited for.
      */
     void (*close)(struct collective *collective);
     /** Called often, while compute goes on; queues and returns. */
-    bool (*start)(struct collective *collective, const struct collective_piece *piece, int *ticket, struct error *err);
+    bool (*start)(struct collective *collective, const struct collective_piece *piece, int *ticket,
+                  struct error *err);
     /** Called once per ticket. */
     bool (*wait)(struct collective *collective, int ticket, int64_t deadline_ms, struct error *err);
     /** Optional (NULL on CPUs). */
     struct event *(*done_event)(struct collective *collective, int ticket);
     /** Blocking; behind all that was started before. */
     bool (*broadcast)(struct collective *collective, void *buffer, size_t size, int root, struct error *err);
-    bool (*allgather)(struct collective *collective, const void *mine, size_t size, void *all, struct error *err);
+    bool (*allgather)(struct collective *collective, const void *mine, size_t size, void *all,
+                      struct error *err);
     bool (*barrier)(struct collective *collective, struct error *err);
     /** Any thread, any time between open and close, any number of times; does not block. */
     void (*abort)(struct collective *collective);
 };
 
-/** Opens the engine of that name. NULL: ERROR_NOT_FOUND lists the names; ERROR_TIMEOUT and ERROR_PEER say who is missing. */
+/** Opens the engine of that name. NULL: ERROR_NOT_FOUND lists the names; ERROR_TIMEOUT and ERROR_PEER say who
+ * is missing. */
 struct collective *collective_open(const struct collective_spec *spec, struct error *err);
 
 /** Takes NULL. Every ticket has been waited for, or collective_abort was called. */
 void collective_close(struct collective *collective);
 
 /**
- * Starts summing a piece over all ranks, in place; copies the description. The buffer belongs to the collective until the
- * wait for this ticket returns. On a GPU the reduction runs on a stream of its own and begins when `ready` is reached.
- * f32, f64, s32 and s64 (nccl also f16 and bf16). Up to COLLECTIVE_TICKETS may be under way, else ERROR_BUSY.
+ * Starts summing a piece over all ranks, in place; copies the description. The buffer belongs to the
+ * collective until the wait for this ticket returns. On a GPU the reduction runs on a stream of its own and
+ * begins when `ready` is reached. f32, f64, s32 and s64 (nccl also f16 and bf16). Up to COLLECTIVE_TICKETS
+ * may be under way, else ERROR_BUSY.
  */
 bool collective_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
                       struct error *err);
 enum { COLLECTIVE_TICKETS = 512 };
 
 /**
- * Waits until the reduction is done and the buffer is the caller's again, also where it failed. deadline_ms is monotonic
- * (common/base/clock.h); negative: only the engine's own time-out. ERROR_TIMEOUT, ERROR_PEER (names the rank where it is
- * known, which may be a rank that only gave up because of a third one: the supervisor knows who died first).
+ * Waits until the reduction is done and the buffer is the caller's again, also where it failed. deadline_ms
+ * is monotonic (common/base/clock.h); negative: only the engine's own time-out. ERROR_TIMEOUT, ERROR_PEER
+ * (names the rank where it is known, which may be a rank that only gave up because of a third one: the
+ * supervisor knows who died first).
  */
 bool collective_wait(struct collective *collective, int ticket, int64_t deadline_ms, struct error *err);
 
 /**
- * The event that is reached when the ticket's reduction is done, so that a device's stream can go on without the host
- * (valid until COLLECTIVE_TICKETS more were started); the ticket is still to be waited for. NULL on CPUs: just wait.
+ * The event that is reached when the ticket's reduction is done, so that a device's stream can go on without
+ * the host (valid until COLLECTIVE_TICKETS more were started); the ticket is still to be waited for. NULL on
+ * CPUs: just wait.
  */
 struct event *collective_done_event(struct collective *collective, int ticket);
 
 /** Copies size bytes of root's buffer into everyone's (memory as for collective_start). */
-bool collective_broadcast(struct collective *collective, void *buffer, size_t size, int root, struct error *err);
+bool collective_broadcast(struct collective *collective, void *buffer, size_t size, int root,
+                          struct error *err);
 
-/** Gathers `size` bytes of host memory (at most 1 MiB) from each rank into all (world_size * size bytes, in rank order). */
-bool collective_allgather(struct collective *collective, const void *mine, size_t size, void *all, struct error *err);
+/** Gathers `size` bytes of host memory (at most 1 MiB) from each rank into all (world_size * size bytes, in
+ * rank order). */
+bool collective_allgather(struct collective *collective, const void *mine, size_t size, void *all,
+                          struct error *err);
 enum { COLLECTIVE_ALLGATHER_MAX = 1 << 20 };
 
 /** Returns once every rank has called it. */

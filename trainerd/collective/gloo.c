@@ -9,8 +9,8 @@
 #include <time.h>
 
 /**
- * Gloo's calls block, so one thread of ours makes them all, in the order in which they were asked for, while the compute
- * threads go on. There is no copy: Gloo works on the caller's buffers.
+ * Gloo's calls block, so one thread of ours makes them all, in the order in which they were asked for, while
+ * the compute threads go on. There is no copy: Gloo works on the caller's buffers.
  */
 enum kind { KIND_ALLREDUCE, KIND_BROADCAST, KIND_ALLGATHER, KIND_BARRIER };
 
@@ -53,11 +53,14 @@ static bool run(struct gloo *gloo, const struct request *request, struct error *
     int64_t timeout_ms = request->timeout_ms;
     switch (request->kind) {
     case KIND_ALLREDUCE:
-        return gloo_shim_allreduce(gloo->shim, request->buffer, request->dtype, request->count, timeout_ms, err);
+        return gloo_shim_allreduce(gloo->shim, request->buffer, request->dtype, request->count, timeout_ms,
+                                   err);
     case KIND_BROADCAST:
-        return gloo_shim_broadcast(gloo->shim, request->buffer, request->count, request->root, timeout_ms, err);
+        return gloo_shim_broadcast(gloo->shim, request->buffer, request->count, request->root, timeout_ms,
+                                   err);
     case KIND_ALLGATHER:
-        return gloo_shim_allgather(gloo->shim, request->mine, request->count, request->buffer, timeout_ms, err);
+        return gloo_shim_allgather(gloo->shim, request->mine, request->count, request->buffer, timeout_ms,
+                                   err);
     case KIND_BARRIER:
         return gloo_shim_barrier(gloo->shim, timeout_ms, err);
     }
@@ -135,7 +138,8 @@ static bool done_locked(const struct gloo *gloo, int ticket) {
     return (int32_t)((uint32_t)ticket - gloo->completed) <= 0;
 }
 
-/** Waits until the ticket is done, everything failed, or the time is over. False: time is over. With the lock held. */
+/** Waits until the ticket is done, everything failed, or the time is over. False: time is over. With the lock
+ * held. */
 static bool wait_locked(struct gloo *gloo, int ticket, int64_t deadline_ms) {
     struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
     int late = 0;
@@ -174,12 +178,14 @@ static bool run_now(struct gloo *gloo, struct request *request, struct error *er
     return submit(gloo, request, &ticket, err) && gloo_wait(&gloo->base, ticket, -1, err);
 }
 
-static bool gloo_broadcast(struct collective *collective, void *buffer, size_t size, int root, struct error *err) {
+static bool gloo_broadcast(struct collective *collective, void *buffer, size_t size, int root,
+                           struct error *err) {
     struct request request = {.kind = KIND_BROADCAST, .buffer = buffer, .count = size, .root = root};
     return run_now((struct gloo *)collective, &request, err);
 }
 
-static bool gloo_allgather(struct collective *collective, const void *mine, size_t size, void *all, struct error *err) {
+static bool gloo_allgather(struct collective *collective, const void *mine, size_t size, void *all,
+                           struct error *err) {
     struct request request = {.kind = KIND_ALLGATHER, .buffer = all, .mine = mine, .count = size};
     return run_now((struct gloo *)collective, &request, err);
 }
@@ -200,8 +206,8 @@ static void gloo_abort(struct collective *collective) {
 }
 
 /**
- * A peer that is still inside its last operation would take our closed connection for a death. Once all have met here,
- * nobody is; should this last meeting fail, no result is lost.
+ * A peer that is still inside its last operation would take our closed connection for a death. Once all have
+ * met here, nobody is; should this last meeting fail, no result is lost.
  */
 static void say_goodbye(struct gloo *gloo) {
     enum { GOODBYE_MS = 5000 };

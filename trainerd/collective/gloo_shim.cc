@@ -23,16 +23,14 @@ namespace {
 /** Carries our own error through Gloo's rendezvous code. */
 struct StoreError : public std::runtime_error {
     struct error error;
-    explicit StoreError(const struct error &cause) : std::runtime_error(cause.message), error(cause) {
-    }
+    explicit StoreError(const struct error &cause) : std::runtime_error(cause.message), error(cause) {}
 };
 
 /** Gloo's store over the caller's functions; Gloo's own time-outs give way to one deadline for all of it. */
 class Store : public gloo::rendezvous::Store {
   public:
     Store(const struct collective_store &functions, int64_t deadline_ms)
-        : functions_(functions), deadline_ms_(deadline_ms) {
-    }
+        : functions_(functions), deadline_ms_(deadline_ms) {}
 
     void set(const std::string &key, const std::vector<char> &data) override {
         struct error err = {};
@@ -59,7 +57,8 @@ class Store : public gloo::rendezvous::Store {
         wait(keys);
     }
 
-    /** What this rank published last: the addresses on which it listens for each of the others, in rank order. */
+    /** What this rank published last: the addresses on which it listens for each of the others, in rank
+     * order. */
     const std::vector<char> &published() const {
         return published_;
     }
@@ -100,7 +99,8 @@ struct gloo_shim {
 static bool names(const std::string &message, const std::string &address) {
     const auto at = address.empty() ? std::string::npos : message.find(address);
     // "127.0.0.1:4321" must not be found in "127.0.0.1:43210".
-    return at != std::string::npos && !std::isdigit(static_cast<unsigned char>(message.c_str()[at + address.size()]));
+    return at != std::string::npos &&
+           !std::isdigit(static_cast<unsigned char>(message.c_str()[at + address.size()]));
 }
 
 /** The rank whose address the message names, -1 where it names none. */
@@ -116,7 +116,8 @@ static int find_rank(const gloo_shim &shim, const std::string &message) {
 
 static bool convert(const gloo_shim &shim, const char *what, const std::exception &cause, struct error *err) {
     const std::string message = cause.what();
-    const bool late = message.find("imed out") != std::string::npos || message.find("imeout") != std::string::npos;
+    const bool late =
+        message.find("imed out") != std::string::npos || message.find("imeout") != std::string::npos;
     const bool peer = dynamic_cast<const gloo::IoException *>(&cause) != nullptr;
     const enum error_code code = late ? ERROR_TIMEOUT : peer ? ERROR_PEER : ERROR_INTERNAL;
     const int self = shim.context ? shim.context->rank : -1, size = shim.context ? shim.context->size : 0;
@@ -129,7 +130,8 @@ static bool convert(const gloo_shim &shim, const char *what, const std::exceptio
 }
 
 /** Runs a body that may throw; where it does, fills in err, closes all connections and returns false. */
-template <typename Body> static bool guarded(gloo_shim &shim, const char *what, struct error *err, Body body) {
+template <typename Body>
+static bool guarded(gloo_shim &shim, const char *what, struct error *err, Body body) {
     try {
         body();
         return true;
@@ -148,27 +150,33 @@ template <typename Body> static bool guarded(gloo_shim &shim, const char *what, 
     return false;
 }
 
-/** The addresses on which this rank listened for each rank, as text; empty where Gloo's format is not what we know. */
-static std::vector<std::string> listening_addresses(const gloo_shim &shim, const std::vector<char> &published) {
-    const size_t world = static_cast<size_t>(shim.context->size), self = static_cast<size_t>(shim.context->rank);
+/** The addresses on which this rank listened for each rank, as text; empty where Gloo's format is not what we
+ * know. */
+static std::vector<std::string> listening_addresses(const gloo_shim &shim,
+                                                    const std::vector<char> &published) {
+    const size_t world = static_cast<size_t>(shim.context->size),
+                 self = static_cast<size_t>(shim.context->rank);
     std::vector<std::string> out(world);
     const size_t size = world > 1 ? published.size() / (world - 1) : 0;
     for (size_t i = 0, block = 0; i < world && size * (world - 1) == published.size(); i++) {
         if (i == self)
             continue;
         const auto first = published.begin() + static_cast<std::ptrdiff_t>(size * block++);
-        out[i] = gloo::transport::tcp::Address(std::vector<char>(first, first + static_cast<std::ptrdiff_t>(size))).str();
+        out[i] =
+            gloo::transport::tcp::Address(std::vector<char>(first, first + static_cast<std::ptrdiff_t>(size)))
+                .str();
     }
     return out;
 }
 
 /**
- * Gloo's messages name the address of a connection's other end: the one that is connected, or the one that was listened on,
- * whichever it noted last. Only the peer knows them, so every rank gathers everyone's.
+ * Gloo's messages name the address of a connection's other end: the one that is connected, or the one that
+ * was listened on, whichever it noted last. Only the peer knows them, so every rank gathers everyone's.
  */
 static void learn_addresses(gloo_shim &shim, const std::vector<char> &published, milliseconds timeout) {
     constexpr size_t kText = 64, kBoth = 2 * kText;
-    const size_t world = static_cast<size_t>(shim.context->size), self = static_cast<size_t>(shim.context->rank);
+    const size_t world = static_cast<size_t>(shim.context->size),
+                 self = static_cast<size_t>(shim.context->rank);
     const auto listening = listening_addresses(shim, published);
     std::vector<char> mine(world * kBoth), all(world * world * kBoth);
     for (size_t i = 0; i < world; i++) {
@@ -217,8 +225,8 @@ extern "C" void gloo_shim_destroy(struct gloo_shim *shim) {
 }
 
 /**
- * Gloo has no abort, but when a wait times out it closes all connections and wakes all who wait: so wait a moment for what
- * nobody will ever send.
+ * Gloo has no abort, but when a wait times out it closes all connections and wakes all who wait: so wait a
+ * moment for what nobody will ever send.
  */
 extern "C" void gloo_shim_abort(struct gloo_shim *shim) {
     try {
@@ -271,8 +279,8 @@ extern "C" bool gloo_shim_allreduce(struct gloo_shim *shim, void *buffer, enum d
     });
 }
 
-extern "C" bool gloo_shim_broadcast(struct gloo_shim *shim, void *buffer, size_t size, int root, int64_t timeout_ms,
-                                    struct error *err) {
+extern "C" bool gloo_shim_broadcast(struct gloo_shim *shim, void *buffer, size_t size, int root,
+                                    int64_t timeout_ms, struct error *err) {
     return guarded(*shim, "broadcast", err, [&] {
         gloo::BroadcastOptions options(shim->context);
         options.setOutput(static_cast<char *>(buffer), size);
@@ -283,8 +291,8 @@ extern "C" bool gloo_shim_broadcast(struct gloo_shim *shim, void *buffer, size_t
     });
 }
 
-extern "C" bool gloo_shim_allgather(struct gloo_shim *shim, const void *mine, size_t size, void *all, int64_t timeout_ms,
-                                    struct error *err) {
+extern "C" bool gloo_shim_allgather(struct gloo_shim *shim, const void *mine, size_t size, void *all,
+                                    int64_t timeout_ms, struct error *err) {
     return guarded(*shim, "all-gather", err, [&] {
         gloo::AllgatherOptions options(shim->context);
         options.setInput(static_cast<char *>(const_cast<void *>(mine)), size);

@@ -9,12 +9,14 @@
 #include <string.h>
 
 /**
- * NCCL on a stream of its own. A `struct event` is a cudaEvent_t and a `struct stream` a cudaStream_t, cast: the reduction's
- * stream waits for `ready`, and collective_done_event lets the compute stream wait for the reduction, both without the host.
+ * NCCL on a stream of its own. A `struct event` is a cudaEvent_t and a `struct stream` a cudaStream_t, cast:
+ * the reduction's stream waits for `ready`, and collective_done_event lets the compute stream wait for the
+ * reduction, both without the host.
  *
- * NCCL has neither deadlines nor a watchdog, so nothing here may block inside it: the communicator is non-blocking, and the host
- * polls events, asynchronous errors, the clock and the abort flag. A communicator that failed is aborted by the thread that
- * notices, never by the one that asks for it, for NCCL's calls on one communicator must not overlap.
+ * NCCL has neither deadlines nor a watchdog, so nothing here may block inside it: the communicator is
+ * non-blocking, and the host polls events, asynchronous errors, the clock and the abort flag. A communicator
+ * that failed is aborted by the thread that notices, never by the one that asks for it, for NCCL's calls on
+ * one communicator must not overlap.
  */
 struct nccl {
     struct collective base;
@@ -47,13 +49,15 @@ static bool nccl_ok(const struct nccl *nccl, ncclResult_t result, const char *wh
                      ncclGetErrorString(result), ncclGetLastError(nccl->comm));
 }
 
-/** After an abort NCCL's kernels leave the buffers; what was never begun (its event was not reached) is not waited for. */
+/** After an abort NCCL's kernels leave the buffers; what was never begun (its event was not reached) is not
+ * waited for. */
 static void abandon(struct nccl *nccl) {
     enum { PATIENCE_MS = 2000 };
     int64_t deadline_ms = clock_now_ms() + PATIENCE_MS;
     ncclCommAbort(nccl->comm);
     nccl->comm = NULL;
-    while (nccl->stream && cudaStreamQuery(nccl->stream) == cudaErrorNotReady && clock_left_ms(deadline_ms) > 0)
+    while (nccl->stream && cudaStreamQuery(nccl->stream) == cudaErrorNotReady &&
+           clock_left_ms(deadline_ms) > 0)
         clock_sleep_ms(1);
 }
 
@@ -75,11 +79,12 @@ static bool healthy(struct nccl *nccl, const char *what, int64_t deadline_ms, st
     ncclResult_t state = ncclSuccess;
     if (atomic_load(&nccl->aborted))
         return error_set(err, ERROR_STATE, "rank %d: the collective was aborted", nccl->base.rank);
-    if (!nccl_ok(nccl, ncclCommGetAsyncError(nccl->comm, &state), what, err) || !nccl_ok(nccl, state, what, err))
+    if (!nccl_ok(nccl, ncclCommGetAsyncError(nccl->comm, &state), what, err) ||
+        !nccl_ok(nccl, state, what, err))
         return false;
     if (clock_left_ms(deadline_ms) == 0)
-        return error_set(err, ERROR_TIMEOUT, "rank %d: %s: the other ranks did not answer in time", nccl->base.rank,
-                         what);
+        return error_set(err, ERROR_TIMEOUT, "rank %d: %s: the other ranks did not answer in time",
+                         nccl->base.rank, what);
     return true;
 }
 
@@ -210,7 +215,8 @@ static bool finish(struct nccl *nccl, bool queued, struct error *cause, struct e
     return nccl_wait(&nccl->base, ticket, -1, err);
 }
 
-static bool nccl_broadcast(struct collective *collective, void *buffer, size_t size, int root, struct error *err) {
+static bool nccl_broadcast(struct collective *collective, void *buffer, size_t size, int root,
+                           struct error *err) {
     struct nccl *nccl = (struct nccl *)collective;
     struct error cause = {0};
     if (!enter(nccl, err))
@@ -233,7 +239,8 @@ static bool grow_scratch(struct nccl *nccl, size_t size, struct error *err) {
 }
 
 /** NCCL moves device memory only: up, gather in place (each rank's part lies where it belongs), down. */
-static bool nccl_allgather(struct collective *collective, const void *mine, size_t size, void *all, struct error *err) {
+static bool nccl_allgather(struct collective *collective, const void *mine, size_t size, void *all,
+                           struct error *err) {
     struct nccl *nccl = (struct nccl *)collective;
     struct error cause = {0};
     size_t total = size * (size_t)nccl->base.world_size;
@@ -244,8 +251,8 @@ static bool nccl_allgather(struct collective *collective, const void *mine, size
     char *part = (char *)nccl->scratch + size * (size_t)nccl->base.rank;
     bool queued =
         cuda_ok(cudaMemcpyAsync(part, mine, size, cudaMemcpyHostToDevice, nccl->stream), "upload", &cause) &&
-        settle(nccl, ncclAllGather(part, nccl->scratch, size, ncclUint8, nccl->comm, nccl->stream), "all-gather",
-               &cause);
+        settle(nccl, ncclAllGather(part, nccl->scratch, size, ncclUint8, nccl->comm, nccl->stream),
+               "all-gather", &cause);
     if (!finish(nccl, queued, &cause, err))
         return false;
     /* Everything is there, so this cannot wait for a peer. */
@@ -256,7 +263,8 @@ static bool nccl_allgather(struct collective *collective, const void *mine, size
 static bool nccl_barrier(struct collective *collective, struct error *err) {
     struct nccl *nccl = (struct nccl *)collective;
     char mine = 0, *all = malloc((size_t)nccl->base.world_size);
-    bool ok = all ? nccl_allgather(collective, &mine, 1, all, err) : error_set(err, ERROR_MEMORY, "nccl: out of memory");
+    bool ok = all ? nccl_allgather(collective, &mine, 1, all, err)
+                  : error_set(err, ERROR_MEMORY, "nccl: out of memory");
     free(all);
     return ok;
 }
@@ -306,17 +314,20 @@ static bool share_id(const struct collective_spec *spec, ncclUniqueId *id, struc
     if (ok)
         memcpy(id, value.data, sizeof *id);
     free(value.data);
-    return ok || error_set(err, ERROR_FORMAT, "nccl: an id of %zu bytes, expected %zu", value.size, sizeof *id);
+    return ok ||
+           error_set(err, ERROR_FORMAT, "nccl: an id of %zu bytes, expected %zu", value.size, sizeof *id);
 }
 
 static bool create_events(struct nccl *nccl, struct error *err) {
     /* Above the compute streams: a reduction that starts late makes every rank wait. */
     int least, greatest;
-    bool ok = cuda_ok(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange", err) &&
+    bool ok = cuda_ok(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange",
+                      err) &&
               cuda_ok(cudaStreamCreateWithPriority(&nccl->stream, cudaStreamNonBlocking, greatest),
                       "cudaStreamCreateWithPriority", err);
     for (int i = 0; i < COLLECTIVE_TICKETS && ok; i++)
-        ok = cuda_ok(cudaEventCreateWithFlags(&nccl->done[i], cudaEventDisableTiming), "cudaEventCreateWithFlags", err);
+        ok = cuda_ok(cudaEventCreateWithFlags(&nccl->done[i], cudaEventDisableTiming),
+                     "cudaEventCreateWithFlags", err);
     return ok;
 }
 

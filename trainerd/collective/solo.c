@@ -47,12 +47,14 @@ static bool solo_wait(struct collective *collective, int ticket, int64_t deadlin
     return alive(collective, err);
 }
 
-static bool solo_broadcast(struct collective *collective, void *buffer, size_t size, int root, struct error *err) {
+static bool solo_broadcast(struct collective *collective, void *buffer, size_t size, int root,
+                           struct error *err) {
     (void)buffer, (void)size, (void)root;
     return alive(collective, err);
 }
 
-static bool solo_allgather(struct collective *collective, const void *mine, size_t size, void *all, struct error *err) {
+static bool solo_allgather(struct collective *collective, const void *mine, size_t size, void *all,
+                           struct error *err) {
     if (all != mine)
         memcpy(all, mine, size);
     return alive(collective, err);

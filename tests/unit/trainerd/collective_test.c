@@ -1,137 +1,13 @@
 #include "common/base/clock.h"
-#include "common/base/file.h"
 #include "common/base/rng.h"
-#include "trainerd/collective/collective.h"
+#include "ranks.h"
 
-#include <pthread.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <cmocka.h>
-
-/*
- * Ranks are real processes here, forked by the test; they meet through files in a private folder and leave what they found in
- * memory that all share. A rank's exit code is its verdict: 0, or the line of the check that failed.
- */
-enum { RANKS_MAX = 3, SLOTS = 64, TIMEOUT_MS = 20000, KILL_COUNT = 300000 };
-
-struct board {
-    uint64_t hash[RANKS_MAX][SLOTS];
-    volatile int ready[RANKS_MAX];
-    struct error error[RANKS_MAX];
-    int64_t took_ms[RANKS_MAX];
-};
-
-struct job {
-    int rank, world_size;
-    int64_t timeout_ms;
-    struct board *board;
-    char folder[64];
-    void (*body)(struct job *job, struct collective *collective);
-};
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "rank %d, line %d: %s\n", job->rank, __LINE__, #condition);                                \
-            _exit(1);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
-
-static void key_path(char *out, size_t size, const char *folder, const char *key) {
-    int start = snprintf(out, size, "%s/", folder);
-    snprintf(out + start, size - (size_t)start, "%s", key);
-    for (char *at = out + start; *at; at++)
-        *at = *at == '/' ? '_' : *at;
-}
-
-static bool store_set(void *context, const char *key, const void *data, size_t size, struct error *err) {
-    char path[256];
-    key_path(path, sizeof path, context, key);
-    return file_write_atomic(path, data, size, err);
-}
-
-static bool store_get(void *context, const char *key, int64_t deadline_ms, struct bytes *out, struct error *err) {
-    char path[256];
-    key_path(path, sizeof path, context, key);
-    while (!file_exists(path)) {
-        if (clock_left_ms(deadline_ms) == 0)
-            return error_set(err, ERROR_TIMEOUT, "%s was never set", key);
-        clock_sleep_ms(1);
-    }
-    return file_read(path, 1 << 20, out, err);
-}
-
-static struct collective *open_rank(struct job *job, struct error *err) {
-    struct collective_store store = {job->folder, store_set, store_get};
-    struct collective_spec spec = {.name = "gloo",
-                                   .rank = job->rank,
-                                   .world_size = job->world_size,
-                                   .store = &store,
-                                   .timeout_ms = job->timeout_ms};
-    return collective_open(&spec, err);
-}
-
-static void run_rank(struct job *job) {
-    struct error err = {0};
-    struct collective *collective = open_rank(job, &err);
-    if (!collective)
-        fprintf(stderr, "rank %d: %s\n", job->rank, err.message);
-    CHECK(collective);
-    job->body(job, collective);
-    collective_close(collective);
-    exit(0);
-}
-
-static bool start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, int *ticket,
-                  struct error *err) {
-    struct collective_piece piece = {.buffer = buffer, .dtype = dtype, .count = count};
-    return collective_start(collective, &piece, ticket, err);
-}
-
-static struct board *board_create(void) {
-    struct board *board =
-        mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(board != MAP_FAILED);
-    return board;
-}
-
-/** Runs the body in world_size processes and returns their exit statuses; the board is the caller's. */
-static void run_ranks(struct job *job, int statuses[RANKS_MAX]) {
-    pid_t children[RANKS_MAX];
-    snprintf(job->folder, sizeof job->folder, "/tmp/thorax-test-XXXXXX");
-    assert_non_null(mkdtemp(job->folder));
-    fflush(NULL);
-    for (job->rank = 0; job->rank < job->world_size; job->rank++) {
-        children[job->rank] = fork();
-        assert_true(children[job->rank] >= 0);
-        if (children[job->rank] == 0)
-            run_rank(job);
-    }
-    for (int i = 0; i < job->world_size; i++)
-        assert_int_equal(waitpid(children[i], &statuses[i], 0), children[i]);
-    assert_true(file_remove_tree(job->folder, NULL));
-}
-
-static struct board *run_well(int world_size, void (*body)(struct job *job, struct collective *collective)) {
-    struct job job = {.world_size = world_size, .timeout_ms = TIMEOUT_MS, .board = board_create(), .body = body};
-    int statuses[RANKS_MAX];
-    run_ranks(&job, statuses);
-    for (int i = 0; i < world_size; i++)
-        assert_int_equal(statuses[i], 0);
-    return job.board;
-}
-
-static void board_destroy(struct board *board) {
-    munmap(board, sizeof *board);
-}
 
 static uint64_t hash_of(const void *data, size_t size) {
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
@@ -234,7 +110,8 @@ static double compute(int64_t rounds) {
     return value;
 }
 
-/** A training step's shape: buckets start one after the other while the backward pass goes on; then all are waited for. */
+/** A training step's shape: buckets start one after the other while the backward pass goes on; then all are
+ * waited for. */
 static void body_overlap(struct job *job, struct collective *collective) {
     enum { BUCKETS = 6, STEPS = 5, COUNT = 100003 };
     float *buckets[BUCKETS];
@@ -274,7 +151,8 @@ static void body_exchange(struct job *job, struct collective *collective) {
     for (int r = 0; r < job->world_size; r++)
         CHECK(all[r][0] == r && all[r][1] == r * r);
     struct error err = {0};
-    CHECK(!collective_broadcast(collective, word, sizeof word, job->world_size, &err) && err.code == ERROR_INVALID);
+    CHECK(!collective_broadcast(collective, word, sizeof word, job->world_size, &err) &&
+          err.code == ERROR_INVALID);
 }
 
 static void test_broadcast_and_allgather(void **state) {
@@ -308,146 +186,6 @@ static void test_a_rank_that_ends_first_does_not_fail_the_others(void **state) {
     (void)state;
     for (int i = 0; i < 10; i++)
         board_destroy(run_well(3, body_quick_end));
-}
-
-/** Reduces until it fails; leaves the error and how long the failing call took on the board. */
-static void reduce_until_failure(struct job *job, struct collective *collective) {
-    float *buffer = calloc(KILL_COUNT, sizeof *buffer);
-    struct error *err = &job->board->error[job->rank];
-    for (;;) {
-        int ticket;
-        int64_t start_ms = clock_now_ms();
-        bool ok = start(collective, buffer, DTYPE_F32, KILL_COUNT, &ticket, err) &&
-                  collective_wait(collective, ticket, -1, err);
-        job->board->took_ms[job->rank] = clock_now_ms() - start_ms;
-        if (!ok)
-            break;
-    }
-    free(buffer);
-}
-
-static void body_killed(struct job *job, struct collective *collective) {
-    if (job->rank == 1) {
-        float *buffer = calloc(KILL_COUNT, sizeof *buffer);
-        int ticket;
-        for (int step = 0; step < 3; step++) {
-            CHECK(start(collective, buffer, DTYPE_F32, KILL_COUNT, &ticket, NULL));
-            CHECK(collective_wait(collective, ticket, -1, NULL));
-        }
-        raise(SIGKILL);
-    }
-    reduce_until_failure(job, collective);
-    struct error again = {0};
-    int64_t start_ms = clock_now_ms();
-    CHECK(!collective_barrier(collective, &again));
-    CHECK(clock_now_ms() - start_ms < 1000);
-    CHECK(strcmp(again.message, job->board->error[job->rank].message) == 0);
-}
-
-static void test_a_killed_rank_fails_the_others_at_once(void **state) {
-    (void)state;
-    struct job job = {.world_size = 3, .timeout_ms = TIMEOUT_MS, .board = board_create(), .body = body_killed};
-    int statuses[RANKS_MAX];
-    run_ranks(&job, statuses);
-    assert_true(WIFSIGNALED(statuses[1]) && WTERMSIG(statuses[1]) == SIGKILL);
-    for (int rank = 0; rank < 3; rank += 2) {
-        assert_int_equal(statuses[rank], 0);
-        assert_int_equal(job.board->error[rank].code, ERROR_PEER);
-        assert_true(job.board->took_ms[rank] < TIMEOUT_MS / 2);
-    }
-    /* At least one of the two saw the connection of rank 1 itself break. */
-    assert_true(strstr(job.board->error[0].message, "rank 1 is gone") ||
-                strstr(job.board->error[2].message, "rank 1 is gone"));
-    board_destroy(job.board);
-}
-
-static void body_stopped(struct job *job, struct collective *collective) {
-    if (job->rank == 1) {
-        job->board->ready[1] = getpid();
-        raise(SIGSTOP);
-        _exit(0);
-    }
-    reduce_until_failure(job, collective);
-    kill(job->board->ready[1], SIGKILL);
-}
-
-static void test_a_hung_rank_is_a_timeout_that_names_it(void **state) {
-    (void)state;
-    struct job job = {.world_size = 2, .timeout_ms = 1500, .board = board_create(), .body = body_stopped};
-    int statuses[RANKS_MAX];
-    run_ranks(&job, statuses);
-    assert_int_equal(statuses[0], 0);
-    assert_int_equal(job.board->error[0].code, ERROR_TIMEOUT);
-    assert_non_null(strstr(job.board->error[0].message, "rank 1 did not answer in time"));
-    assert_in_range(job.board->took_ms[0], 1000, 6000);
-    board_destroy(job.board);
-}
-
-/** Rank 0 waits with a deadline for what rank 1 never starts; its buffer must be its own again afterwards. */
-static void body_deadline(struct job *job, struct collective *collective) {
-    if (job->rank == 0) {
-        float *buffer = calloc(1000, sizeof *buffer);
-        struct error err = {0};
-        int ticket;
-        CHECK(start(collective, buffer, DTYPE_F32, 1000, &ticket, NULL));
-        int64_t start_ms = clock_now_ms();
-        CHECK(!collective_wait(collective, ticket, start_ms + 300, &err));
-        CHECK(err.code == ERROR_TIMEOUT && clock_now_ms() - start_ms < 5000);
-        free(buffer); /* AddressSanitizer sees any late write */
-        job->board->ready[0] = 1;
-    }
-    while (!job->board->ready[0])
-        clock_sleep_ms(5);
-    struct error err = {0};
-    CHECK(!collective_barrier(collective, &err));
-}
-
-static void test_a_deadline_ends_the_wait_and_returns_the_buffer(void **state) {
-    (void)state;
-    board_destroy(run_well(2, body_deadline));
-}
-
-static void *abort_later(void *collective) {
-    clock_sleep_ms(200);
-    collective_abort(collective);
-    return NULL;
-}
-
-static void body_abort(struct job *job, struct collective *collective) {
-    struct error err = {0};
-    int64_t start_ms = clock_now_ms();
-    if (job->rank == 0) {
-        pthread_t thread;
-        CHECK(pthread_create(&thread, NULL, abort_later, collective) == 0);
-        CHECK(!collective_barrier(collective, &err));
-        CHECK(err.code == ERROR_STATE && strstr(err.message, "aborted"));
-        pthread_join(thread, NULL);
-    } else {
-        while (clock_now_ms() - start_ms < 400)
-            clock_sleep_ms(10);
-        CHECK(!collective_barrier(collective, &err));
-        CHECK(err.code == ERROR_PEER && strstr(err.message, "rank 0 is gone"));
-    }
-    CHECK(clock_now_ms() - start_ms < TIMEOUT_MS / 2);
-}
-
-static void test_abort_unblocks_this_rank_and_the_others(void **state) {
-    (void)state;
-    board_destroy(run_well(2, body_abort));
-}
-
-static void test_a_rank_that_never_comes_is_a_timeout(void **state) {
-    (void)state;
-    struct job job = {.rank = 0, .world_size = 2, .timeout_ms = 500};
-    snprintf(job.folder, sizeof job.folder, "/tmp/thorax-test-XXXXXX");
-    assert_non_null(mkdtemp(job.folder));
-    struct error err = {0};
-    int64_t start_ms = clock_now_ms();
-    assert_null(open_rank(&job, &err));
-    assert_int_equal(err.code, ERROR_TIMEOUT);
-    assert_non_null(strstr(err.message, "was never set"));
-    assert_true(clock_now_ms() - start_ms < 5000);
-    assert_true(file_remove_tree(job.folder, NULL));
 }
 
 static void test_a_wrong_spec_is_refused(void **state) {
@@ -491,11 +229,6 @@ int main(void) {
         cmocka_unit_test(test_broadcast_and_allgather),
         cmocka_unit_test(test_barrier_waits_for_the_last_rank),
         cmocka_unit_test(test_a_rank_that_ends_first_does_not_fail_the_others),
-        cmocka_unit_test(test_a_killed_rank_fails_the_others_at_once),
-        cmocka_unit_test(test_a_hung_rank_is_a_timeout_that_names_it),
-        cmocka_unit_test(test_a_deadline_ends_the_wait_and_returns_the_buffer),
-        cmocka_unit_test(test_abort_unblocks_this_rank_and_the_others),
-        cmocka_unit_test(test_a_rank_that_never_comes_is_a_timeout),
         cmocka_unit_test(test_a_wrong_spec_is_refused),
         cmocka_unit_test(test_solo_leaves_the_buffer_as_it_is),
     };

@@ -11,9 +11,9 @@
 #include <cmocka.h>
 
 /*
- * A test double of the few CUDA and NCCL functions that nccl.c calls: device memory is host memory, work is done when it is
- * queued, and the one other rank sends just what this one does. It shows how nccl.c deals with what the libraries may
- * answer (in progress, not ready, errors); it says nothing about GPUs.
+ * A test double of the few CUDA and NCCL functions that nccl.c calls: device memory is host memory, work is
+ * done when it is queued, and the one other rank sends just what this one does. It shows how nccl.c deals
+ * with what the libraries may answer (in progress, not ready, errors); it says nothing about GPUs.
  */
 static struct fake {
     int busy_answers;         /* how many times NCCL says "in progress" before it has accepted a call */
@@ -83,7 +83,8 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t size, enum cudaMemcpyK
     memcpy(to, from, size);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMemcpyKind kind,
+                            cudaStream_t stream) {
     (void)stream;
     return cudaMemcpy(to, from, size, kind);
 }
@@ -103,7 +104,8 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     memset(id, 'i', sizeof *id);
     return ncclSuccess;
 }
-ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config) {
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config) {
     (void)ranks, (void)rank;
     if (fake.fail_init || config->blocking != 0 || id.internal[0] != 'i')
         return ncclInvalidArgument;
@@ -138,8 +140,8 @@ const char *ncclGetLastError(ncclComm_t comm) {
     (void)comm;
     return "no details";
 }
-ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm,
-                           cudaStream_t stream) {
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                           ncclComm_t comm, cudaStream_t stream) {
     (void)comm;
     assert_int_equal(type, ncclFloat32);
     assert_int_equal(op, ncclSum);
@@ -148,8 +150,8 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
         ((float *)to)[i] = 2 * ((const float *)from)[i];
     return accepted();
 }
-ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
-                           cudaStream_t stream) {
+ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root,
+                           ncclComm_t comm, cudaStream_t stream) {
     (void)type, (void)root, (void)comm, (void)stream;
     memmove(to, from, count);
     return accepted();
@@ -168,7 +170,8 @@ static bool store_set(void *context, const char *key, const void *data, size_t s
 }
 
 /** Rank 0's id, of the size that the context says. */
-static bool store_get(void *context, const char *key, int64_t deadline_ms, struct bytes *out, struct error *err) {
+static bool store_get(void *context, const char *key, int64_t deadline_ms, struct bytes *out,
+                      struct error *err) {
     (void)key, (void)deadline_ms, (void)err;
     out->size = *(size_t *)context;
     out->data = malloc(out->size);
@@ -181,14 +184,16 @@ static struct collective *open_fake(int rank, size_t id_size, struct error *err)
     static size_t size;
     static struct collective_store store = {&size, store_set, store_get};
     size = id_size;
-    struct collective_spec spec = {.name = "nccl", .rank = rank, .world_size = 2, .store = &store, .timeout_ms = 300};
+    struct collective_spec spec = {
+        .name = "nccl", .rank = rank, .world_size = 2, .store = &store, .timeout_ms = 300};
     struct collective *collective = collective_nccl.open(&spec, err);
     if (collective)
         collective->ops = &collective_nccl;
     return collective;
 }
 
-static bool start(struct collective *collective, struct collective_piece piece, int *ticket, struct error *err) {
+static bool start(struct collective *collective, struct collective_piece piece, int *ticket,
+                  struct error *err) {
     return collective->ops->start(collective, &piece, ticket, err);
 }
 
@@ -207,7 +212,8 @@ static void test_reduces_behind_the_ready_event(void **state) {
     float buffer[3] = {1, 2, 3};
     int ticket, ready;
     fake.busy_answers = 2;
-    assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 3, (struct event *)&ready}, &ticket, NULL));
+    assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 3, (struct event *)&ready},
+                      &ticket, NULL));
     assert_int_equal(fake.waited_events, 1);
     assert_non_null(collective->ops->done_event(collective, ticket));
     assert_true(collective->ops->wait(collective, ticket, -1, NULL));

@@ -90,9 +90,11 @@ static void test_an_event_stands_above_the_bar(void **state) {
     FILE *out = tmpfile();
     struct progress *progress = progress_create(out, PROGRESS_BAR);
     run_steps(progress, 10, 200);
-    struct metric metrics[] = {metric_integer("epoch", 3), metric_real("auc", 0.975), metric_text("why", "best so far")};
+    struct metric metrics[] = {metric_integer("epoch", 3), metric_real("auc", 0.975),
+                               metric_text("why", "best so far")};
     progress_event(progress, "checkpoint_saved", metrics, 3);
-    char *text = shown(out), *event = strstr(text, "\r\033[Kcheckpoint_saved epoch=3 auc=0.975 why=\"best so far\"\nepoch 1/4");
+    char *text = shown(out),
+         *event = strstr(text, "\r\033[Kcheckpoint_saved epoch=3 auc=0.975 why=\"best so far\"\nepoch 1/4");
     assert_non_null(event);
     progress_destroy(progress);
     fclose(out);
@@ -102,7 +104,8 @@ static void test_json_lines_parse_and_have_no_nan(void **state) {
     (void)state;
     FILE *out = tmpfile();
     struct progress *progress = progress_create(out, PROGRESS_JSON);
-    struct metric metrics[] = {metric_real("loss", NAN), metric_text("note", "a \"b\"\n"), metric_integer("step", -1)};
+    struct metric metrics[] = {metric_real("loss", NAN), metric_text("note", "a \"b\"\n"),
+                               metric_integer("step", -1)};
     progress_event(progress, "epoch_done", metrics, 3);
     json_t *record = json_loads(shown(out), 0, NULL);
     assert_non_null(record);

@@ -27,7 +27,8 @@ struct site {
     char reports[512];
 };
 
-static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size, struct error *err) {
+static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size,
+                      struct error *err) {
     struct site *site = context;
     size_t used = strlen(site->reports);
     snprintf(site->reports + used, sizeof site->reports - used, "%d:%s:%.*s;", rank, kind, (int)size,
@@ -190,8 +191,8 @@ static void body_timeout(struct worker *worker, struct rendezvous *rendezvous) {
     bool set = rendezvous_set(rendezvous, "never", "late", 4, &worker->err);
     bool other = rendezvous_set(rendezvous, "other", "right", 5, &worker->err);
     bool late = rendezvous_get(rendezvous, "other", clock_now_ms() + TIMEOUT_MS, &got, &worker->err);
-    worker->passed = !early && first.code == ERROR_TIMEOUT && strstr(first.message, "never") && set && other && late &&
-                     strcmp((char *)got.data, "right") == 0;
+    worker->passed = !early && first.code == ERROR_TIMEOUT && strstr(first.message, "never") && set &&
+                     other && late && strcmp((char *)got.data, "right") == 0;
     free(got.data);
 }
 
@@ -211,7 +212,8 @@ static void body_limits(struct worker *worker, struct rendezvous *rendezvous) {
     struct error again = {0}, big = {0};
     char *value = calloc(1, RENDEZVOUS_VALUE_MAX + 1);
     worker->passed = rendezvous_set(rendezvous, "key", value, RENDEZVOUS_VALUE_MAX, NULL) &&
-                     !rendezvous_set(rendezvous, "key", "b", 1, &again) && strstr(again.message, "set already") &&
+                     !rendezvous_set(rendezvous, "key", "b", 1, &again) &&
+                     strstr(again.message, "set already") &&
                      !rendezvous_set(rendezvous, "big", value, RENDEZVOUS_VALUE_MAX + 1, &big) &&
                      big.code == ERROR_TOO_LARGE;
     free(value);

@@ -21,7 +21,8 @@ static void test_warms_up_in_a_straight_line(void **state) {
         assert_near(schedule_rate(&cosine, step), 0.4 * (double)(step + 1) / 10);
 }
 
-/** Loshchilov and Hutter, equation 5: final + (base - final) (1 + cos(pi t / T)) / 2, at t/T = 0, 1/4, 1/3, 1/2, 1. */
+/** Loshchilov and Hutter, equation 5: final + (base - final) (1 + cos(pi t / T)) / 2, at t/T = 0, 1/4, 1/3,
+ * 1/2, 1. */
 static void test_decays_along_half_a_cosine(void **state) {
     (void)state;
     assert_near(schedule_rate(&cosine, 10), 0.4);
@@ -81,8 +82,10 @@ static void test_refuses_what_makes_no_sense(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_warms_up_in_a_straight_line), cmocka_unit_test(test_decays_along_half_a_cosine),
-        cmocka_unit_test(test_stays_at_the_end),            cmocka_unit_test(test_other_decays),
+        cmocka_unit_test(test_warms_up_in_a_straight_line),
+        cmocka_unit_test(test_decays_along_half_a_cosine),
+        cmocka_unit_test(test_stays_at_the_end),
+        cmocka_unit_test(test_other_decays),
         cmocka_unit_test(test_no_warm_up_and_nothing_but_warm_up),
         cmocka_unit_test(test_refuses_what_makes_no_sense),
     };

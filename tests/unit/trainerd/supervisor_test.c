@@ -54,8 +54,8 @@ static bool mode_report(struct worker *worker, struct error *err) {
     struct cpu_set cores;
     if (!join(worker, "same", err) || !cpu_available(&cores, err))
         return false;
-    snprintf(text, sizeof text, "%s %s %d:%d", getenv("OMP_NUM_THREADS"), getenv("OMP_WAIT_POLICY"), cores.count,
-             cores.ids[0]);
+    snprintf(text, sizeof text, "%s %s %d:%d", getenv("OMP_NUM_THREADS"), getenv("OMP_WAIT_POLICY"),
+             cores.count, cores.ids[0]);
     return rendezvous_report(worker->rendezvous, "budget", text, strlen(text), err);
 }
 
@@ -135,9 +135,9 @@ static const struct mode {
     const char *name;
     bool (*run)(struct worker *worker, struct error *err);
 } modes[] = {
-    {"report", mode_report}, {"killed", mode_killed}, {"error", mode_error},   {"early", mode_early},
-    {"stop", mode_stop},     {"hang", mode_hang},     {"differ", mode_differ}, {"stubborn", mode_stubborn},
-    {"orphan", mode_orphan},
+    {"report", mode_report}, {"killed", mode_killed},     {"error", mode_error},
+    {"early", mode_early},   {"stop", mode_stop},         {"hang", mode_hang},
+    {"differ", mode_differ}, {"stubborn", mode_stubborn}, {"orphan", mode_orphan},
 };
 
 static int worker_main(const char *mode, const char *rank_text) {
@@ -167,7 +167,8 @@ struct scene {
     int reported;
 };
 
-static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size, struct error *err) {
+static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size,
+                      struct error *err) {
     (void)err;
     struct scene *scene = context;
     size_t used = strlen(scene->reports);
@@ -229,7 +230,8 @@ static void test_workers_get_their_share_of_cores_and_end_well(void **state) {
         fail_msg("%s", err.message);
     for (int rank = 0; rank < RANKS; rank++) {
         cpu_share(&all, rank, RANKS, &share);
-        snprintf(expected, sizeof expected, "%d budget %d passive %d:%d;", rank, share.count, share.count, share.ids[0]);
+        snprintf(expected, sizeof expected, "%d budget %d passive %d:%d;", rank, share.count, share.count,
+                 share.ids[0]);
         assert_contains(scene.reports, expected);
     }
     end_scene(&scene);

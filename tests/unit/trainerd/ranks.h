@@ -1,0 +1,55 @@
+#pragma once
+#include "common/base/file.h"
+#include "trainerd/collective/collective.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+/*
+ * For tests of collectives: ranks are real processes, forked by the test; they meet through files in a
+ * private folder and leave what they found in memory that all share. A rank's exit code is its verdict: 0, or
+ * a check that failed.
+ */
+enum { RANKS_MAX = 3, SLOTS = 16, TIMEOUT_MS = 20000 };
+
+/** Shared by all ranks and the test. */
+struct board {
+    uint64_t hash[RANKS_MAX][SLOTS];
+    volatile int ready[RANKS_MAX];
+    struct error error[RANKS_MAX];
+    int64_t took_ms[RANKS_MAX];
+};
+
+struct job {
+    int rank, world_size;
+    int64_t timeout_ms;
+    struct board *board;
+    char folder[64];
+    void (*body)(struct job *job, struct collective *collective);
+};
+
+/** In a rank's body, where cmocka's asserts would speak to nobody. */
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            fprintf(stderr, "rank %d, line %d: %s\n", job->rank, __LINE__, #condition);                      \
+            _exit(1);                                                                                        \
+        }                                                                                                    \
+    } while (0)
+
+/** Returns owned, zeroed; board_destroy. */
+struct board *board_create(void);
+void board_destroy(struct board *board);
+
+/** Opens Gloo as the job's rank, through files in job->folder. */
+struct collective *open_rank(struct job *job, struct error *err);
+
+/** Runs the job's body in world_size processes; statuses are waitpid's. */
+void run_ranks(struct job *job, int statuses[RANKS_MAX]);
+
+/** Runs the body in world_size processes that must all end well. The board is the caller's. */
+struct board *run_well(int world_size, void (*body)(struct job *job, struct collective *collective));
+
+/** collective_start of a piece of host memory. */
+bool start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, int *ticket,
+           struct error *err);
