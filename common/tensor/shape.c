@@ -1,15 +1,11 @@
 #include "common/tensor/shape.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 
-struct shape shape_of(int rank, ...) {
+struct shape shape_make(int rank, const int64_t dims[SHAPE_MAX_RANK]) {
     struct shape shape = {.rank = rank};
-    va_list args;
-    va_start(args, rank);
     for (int i = 0; i < rank; i++)
-        shape.dims[i] = va_arg(args, int64_t);
-    va_end(args);
+        shape.dims[i] = dims[i];
     return shape;
 }
 

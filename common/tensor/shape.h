@@ -11,8 +11,11 @@ struct shape {
     int64_t dims[SHAPE_MAX_RANK];
 };
 
-/** shape_of(3, n, c, 7) and the like. */
-struct shape shape_of(int rank, ...);
+/** The shape of these dimensions; rank is at most SHAPE_MAX_RANK. */
+struct shape shape_make(int rank, const int64_t dims[SHAPE_MAX_RANK]);
+
+/** shape_of(3, n, c, 7) and the like, for integers of any type: a macro, because varargs would read an int as an int64_t. */
+#define shape_of(rank, ...) shape_make((rank), (const int64_t[SHAPE_MAX_RANK]){__VA_ARGS__})
 
 bool shape_equal(const struct shape *a, const struct shape *b);
 
