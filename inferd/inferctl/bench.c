@@ -1,16 +1,18 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/signals.h"
 #include "inferd/inferctl/bench_report.h"
 #include "inferd/inferctl/commands.h"
 #include "inferd/inferctl/options.h"
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { IMAGE_MAX_BYTES = 256 << 20, FIRST_CAPACITY = 1024 };
 
-/** A closed loop: every asker sends its next request when the last one is answered. */
+/** A closed loop: every asker sends its next request when the last one is answered. SIGINT and SIGTERM end it early, with its report. */
 struct bench {
     const struct options *options;
     struct bytes *images; /* (options->file_count) */
@@ -41,6 +43,12 @@ static bool record(struct asker *asker, int64_t latency_us) {
     return true;
 }
 
+static void count_model(struct asker *asker, const Thorax__V1__ModelIdentity *model) {
+    char name[BENCH_MODEL_SIZE];
+    snprintf(name, sizeof name, "%s:%s", model->name, model->version);
+    bench_count_model(&asker->result, name, 1);
+}
+
 static void ask_once(struct asker *asker, struct client *client, const struct bytes *image) {
     struct client_reply reply;
     struct error err = {0};
@@ -53,6 +61,7 @@ static void ask_once(struct asker *asker, struct client *client, const struct by
     if (client_diagnose(client, &request, &reply, &err)) {
         if (reply.diagnosis->status == THORAX__V1__STATUS__STATUS_OK) {
             record(asker, reply.elapsed_us);
+            count_model(asker, reply.diagnosis->model);
         } else {
             asker->result.refused++;
         }
@@ -70,7 +79,7 @@ static void *run(void *argument) {
     struct bench *bench = asker->bench;
     struct client *client = client_open(bench->options->endpoint, &asker->error);
     int64_t limit = bench->options->requests ? bench->options->requests : INT64_MAX;
-    while (client && clock_now_ns() < bench->until_ns) {
+    while (client && !signals_stop && clock_now_ns() < bench->until_ns) {
         int64_t turn = atomic_fetch_add(&bench->next, 1);
         if (turn >= limit) {
             break;
@@ -85,6 +94,9 @@ static bool merge(struct bench_result *total, const struct bench_result *part) {
     total->refused += part->refused;
     total->lost += part->lost;
     total->wrong += part->wrong;
+    for (int i = 0; i < part->model_count; i++) {
+        bench_count_model(total, part->models[i].name, part->models[i].answers);
+    }
     if (part->answered == 0) {
         return true;
     }
@@ -142,7 +154,7 @@ static int bench(const struct options *options) {
                           .images = calloc((size_t)options->file_count, sizeof *bench.images)};
     struct asker *askers = calloc((size_t)options->closed, sizeof *askers);
     bool ok = (bench.images && askers) || error_set(&err, ERROR_MEMORY, "no memory");
-    ok = ok && read_images(options, bench.images, &err) && run_all(&bench, askers, &total, &err);
+    ok = ok && signals_install(&err) && read_images(options, bench.images, &err) && run_all(&bench, askers, &total, &err);
     if (ok) {
         bench_report(&total, options->json);
     }
