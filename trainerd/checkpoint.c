@@ -106,7 +106,8 @@ bool checkpoint_save(const char *folder, struct plan *plan, const struct graph *
               snapshot_take(&snapshot, plan, graph, err);
     if (ok) {
         struct safetensors_text metadata = {METADATA_KEY, text};
-        struct safetensors_content content = {.tensors = snapshot.tensors, .count = snapshot.count, .metadata = &metadata, .metadata_count = 1};
+        struct safetensors_content content = {
+            .tensors = snapshot.tensors, .count = snapshot.count, .metadata = &metadata, .metadata_count = 1};
         ok = safetensors_write(path, &content, err);
     }
     snapshot_fini(&snapshot);
@@ -117,7 +118,8 @@ bool checkpoint_save(const char *folder, struct plan *plan, const struct graph *
 }
 
 /** Copies a section's tensors from the file; every one must be there with its shape. */
-static bool load_section(const struct safetensors *file, int section, struct plan *plan, const struct graph *graph, struct error *err) {
+static bool load_section(const struct safetensors *file, int section, struct plan *plan,
+                         const struct graph *graph, struct error *err) {
     struct parameters *host = parameters_create(graph, err);
     bool ok = host;
     for (int i = 0; ok && i < graph->parameter_count; i++) {
@@ -127,7 +129,9 @@ static bool load_section(const struct safetensors *file, int section, struct pla
         snprintf(name, sizeof name, "%s%s", sections[section].prefix, graph->parameters[i].name);
         const struct safetensors_tensor *tensor = safetensors_find(file, name);
         if (!tensor || tensor->dtype != DTYPE_F32 || !shape_equal(&tensor->shape, &host->tensors[i].shape))
-            ok = error_set(err, ERROR_INVALID, "tensor %s is missing or has another shape: a checkpoint of another network?", name);
+            ok = error_set(err, ERROR_INVALID,
+                           "tensor %s is missing or has another shape: a checkpoint of another network?",
+                           name);
         else
             memcpy(host->tensors[i].data, tensor->data, tensor->bytes);
     }
@@ -136,8 +140,8 @@ static bool load_section(const struct safetensors *file, int section, struct pla
     return ok;
 }
 
-static bool load_parsed(const struct safetensors *file, struct plan *plan, const struct graph *graph, struct training_state *state,
-                        struct error *err) {
+static bool load_parsed(const struct safetensors *file, struct plan *plan, const struct graph *graph,
+                        struct training_state *state, struct error *err) {
     const char *text = safetensors_metadata(file, METADATA_KEY);
     if (!text)
         return error_set(err, ERROR_FORMAT, "no checkpoint: metadata " METADATA_KEY " is missing");
@@ -151,7 +155,8 @@ static bool load_parsed(const struct safetensors *file, struct plan *plan, const
 }
 
 /** Reads a checkpoint; without a plan only its header and state. */
-static bool load(const char *path, struct plan *plan, const struct graph *graph, struct training_state *state, struct error *err) {
+static bool load(const char *path, struct plan *plan, const struct graph *graph, struct training_state *state,
+                 struct error *err) {
     struct file_map map;
     struct safetensors file;
     if (!file_map_open(path, &map, err))
@@ -165,7 +170,8 @@ static bool load(const char *path, struct plan *plan, const struct graph *graph,
     return ok || error_prefix(err, "%s", path);
 }
 
-bool checkpoint_load(const char *path, struct plan *plan, const struct graph *graph, struct training_state *state, struct error *err) {
+bool checkpoint_load(const char *path, struct plan *plan, const struct graph *graph,
+                     struct training_state *state, struct error *err) {
     return load(path, plan, graph, state, err);
 }
 

@@ -124,17 +124,27 @@ static bool on_report(void *context, int rank, const char *kind, const void *dat
 static bool train(struct daemon *daemon, struct error *err) {
     const struct trainer_config *config = daemon->config;
     int64_t timeout_ms = (int64_t)config->collective.timeout_seconds * 1000;
-    struct supervisor_spec spec = {.arguments = daemon->options->arguments, .ranks = config->device.ranks, .generation = 1,
-                                   .threads_per_rank = config->device.threads, .join_timeout_ms = 10 * timeout_ms,
-                                   .hang_timeout_ms = 2 * timeout_ms, .grace_ms = 30000, .context = daemon, .on_report = on_report};
+    struct supervisor_spec spec = {.arguments = daemon->options->arguments,
+                                   .ranks = config->device.ranks,
+                                   .generation = 1,
+                                   .threads_per_rank = config->device.threads,
+                                   .join_timeout_ms = 10 * timeout_ms,
+                                   .hang_timeout_ms = 2 * timeout_ms,
+                                   .grace_ms = 30000,
+                                   .context = daemon,
+                                   .on_report = on_report};
     return supervisor_run(&spec, err);
 }
 
 static bool open_publisher(struct daemon *daemon, struct error *err) {
     const struct trainer_publish_config *publish = &daemon->config->publish;
     bool automatic = publish->activate == TRAINER_ACTIVATE_AUTO;
-    struct publisher_spec spec = {.announce = publish->announce, .control = publish->control, .blobs = publish->blobs,
-                                  .store_folder = publish->store, .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL, .inspect = publisher_inspect_model};
+    struct publisher_spec spec = {.announce = publish->announce,
+                                  .control = publish->control,
+                                  .blobs = publish->blobs,
+                                  .store_folder = publish->store,
+                                  .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL,
+                                  .inspect = publisher_inspect_model};
     if (!publish->enabled)
         return true;
     if (!(daemon->publisher = publisher_create(&spec, err)))
@@ -154,7 +164,8 @@ static bool publish_until_stopped(struct daemon *daemon, struct error *err) {
         struct publisher_status now;
         if (!publisher_status(daemon->publisher, &now, err))
             return false;
-        if (now.members != last.members || now.members_current != last.members_current || now.members_failed != last.members_failed) {
+        if (now.members != last.members || now.members_current != last.members_current ||
+            now.members_failed != last.members_failed) {
             struct metric metrics[] = {metric_integer("members", now.members), metric_integer("current", now.members_current),
                                        metric_integer("failed", now.members_failed)};
             progress_event(daemon->progress, "pool", metrics, 3);

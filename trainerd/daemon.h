@@ -11,8 +11,9 @@ struct daemon_options {
 };
 
 /**
- * The supervising process: looks at the data, starts the publisher and the workers, shows how it goes, publishes what they hand over,
- * and goes on publishing when training has ended, until SIGTERM. Without a `train:` section it only publishes.
+ * The supervising process: looks at the data, starts the publisher and the workers, shows how it goes,
+ * publishes what they hand over, and goes on publishing when training has ended, until SIGTERM. Without a
+ * `train:` section it only publishes.
  */
 bool daemon_run(const struct trainer_config *config, const struct daemon_options *options, struct error *err);
 

@@ -82,13 +82,23 @@ static bool write_model(struct training *training, const struct evaluation *eval
     clock_timestamp(finished, sizeof finished);
     snprintf(name, sizeof name, "%s-%s.safetensors", job_model_name(job), version);
     struct export_spec spec = {
-        .name = job_model_name(job), .version = version, .model = &job->model, .graph = training->graph,
-        .parameters = training->host, .device = training->device, .recipe = &job->recipe,
-        .class_names = (const char *const *)job->dataset.class_names, .evaluation = evaluation, .data_name = data_name(job),
-        .point = config->publish.operating_point, .data_digest = job->data_digest,
-        .intended_use = {config->intended_use.age_min_years, config->intended_use.age_max_years, config->intended_use.views.count,
-                         config->intended_use.views.items, config->intended_use.statement},
-        .training = {job->config_digest, config->run.name, THORAX_VERSION, finished, config->run.seed, (int)training->state.epoch + 1}};
+        .name = job_model_name(job),
+        .version = version,
+        .model = &job->model,
+        .graph = training->graph,
+        .parameters = training->host,
+        .device = training->device,
+        .recipe = &job->recipe,
+        .class_names = (const char *const *)job->dataset.class_names,
+        .evaluation = evaluation,
+        .data_name = data_name(job),
+        .point = config->publish.operating_point,
+        .data_digest = job->data_digest,
+        .intended_use = {config->intended_use.age_min_years, config->intended_use.age_max_years,
+                         config->intended_use.views.count, config->intended_use.views.items,
+                         config->intended_use.statement},
+        .training = {job->config_digest, config->run.name, THORAX_VERSION, finished, config->run.seed,
+                     (int)training->state.epoch + 1}};
     if (!job_path(job, "models", folder, sizeof folder, err) || !file_make_folders(folder, err) ||
         !file_join(path, path_size, folder, name, err) || !export_model(path, &spec, err))
         return false;

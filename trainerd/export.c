@@ -33,7 +33,8 @@ static double mean_class_area(const struct report *report) {
     return sum / classes;
 }
 
-bool export_figures(const struct evaluation *evaluation, int positive, int negative, struct evaluation_figures *out, struct error *err) {
+bool export_figures(const struct evaluation *evaluation, int positive, int negative,
+                    struct evaluation_figures *out, struct error *err) {
     *out = (struct evaluation_figures){.pair_area = NAN, .mean_area = NAN};
     double *probabilities = malloc((size_t)evaluation->count * (size_t)evaluation->classes * sizeof *probabilities);
     if (!probabilities)
@@ -78,7 +79,8 @@ double export_selection(const struct evaluation_figures *figures, enum trainer_m
 }
 
 /** The curve of the point's class, by its own probability as inferd compares it, over all samples but those of `left_out`. */
-static bool probability_curve(const struct predictions *predictions, int positive, int left_out, struct roc *roc, struct error *err) {
+static bool probability_curve(const struct predictions *predictions, int positive, int left_out,
+                              struct roc *roc, struct error *err) {
     double *scores = malloc((size_t)predictions->count * sizeof *scores);
     bool *truth = malloc((size_t)predictions->count * sizeof *truth);
     bool ok = (scores && truth) || error_set(err, ERROR_MEMORY, "evaluation: out of memory");
@@ -100,7 +102,8 @@ static bool fit_point(const struct export_spec *spec, const struct predictions *
     int classes = spec->evaluation->classes;
     int positive = export_class(spec->class_names, classes, spec->point.class_name);
     if (positive < 0)
-        return error_set(err, ERROR_INVALID, "publish.operating_point.class: the data has no class \"%.60s\"", spec->point.class_name);
+        return error_set(err, ERROR_INVALID, "publish.operating_point.class: the data has no class \"%.60s\"",
+                         spec->point.class_name);
     struct roc roc;
     struct operating_point point;
     if (!probability_curve(predictions, positive, export_class(spec->class_names, classes, "INVALID"), &roc, err))
@@ -121,7 +124,8 @@ static bool fit_point(const struct export_spec *spec, const struct predictions *
 static bool draw_golden(const struct recipe *recipe, uint8_t *greys, struct error *err) {
     for (int i = 0; i < GOLDEN_COUNT; i++) {
         struct image image;
-        if (!phantom_draw((enum phantom_kind)(i / GOLDEN_EACH), GOLDEN_SEED + 16 * (uint64_t)i, GOLDEN_SIDE, GOLDEN_SIDE, &image, err))
+        if (!phantom_draw((enum phantom_kind)(i / GOLDEN_EACH), GOLDEN_SEED + 16 * (uint64_t)i, GOLDEN_SIDE,
+                          GOLDEN_SIDE, &image, err))
             return false;
         bool ok = preprocess_pixels(recipe, &image, greys + (size_t)i * recipe_pixels(recipe), err);
         image_fini(&image);
@@ -132,7 +136,8 @@ static bool draw_golden(const struct recipe *recipe, uint8_t *greys, struct erro
 }
 
 /** What the weights make of the golden pictures: (GOLDEN_COUNT, classes). */
-static bool answer_golden(const struct export_spec *spec, const uint8_t *greys, double temperature, float *out, struct error *err) {
+static bool answer_golden(const struct export_spec *spec, const uint8_t *greys, double temperature,
+                          float *out, struct error *err) {
     size_t values = recipe_values(spec->recipe);
     int classes = spec->evaluation->classes;
     float *images = malloc(GOLDEN_COUNT * values * sizeof *images);
@@ -172,7 +177,8 @@ static bool save(const char *path, const struct export_spec *spec, const struct 
     struct manifest manifest = manifest_empty();
     manifest.name = spec->name;
     manifest.version = spec->version;
-    manifest.architecture = (struct manifest_architecture){spec->model->architecture, spec->model->stem ? spec->model->stem : "7x7",
+    manifest.architecture = (struct manifest_architecture){spec->model->architecture,
+                                                           spec->model->stem ? spec->model->stem : "7x7",
                                                            spec->model->input_channels, spec->model->size};
     manifest.class_count = classes;
     manifest.classes = (const char **)spec->class_names;
@@ -186,9 +192,15 @@ static bool save(const char *path, const struct export_spec *spec, const struct 
     manifest.data_digest = spec->data_digest;
     manifest.training = spec->training;
     struct safetensors_tensor extras[] = {
-        {.name = "golden.images", .dtype = DTYPE_U8, .data = greys,
-         .shape = shape_of(4, (int64_t)GOLDEN_COUNT, (int64_t)1, (int64_t)spec->recipe->height, (int64_t)spec->recipe->width)},
-        {.name = "golden.probabilities", .dtype = DTYPE_F32, .data = answers, .shape = shape_of(2, (int64_t)GOLDEN_COUNT, (int64_t)classes)},
+        {.name = "golden.images",
+         .dtype = DTYPE_U8,
+         .data = greys,
+         .shape = shape_of(4, (int64_t)GOLDEN_COUNT, (int64_t)1, (int64_t)spec->recipe->height,
+                           (int64_t)spec->recipe->width)},
+        {.name = "golden.probabilities",
+         .dtype = DTYPE_F32,
+         .data = answers,
+         .shape = shape_of(2, (int64_t)GOLDEN_COUNT, (int64_t)classes)},
     };
     struct model_content content = {.graph = spec->graph, .parameters = spec->parameters, .manifest = &manifest,
                                     .extras = extras, .extra_count = 2};
@@ -198,7 +210,8 @@ static bool save(const char *path, const struct export_spec *spec, const struct 
 bool export_model(const char *path, const struct export_spec *spec, struct error *err) {
     const struct evaluation *evaluation = spec->evaluation;
     int classes = evaluation->classes;
-    int positive = export_class(spec->class_names, classes, "PNEUMONIA"), negative = export_class(spec->class_names, classes, "NORMAL");
+    int positive = export_class(spec->class_names, classes, "PNEUMONIA"),
+        negative = export_class(spec->class_names, classes, "NORMAL");
     struct evaluation_figures figures;
     struct manifest_operating_point point;
     float answers[GOLDEN_COUNT * METRICS_MAX_CLASSES];
@@ -209,7 +222,8 @@ bool export_model(const char *path, const struct export_spec *spec, struct error
     if (ok) {
         struct predictions predictions = evaluation_predictions(evaluation, figures.temperature, probabilities);
         ok = fit_point(spec, &predictions, &point, err) && draw_golden(spec->recipe, greys, err) &&
-             answer_golden(spec, greys, figures.temperature, answers, err) && save(path, spec, &figures, &point, greys, answers, err);
+             answer_golden(spec, greys, figures.temperature, answers, err) &&
+             save(path, spec, &figures, &point, greys, answers, err);
     }
     free(probabilities);
     free(greys);

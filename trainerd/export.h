@@ -32,14 +32,16 @@ struct evaluation_figures {
 };
 
 /** Fits the temperature and measures. positive and negative: class indices of the pair, -1: none. */
-bool export_figures(const struct evaluation *evaluation, int positive, int negative, struct evaluation_figures *out, struct error *err);
+bool export_figures(const struct evaluation *evaluation, int positive, int negative,
+                    struct evaluation_figures *out, struct error *err);
 
 /** The figure that configs select by, turned so that more is better; NaN where the data cannot give it. */
 double export_selection(const struct evaluation_figures *figures, enum trainer_metric metric);
 
 /**
- * Writes a model file: temperature and operating point fitted on the evaluation (the point on its class against all others but
- * INVALID), its metrics, and golden answers: synthetic phantoms of each kind with the probabilities that the weights give to them here.
+ * Writes a model file: temperature and operating point fitted on the evaluation (the point on its class
+ * against all others but INVALID), its metrics, and golden answers: synthetic phantoms of each kind with the
+ * probabilities that the weights give to them here.
  */
 bool export_model(const char *path, const struct export_spec *spec, struct error *err);
 

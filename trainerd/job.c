@@ -63,13 +63,16 @@ static bool list_training(struct job *job, struct error *err) {
     }
     for (int i = 0; i < job->dataset.classes; i++) {
         bool weighted = job->config->imbalance.class_weighted_loss && counts[i] > 0;
-        job->class_weights[i] = weighted ? (float)((double)job->train_count / ((double)job->dataset.classes * (double)counts[i])) : 1.0f;
+        job->class_weights[i] =
+            weighted ? (float)((double)job->train_count / ((double)job->dataset.classes * (double)counts[i]))
+                     : 1.0f;
         job->augment[i] = trainer_config_augment(job->config, job->dataset.class_names[i]);
     }
     return true;
 }
 
-/** The digest of the configuration in force, without what may differ between two runs of one job: where things lie and how many threads. */
+/** The digest of the configuration in force, without what may differ between two runs of one job: where
+ * things lie and how many threads. */
 static bool digest_config(struct job *job, struct error *err) {
     struct trainer_config decisive = *job->config;
     const struct trainer_config nothing = {0};

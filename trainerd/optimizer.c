@@ -16,8 +16,8 @@ static struct schedule_spec schedule_of(const struct trainer_config *config, int
 }
 
 /**
- * A moving average that starts from the first weights would remember them for 1 / (1 - decay) steps: the decay grows with the steps,
- * min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
+ * A moving average that starts from the first weights would remember them for 1 / (1 - decay) steps: the
+ * decay grows with the steps, min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
  */
 static double ema_decay(double decay, int64_t step) {
     return fmin(decay, (1.0 + (double)step) / (10.0 + (double)step));

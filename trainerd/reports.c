@@ -8,7 +8,8 @@ bool reports_send_step(struct rendezvous *rendezvous, const struct progress_step
     return rendezvous_report(rendezvous, REPORT_STEP, step, sizeof *step, err);
 }
 
-bool reports_send_event(struct rendezvous *rendezvous, const char *event, const struct metric *metrics, int count, struct error *err) {
+bool reports_send_event(struct rendezvous *rendezvous, const char *event, const struct metric *metrics,
+                        int count, struct error *err) {
     struct report_event report;
     memset(&report, 0, sizeof report); /* padding travels too */
     text_copy(report.event, sizeof report.event, event);
@@ -24,7 +25,8 @@ bool reports_send_event(struct rendezvous *rendezvous, const char *event, const 
     return rendezvous_report(rendezvous, REPORT_EVENT, &report, sizeof report, err);
 }
 
-bool reports_send_model(struct rendezvous *rendezvous, const char *path, const char *name, const char *version, struct error *err) {
+bool reports_send_model(struct rendezvous *rendezvous, const char *path, const char *name,
+                        const char *version, struct error *err) {
     struct report_model report;
     memset(&report, 0, sizeof report);
     if (!text_copy(report.path, sizeof report.path, path) || !text_copy(report.name, sizeof report.name, name) ||
@@ -49,7 +51,8 @@ bool reports_read_step(const void *data, size_t size, struct progress_step *out,
     return read_exact(REPORT_STEP, data, size, out, sizeof *out, err);
 }
 
-bool reports_read_event(const void *data, size_t size, struct report_event *event, struct metric metrics[REPORT_MAX_METRICS], struct error *err) {
+bool reports_read_event(const void *data, size_t size, struct report_event *event,
+                        struct metric metrics[REPORT_MAX_METRICS], struct error *err) {
     if (!read_exact(REPORT_EVENT, data, size, event, sizeof *event, err))
         return false;
     bool whole = ends(event->event, sizeof event->event) && event->count >= 0 && event->count <= REPORT_MAX_METRICS;

@@ -4,8 +4,8 @@
 #include "trainerd/rendezvous.h"
 
 /**
- * What the first rank tells the supervisor: plain structs as the bytes of a rendezvous report, since both sides are one program on
- * one machine. Sizes and text are checked on arrival all the same.
+ * What the first rank tells the supervisor: plain structs as the bytes of a rendezvous report, since both
+ * sides are one program on one machine. Sizes and text are checked on arrival all the same.
  */
 #define REPORT_STEP  "step"  /**< struct progress_step */
 #define REPORT_EVENT "event" /**< struct report_event */
@@ -34,10 +34,13 @@ struct report_model {
 
 bool reports_send_step(struct rendezvous *rendezvous, const struct progress_step *step, struct error *err);
 /** More than REPORT_MAX_METRICS figures are cut. */
-bool reports_send_event(struct rendezvous *rendezvous, const char *event, const struct metric *metrics, int count, struct error *err);
-bool reports_send_model(struct rendezvous *rendezvous, const char *path, const char *name, const char *version, struct error *err);
+bool reports_send_event(struct rendezvous *rendezvous, const char *event, const struct metric *metrics,
+                        int count, struct error *err);
+bool reports_send_model(struct rendezvous *rendezvous, const char *path, const char *name,
+                        const char *version, struct error *err);
 
 /** The supervisor's side: each checks the bytes; ERROR_FORMAT. Metrics point into *event. */
 bool reports_read_step(const void *data, size_t size, struct progress_step *out, struct error *err);
-bool reports_read_event(const void *data, size_t size, struct report_event *event, struct metric metrics[REPORT_MAX_METRICS], struct error *err);
+bool reports_read_event(const void *data, size_t size, struct report_event *event,
+                        struct metric metrics[REPORT_MAX_METRICS], struct error *err);
 bool reports_read_model(const void *data, size_t size, struct report_model *out, struct error *err);

@@ -17,8 +17,9 @@ struct step_input {
 };
 
 /**
- * Uploads, runs the plan's segments, sums each bucket of gradients over the ranks while the backward pass goes on, and updates the
- * weights. `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE] must hold 1 / ranks. Errors name the node or the rank.
+ * Uploads, runs the plan's segments, sums each bucket of gradients over the ranks while the backward pass
+ * goes on, and updates the weights. `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE] must hold 1
+ * / ranks. Errors name the node or the rank.
  */
 bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
               struct error *err);

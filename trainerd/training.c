@@ -39,7 +39,8 @@ static bool save_checkpoint(struct training *training, struct error *err) {
         return true;
     char folder[CHECKPOINT_PATH_SIZE];
     return job_path(training->job, "checkpoints", folder, sizeof folder, err) &&
-           checkpoint_save(folder, training->plan, training->graph, &training->state, training->job->config->checkpoint.keep_last, err);
+           checkpoint_save(folder, training->plan, training->graph, &training->state,
+                           training->job->config->checkpoint.keep_last, err);
 }
 
 static bool tell_step(const struct training *training, double loss, struct error *err) {
@@ -59,7 +60,8 @@ static bool train_step(struct training *training, struct loader *loader, double 
     float hyper[HYPER_COUNT], own_loss;
     const struct training_state *state = &training->state;
     int ranks = training->collective->world_size, rank = training->collective->rank;
-    int64_t first = state->global_step * training->job->config->train.batch_size + (int64_t)rank * (training->job->config->train.batch_size / ranks);
+    int64_t first = state->global_step * training->job->config->train.batch_size +
+                    (int64_t)rank * (training->job->config->train.batch_size / ranks);
     optimizer_hyper(training->job->config, training->sampler->steps, state->global_step, ranks, hyper);
     if (!loader_next(loader, &batch, err))
         return false;
@@ -68,9 +70,10 @@ static bool train_step(struct training *training, struct loader *loader, double 
     bool ok = step_run(&step, &input, hyper, &own_loss, err);
     loader_release(loader);
     ok = ok && agree(training, own_loss, loss, stop, err);
-    if (ok && !isfinite(*loss))
-        return error_hint((error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step), err),
-                          "a smaller optimizer.learning_rate, a longer schedule.warmup_epochs or train.clip_norm may help");
+    if (ok && !isfinite(*loss)) {
+        error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step);
+        return error_hint(err, "a smaller optimizer.learning_rate, a longer schedule.warmup_epochs or train.clip_norm may help");
+    }
     return ok;
 }
 

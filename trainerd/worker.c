@@ -121,7 +121,8 @@ static bool meet(struct worker *worker, struct error *err) {
 
 static void fresh_state(struct worker *worker) {
     struct training_state *state = &worker->training.state;
-    *state = (struct training_state){.seed = (uint64_t)worker->config->run.seed, .best_metric = NAN, .ranks = worker->place.world_size};
+    *state = (struct training_state){
+        .seed = (uint64_t)worker->config->run.seed, .best_metric = NAN, .ranks = worker->place.world_size};
     memcpy(state->config_digest, worker->job.config_digest, sizeof state->config_digest);
     memcpy(state->data_digest, worker->job.data_digest, sizeof state->data_digest);
     memcpy(state->environment, worker->environment, sizeof state->environment);
@@ -132,11 +133,14 @@ static void say_differences(const struct worker *worker, const struct training_s
     if (was->ranks != worker->place.world_size)
         log_event(LOG_WARNING, "resume_differs", "what=ranks checkpoint=%d now=%d", was->ranks, worker->place.world_size);
     if (strcmp(was->config_digest, worker->job.config_digest) != 0)
-        log_event(LOG_WARNING, "resume_differs", "what=config checkpoint=%.12s now=%.12s", was->config_digest, worker->job.config_digest);
+        log_event(LOG_WARNING, "resume_differs", "what=config checkpoint=%.12s now=%.12s", was->config_digest,
+                  worker->job.config_digest);
     if (strcmp(was->data_digest, worker->job.data_digest) != 0)
-        log_event(LOG_WARNING, "resume_differs", "what=data checkpoint=%.12s now=%.12s", was->data_digest, worker->job.data_digest);
+        log_event(LOG_WARNING, "resume_differs", "what=data checkpoint=%.12s now=%.12s", was->data_digest,
+                  worker->job.data_digest);
     if (strcmp(was->environment, worker->environment) != 0)
-        log_event(LOG_WARNING, "resume_differs", "what=environment checkpoint=\"%s\" now=\"%s\"", was->environment, worker->environment);
+        log_event(LOG_WARNING, "resume_differs", "what=environment checkpoint=\"%s\" now=\"%s\"",
+                  was->environment, worker->environment);
 }
 
 /** Loads the newest checkpoint where there is one; the ranks make sure that they took the same. */
@@ -167,8 +171,10 @@ static bool resume(struct worker *worker, bool wanted, struct error *err) {
         return false;
     for (int i = 0; i < worker->place.world_size; i++) {
         if (all[i] != training->state.global_step)
-            return error_set(err, ERROR_PEER, "rank %d resumes at step %lld and rank %d at step %lld: do they see the same run folder?",
-                             worker->place.rank, (long long)training->state.global_step, i, (long long)all[i]);
+            return error_set(
+                err, ERROR_PEER,
+                "rank %d resumes at step %lld and rank %d at step %lld: do they see the same run folder?",
+                worker->place.rank, (long long)training->state.global_step, i, (long long)all[i]);
     }
     return true;
 }

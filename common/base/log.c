@@ -72,8 +72,10 @@ void log_event(enum log_level level, const char *event, const char *format, ...)
     if (sink.style == LOG_JSON) {
         char escaped[2600];
         json_escape(escaped, sizeof escaped, details);
-        used = snprintf(line, sizeof line, "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"event\":\"%s\",\"details\":\"%s\"}\n",
-                        stamp, level_names[level], sink.program, event, escaped);
+        used = snprintf(
+            line, sizeof line,
+            "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"event\":\"%s\",\"details\":\"%s\"}\n",
+            stamp, level_names[level], sink.program, event, escaped);
     } else {
         used = snprintf(line, sizeof line, "%s %s %s %s%s%s\n", stamp, sink.program, level_names[level], event,
                         *details ? " " : "", details);

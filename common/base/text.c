@@ -9,7 +9,7 @@ bool text_to_int(const char *text, int64_t low, int64_t high, int64_t *out, stru
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (end == text || *end || errno || strchr(" \t\n+", *text))
+    if (end == text || *end || errno || strchr(" \t\n\v\f\r+", *text))
         return error_set(err, ERROR_INVALID, "\"%.60s\" is not a whole number", text);
     if (value < low || value > high)
         return error_set(err, ERROR_INVALID, "%lld is not in %lld..%lld", value, (long long)low, (long long)high);
@@ -21,7 +21,7 @@ bool text_to_double(const char *text, double *out, struct error *err) {
     char *end;
     errno = 0;
     double value = strtod(text, &end);
-    if (end == text || *end || !isfinite(value) || strchr(" \t\n", *text))
+    if (end == text || *end || !isfinite(value) || strchr(" \t\n\v\f\r", *text))
         return error_set(err, ERROR_INVALID, "\"%.60s\" is not a number", text);
     *out = value;
     return true;

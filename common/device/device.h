@@ -111,4 +111,5 @@ void kernel_release(struct kernel *kernel);
 bool kernel_run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct stream *stream, struct error *err);
 
 /** Prepares a copy from one description to another of the same shape on this device (OP_REORDER). */
-struct kernel *kernel_prepare_reorder(struct device *device, const struct tensor_desc *from, const struct tensor_desc *to, struct error *err);
+struct kernel *kernel_prepare_reorder(struct device *device, const struct tensor_desc *from,
+                                      const struct tensor_desc *to, struct error *err);

@@ -44,7 +44,8 @@ static bool rewrite_init(struct rewrite *rewrite, struct error *err) {
     rewrite->map = malloc(nodes * sizeof(int));
     rewrite->chains = calloc(nodes, sizeof(struct chain));
     rewrite->parameter_map = malloc(((size_t)rewrite->from->parameter_count + nodes) * sizeof(int));
-    if (!rewrite->to || !rewrite->consumer || !rewrite->chain_of || !rewrite->map || !rewrite->chains || !rewrite->parameter_map) {
+    if (!rewrite->to || !rewrite->consumer || !rewrite->chain_of || !rewrite->map || !rewrite->chains ||
+        !rewrite->parameter_map) {
         graph_destroy(rewrite->to);
         rewrite_fini(rewrite);
         return error_set(err, ERROR_MEMORY, "graph pass: out of memory");
@@ -188,7 +189,8 @@ static bool rewrite_run(struct rewrite *rewrite, struct error *err) {
     return ok;
 }
 
-struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device, bool freeze_batch_norm, struct error *err) {
+struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device,
+                                      bool freeze_batch_norm, struct error *err) {
     struct rewrite rewrite = {.from = graph, .device = device, .freeze_batch_norm = freeze_batch_norm};
     if (!rewrite_run(&rewrite, err))
         return NULL;
@@ -232,7 +234,8 @@ static struct parameters *fold_parameters(const struct rewrite *rewrite, const s
         return NULL;
     for (int i = 0; i < folded->count; i++) {
         if (rewrite->parameter_map[i] >= 0)
-            memcpy(folded->tensors[i].data, parameters->tensors[rewrite->parameter_map[i]].data, tensor_bytes(&folded->tensors[i]));
+            memcpy(folded->tensors[i].data, parameters->tensors[rewrite->parameter_map[i]].data,
+                   tensor_bytes(&folded->tensors[i]));
     }
     for (int i = 0; i < rewrite->chain_count; i++) {
         const struct chain *chain = &rewrite->chains[i];

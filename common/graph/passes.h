@@ -3,10 +3,12 @@
 #include "common/graph/parameters.h"
 
 /**
- * For training: merges batch norm with a residual add and an activation that only it feeds, where the device supports the
- * fused form; sets `frozen` on every batch norm where asked to. Parameters keep their names, not their ids. Returns an owned graph.
+ * For training: merges batch norm with a residual add and an activation that only it feeds, where the device
+ * supports the fused form; sets `frozen` on every batch norm where asked to. Parameters keep their names, not
+ * their ids. Returns an owned graph.
  */
-struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device, bool freeze_batch_norm, struct error *err);
+struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device,
+                                      bool freeze_batch_norm, struct error *err);
 
 /**
  * For inference: drops dropout, folds batch norm into the convolution before it (w' = w s / sqrt(v + e), b' = (b - m) s /

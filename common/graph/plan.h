@@ -37,7 +37,8 @@ void plan_destroy(struct plan *plan);
 
 /** Uploads images (N, C, H, W) f32, canonical. */
 bool plan_set_images(struct plan *plan, const float *images, struct error *err);
-/** PLAN_TRAIN: uploads labels (N) in [0, K), and what dropout draws from: the run's seed, the step, the global index of the first image. */
+/** PLAN_TRAIN: uploads labels (N) in [0, K), and what dropout draws from: the run's seed, the step, the
+ * global index of the first image. */
 bool plan_set_targets(struct plan *plan, const int32_t *labels, const int64_t seed[3], struct error *err);
 
 /** A stretch of gradients (or statistics) that other ranks must add theirs to. */
@@ -61,7 +62,8 @@ int plan_reductions(const struct plan *plan, int segment, const struct plan_redu
 /** Runs all segments; for plans that need no reduction. */
 bool plan_run(struct plan *plan, struct error *err);
 
-/** PLAN_TRAIN: gradient norm, clipping, optimiser and EMA, with these numbers (enum hyper). Skips the update where a gradient is not finite. */
+/** PLAN_TRAIN: gradient norm, clipping, optimiser and EMA, with these numbers (enum hyper). Skips the update
+ * where a gradient is not finite. */
 bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error *err);
 
 /** Waits for the device and reads back. logits: (N, K) f32. */
@@ -89,7 +91,8 @@ struct plan_memory {
 };
 void plan_memory(const struct plan *plan, struct plan_memory *out);
 
-/** Text that ranks must agree on: layouts, offsets and buckets of the flat buffers, one line each, digested. 64 hexadecimal digits. */
+/** Text that ranks must agree on: layouts, offsets and buckets of the flat buffers, one line each, digested.
+ * 64 hexadecimal digits. */
 const char *plan_fingerprint(const struct plan *plan);
 
 /** One prepared kernel in its place, for profiles and benchmarks. */

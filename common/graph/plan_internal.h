@@ -34,7 +34,8 @@ struct segment {
     struct event *done; /**< recorded behind the last step, where the device is asynchronous; else NULL */
 };
 
-/** The weights of inference plans, prepared once and shared by plans of several batch sizes. Reference-counted by plans of one thread. */
+/** The weights of inference plans, prepared once and shared by plans of several batch sizes.
+ * Reference-counted by plans of one thread. */
 struct weight_store {
     int references;
     struct device *device;
@@ -101,8 +102,10 @@ bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct err
 void plan_free_state(struct plan *plan);
 
 /** Uploads a canonical tensor to device memory that is described by desc, reordering on the device; and back. */
-bool plan_upload_tensor(struct device *device, const struct tensor *from, const struct tensor_desc *desc, void *memory, struct error *err);
-bool plan_download_tensor(struct device *device, const struct tensor_desc *desc, const void *memory, struct tensor *to, struct error *err);
+bool plan_upload_tensor(struct device *device, const struct tensor *from, const struct tensor_desc *desc,
+                        void *memory, struct error *err);
+bool plan_download_tensor(struct device *device, const struct tensor_desc *desc, const void *memory,
+                          struct tensor *to, struct error *err);
 
 struct weight_store *weight_store_create(const struct plan_spec *spec, struct error *err);
 void weight_store_release(struct weight_store *store);

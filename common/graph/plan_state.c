@@ -24,7 +24,8 @@ static bool reorder_once(struct device *device, const struct tensor_desc *from, 
     return ok;
 }
 
-bool plan_upload_tensor(struct device *device, const struct tensor *from, const struct tensor_desc *desc, void *memory, struct error *err) {
+bool plan_upload_tensor(struct device *device, const struct tensor *from, const struct tensor_desc *desc,
+                        void *memory, struct error *err) {
     struct tensor_desc dense = tensor_desc_dense(from->dtype, &from->shape);
     if (!desc->layout && desc->dtype == from->dtype)
         return device->ops->upload(device, memory, from->data, dense.bytes, NULL, err) &&
@@ -37,7 +38,8 @@ bool plan_upload_tensor(struct device *device, const struct tensor *from, const 
     return ok;
 }
 
-bool plan_download_tensor(struct device *device, const struct tensor_desc *desc, const void *memory, struct tensor *to, struct error *err) {
+bool plan_download_tensor(struct device *device, const struct tensor_desc *desc, const void *memory,
+                          struct tensor *to, struct error *err) {
     struct tensor_desc dense = tensor_desc_dense(to->dtype, &to->shape);
     if (!desc->layout && desc->dtype == to->dtype)
         return device->ops->download(device, to->data, memory, dense.bytes, NULL, err) &&

@@ -43,7 +43,8 @@ static int add_block(const struct layers *layers, const char *prefix, int input,
     int x = input;
     if (stage->expand != 1)
         x = add_unit(layers, prefix, x, &(struct unit){"_expand_conv", "_bn0", {wide, 1, 1, 1, true}, false});
-    x = add_unit(layers, prefix, x, &(struct unit){"_depthwise_conv", "_bn1", {wide, stage->kernel, stride, (int)wide, true}, false});
+    struct convolution depthwise = {wide, stage->kernel, stride, (int)wide, true};
+    x = add_unit(layers, prefix, x, &(struct unit){"_depthwise_conv", "_bn1", depthwise, false});
     x = add_unit(layers, prefix, x, &(struct unit){"_project_conv", "_bn2", {stage->channels, 1, 1, 1, true}, true});
     if (stride != 1 || in != stage->channels)
         return x;
@@ -52,7 +53,8 @@ static int add_block(const struct layers *layers, const char *prefix, int input,
     return layer_add(layers, name, x, input);
 }
 
-int efficientnet_lite_build(struct graph *graph, const struct model_architecture *row, const struct model_spec *spec, struct error *err) {
+int efficientnet_lite_build(struct graph *graph, const struct model_architecture *row, const struct model_spec *spec,
+                            struct error *err) {
     struct layers layers = {graph, err, 1e-3f};
     int x = graph_add_input(graph, spec->input_channels, spec->size, spec->size, err);
     x = add_unit(&layers, "", x, &(struct unit){"_conv_stem", "_bn0", {32, 3, 2, 1, true}, false});

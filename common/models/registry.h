@@ -4,7 +4,8 @@
 /** What a network is built from; what a model file says of itself. Plain data. */
 struct model_spec {
     const char *architecture; /**< a registry row: "resnet18", ... "efficientnet_lite0" */
-    const char *stem;         /**< "7x7" (stride 2, then max-pool) or "3x3" (stride 1, for small images); others ignore it; NULL: 7x7 */
+    const char *stem; /**< "7x7" (stride 2, then max-pool) or "3x3" (stride 1, for small images); others
+                         ignore it; NULL: 7x7 */
     int input_channels;       /**< 1 or 3 */
     int size;                 /**< height and width in pixels, 28 to 512 */
     int classes;              /**< at least 2 */

@@ -11,7 +11,8 @@
  */
 
 /** A convolution and its batch norm: PREFIX.convI, PREFIX.bnI. */
-static int conv_norm(const struct layers *layers, const char *prefix, int index, int input, const struct convolution *convolution) {
+static int conv_norm(const struct layers *layers, const char *prefix, int index, int input,
+                     const struct convolution *convolution) {
     char name[GRAPH_NAME_SIZE];
     snprintf(name, sizeof name, "%s.conv%d", prefix, index);
     int x = layer_convolution(layers, name, input, convolution);

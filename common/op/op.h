@@ -220,7 +220,8 @@ int op_parameters(const struct op *op, const struct shape *inputs, struct op_par
  */
 bool op_arguments(const struct op *op, enum pass pass, const struct shape *inputs, struct op_args *out, struct error *err);
 
-/** True where the kind has a backward pass that is just "hand the gradient on": an add without activation, a dropout of rate 0. */
+/** True where the kind has a backward pass that is just "hand the gradient on": an add without activation, a
+ * dropout of rate 0. */
 bool op_backward_is_identity(const struct op *op);
 
 /** Multiply-adds times two of one run; 0 for kinds whose cost is memory traffic. */

@@ -66,5 +66,6 @@ struct wire_poll_item {
     int descriptor;
     bool readable; /**< out */
 };
-/** Waits until an entry is readable, a signal arrives or the time is over. Returns the number of readable ones, 0 on either of the others, -1 on error. */
+/** Waits until an entry is readable, a signal arrives or the time is over. Returns the number of readable
+ * ones, 0 on either of the others, -1 on error. */
 int wire_poll(struct wire_poll_item *items, int count, int64_t timeout_ms, struct error *err);

@@ -12,7 +12,8 @@
 
 enum { IMAGE_MAX_BYTES = 256 << 20, FIRST_CAPACITY = 1024 };
 
-/** A closed loop: every asker sends its next request when the last one is answered. SIGINT and SIGTERM end it early, with its report. */
+/** A closed loop: every asker sends its next request when the last one is answered. SIGINT and SIGTERM end it
+ * early, with its report. */
 struct bench {
     const struct options *options;
     struct bytes *images; /* (options->file_count) */

@@ -13,7 +13,8 @@
 #include <cmocka.h>
 
 /* clang-format off */
-#define WINDOW(k, s, before, after) {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
+#define WINDOW(k, s, before, after) \
+    {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
 #define SHAPE4(n, c, h, w) {.rank = 4, .dims = {n, c, h, w}}
 #define SHAPE2(n, f) {.rank = 2, .dims = {n, f}}
 /* clang-format on */

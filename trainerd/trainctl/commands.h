@@ -1,8 +1,9 @@
 #pragma once
 
 /**
- * The commands of trainctl that are not in files of their own name's header: each gets its own argv (argv[0] is the command's name)
- * and returns the exit code: 0, 1 (failed; one line on stderr says why) or 2 (wrong usage).
+ * The commands of trainctl that are not in files of their own name's header: each gets its own argv (argv[0]
+ * is the command's name) and returns the exit code: 0, 1 (failed; one line on stderr says why) or 2 (wrong
+ * usage).
  */
 
 /** `trainctl evaluate MODEL`: answers a part of a data set with a model file; prints and writes the report. */

@@ -14,10 +14,11 @@
 #include <string.h>
 
 static const char usage[] =
-    "usage: trainctl evaluate MODEL.safetensors --config FILE [--part test|validation|train] [--out DIR] [--set KEY=VALUE]... [--json]\n"
+    "usage: trainctl evaluate MODEL.safetensors --config FILE [--part test|validation|train] [--out DIR]\n"
+    "                         [--set KEY=VALUE]... [--json]\n"
     "\n"
-    "Answers a part of the configuration's data set with the model and prints the report; --out also writes report.txt, report.json,\n"
-    "confusion.png and roc.png. Research and integration; not a medical device.\n";
+    "Answers a part of the configuration's data set with the model and prints the report; --out also writes\n"
+    "report.txt, report.json, confusion.png and roc.png. Research and integration; not a medical device.\n";
 
 enum { SETTINGS_MAX = 64 };
 
@@ -113,8 +114,9 @@ static bool open_data(struct evaluator *evaluator, struct error *err) {
 
 static bool load_model(struct evaluator *evaluator, struct error *err) {
     struct model_spec model = model_file_spec(&evaluator->file);
-    struct device_spec device = {.name = strcmp(evaluator->config.device.name, "auto") == 0 ? "onednn" : evaluator->config.device.name,
-                                 .threads = evaluator->config.device.threads};
+    struct device_spec device = {
+        .name = strcmp(evaluator->config.device.name, "auto") == 0 ? "onednn" : evaluator->config.device.name,
+        .threads = evaluator->config.device.threads};
     return (evaluator->graph = model_build(&model, err)) && (evaluator->parameters = parameters_create(evaluator->graph, err)) &&
            model_file_load(&evaluator->file, evaluator->graph, evaluator->parameters, err) &&
            (evaluator->device = device_open(&device, err));
@@ -133,7 +135,8 @@ static bool measure(struct evaluator *evaluator, enum dataset_part part, struct 
     evaluator->probabilities = malloc((size_t)evaluation->count * (size_t)evaluation->classes * sizeof(double));
     if (!evaluator->probabilities)
         return error_set(err, ERROR_MEMORY, "out of memory");
-    int positive = export_class(names, evaluation->classes, "PNEUMONIA"), negative = export_class(names, evaluation->classes, "NORMAL");
+    int positive = export_class(names, evaluation->classes, "PNEUMONIA"),
+        negative = export_class(names, evaluation->classes, "NORMAL");
     bool pair = positive >= 0 && negative >= 0;
     struct report_spec spec = {
         .title = evaluator->file.manifest.name, .part = dataset_part_name(part), .class_names = names,
@@ -150,7 +153,8 @@ static bool write_text(const char *folder, const char *name, const char *text, s
 
 static bool write_plots(const struct evaluator *evaluator, const char *folder, struct error *err) {
     char confusion[4096], curve[4096];
-    return file_join(confusion, sizeof confusion, folder, "confusion.png", err) && file_join(curve, sizeof curve, folder, "roc.png", err) &&
+    return file_join(confusion, sizeof confusion, folder, "confusion.png", err) &&
+           file_join(curve, sizeof curve, folder, "roc.png", err) &&
            plot_confusion(&evaluator->report, confusion, err) && plot_roc(&evaluator->report, curve, err);
 }
 

@@ -20,9 +20,10 @@ struct import_options {
 };
 
 static bool parse(int argc, char **argv, struct import_options *out) {
-    static const struct option options[] = {{"architecture", required_argument, NULL, 'a'}, {"out", required_argument, NULL, 'o'},
-                                            {"classes", required_argument, NULL, 'k'},      {"input-channels", required_argument, NULL, 'c'},
-                                            {"size", required_argument, NULL, 's'},         {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"architecture", required_argument, NULL, 'a'}, {"out", required_argument, NULL, 'o'},
+        {"classes", required_argument, NULL, 'k'},      {"input-channels", required_argument, NULL, 'c'},
+        {"size", required_argument, NULL, 's'},         {NULL, 0, NULL, 0}};
     int option;
     optind = 0;
     opterr = 0;
@@ -41,7 +42,8 @@ static bool parse(int argc, char **argv, struct import_options *out) {
 }
 
 /** Writes the parameters under their names. */
-static bool write_parameters(const char *path, const struct graph *graph, const struct parameters *parameters, struct error *err) {
+static bool write_parameters(const char *path, const struct graph *graph, const struct parameters *parameters,
+                             struct error *err) {
     struct safetensors_tensor *tensors = calloc((size_t)parameters->count + 1, sizeof *tensors);
     if (!tensors)
         return error_set(err, ERROR_MEMORY, "out of memory");

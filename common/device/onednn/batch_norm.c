@@ -3,8 +3,8 @@
 #include <math.h>
 
 /*
- * Ioffe & Szegedy 2015, fused with the residual and the activation. Over the n = N*H*W values x of a channel, with r = 1 / sqrt(variance +
- * epsilon) and g = dy where the activation passed it on, else 0:
+ * Ioffe & Szegedy 2015, fused with the residual and the activation. Over the n = N*H*W values x of a channel,
+ * with r = 1 / sqrt(variance + epsilon) and g = dy where the activation passed it on, else 0:
  *   y = activation(scale r (x - mean) + shift + residual)
  *   dshift = sum g,  dscale = r sum g (x - mean),  dresidual = g
  *   dx = scale r g - (scale r^2 dscale / n) (x - mean) - scale r dshift / n      (frozen: the first term alone)

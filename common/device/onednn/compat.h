@@ -4,9 +4,9 @@
 #include <dnnl.h>
 
 /**
- * oneDNN's C interface changed between 2.x and 3.x: memory descriptions became opaque handles, operation descriptions
- * disappeared, post-ops lost or gained arguments. compat_v2.c and compat_v3.c are the only files that differ; CMake takes the one that
- * fits the headers. compat.c is what both share.
+ * oneDNN's C interface changed between 2.x and 3.x: memory descriptions became opaque handles, operation
+ * descriptions disappeared, post-ops lost or gained arguments. compat_v2.c and compat_v3.c are the only files
+ * that differ; CMake takes the one that fits the headers. compat.c is what both share.
  */
 
 /** A description of memory. Owned: md_fini ends it; zeroed is none. */

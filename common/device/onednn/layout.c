@@ -64,8 +64,8 @@ void layouts_fini(struct onednn_device *device) {
     }
 }
 
-/* The order of a blocked layout as oneDNN's format tags spell it: outer dimensions by falling stride (upper case where an inner block
- * splits them), then the inner blocks. */
+/* The order of a blocked layout as oneDNN's format tags spell it: outer dimensions by falling stride (upper
+ * case where an inner block splits them), then the inner blocks. */
 static void tag_text(const struct blocking *b, char *out, size_t size) {
     bool used[SHAPE_MAX_RANK] = {0}, split[SHAPE_MAX_RANK] = {0};
     size_t length = 0;

@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 /*
- * The leaf loops of every instruction set that this machine runs, against their formulas in double. The conformance tests go through
- * the fastest alone.
+ * The leaf loops of every instruction set that this machine runs, against their formulas in double. The
+ * conformance tests go through the fastest alone.
  */
 
 enum { MAX_ROWS = 130, STRIDE = 21, SIZE = MAX_ROWS * STRIDE + LANES };
