@@ -145,7 +145,7 @@ static bool read_rows(struct dataset *dataset, struct manifest *manifest, struct
 }
 
 bool dataset_read_manifest(struct dataset *dataset, const char *path, struct error *err) {
-    struct manifest manifest;
+    struct manifest manifest = {0};
     struct bytes bytes;
     const char *slash = strrchr(path, '/');
     size_t length = slash ? (size_t)(slash - path) : 1;
@@ -197,7 +197,7 @@ static void move_listed(struct dataset *dataset, const bool *listed, const bool 
 }
 
 bool dataset_apply_list(struct dataset *dataset, const char *path, struct error *err) {
-    struct lines lines;
+    struct lines lines = {0};
     struct bytes bytes;
     if (!lines_open(&lines, path, &bytes, err))
         return false;
