@@ -1,0 +1,123 @@
+#include "common/tensor/tensor.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void names_and_sizes_of_types(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t size;
+    } rows[] = {{"f32", 4}, {"bf16", 2}, {"f16", 2}, {"s8", 1}, {"u8", 1}, {"s32", 4}, {"s64", 8}, {"f64", 8}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        enum dtype dtype = dtype_parse(rows[i].name);
+        assert_int_not_equal(dtype, DTYPE_NONE);
+        assert_string_equal(dtype_name(dtype), rows[i].name);
+        assert_int_equal(dtype_size(dtype), rows[i].size);
+    }
+    assert_int_equal(sizeof rows / sizeof *rows, DTYPE_COUNT - 1);
+    assert_int_equal(dtype_parse("float32"), DTYPE_NONE);
+    assert_int_equal(dtype_parse("none"), DTYPE_NONE);
+    assert_int_equal(dtype_size(DTYPE_NONE), 0);
+}
+
+static void shapes_take_integers_of_any_type(void **state) {
+    (void)state;
+    struct shape shape = shape_of(4, 2, (int64_t)3, (short)4, 5L);
+    char text[SHAPE_TEXT_SIZE];
+    assert_int_equal(shape_count(&shape), 120);
+    assert_string_equal(shape_text(&shape, text), "(2, 3, 4, 5)");
+    assert_int_equal(shape.dims[4], 0);
+}
+
+static void shapes_are_equal_in_rank_and_dimensions(void **state) {
+    (void)state;
+    struct shape a = shape_of(2, 3, 4), b = shape_of(2, 3, 4), c = shape_of(2, 4, 3), d = shape_of(3, 3, 4, 1);
+    assert_true(shape_equal(&a, &b));
+    assert_false(shape_equal(&a, &c));
+    assert_false(shape_equal(&a, &d));
+    b.dims[3] = 99; /* beyond the rank: of no meaning */
+    assert_true(shape_equal(&a, &b));
+}
+
+static void the_text_of_a_large_shape_stays_in_its_array(void **state) {
+    (void)state;
+    struct shape shape = shape_of(5, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX);
+    struct {
+        char text[SHAPE_TEXT_SIZE], guard[8];
+    } box = {.guard = "guarded"};
+    shape_text(&shape, box.text);
+    assert_true(strlen(box.text) < SHAPE_TEXT_SIZE);
+    assert_string_equal(box.guard, "guarded");
+}
+
+static void sizes_that_overflow_are_refused(void **state) {
+    (void)state;
+    struct error err = {0};
+    size_t bytes = 0;
+    struct shape fits = shape_of(3, 2, 3, 4), negative = shape_of(2, 4, -1), scalar = {0};
+    struct shape wraps = shape_of(3, INT64_C(1) << 31, INT64_C(1) << 31, 4), empty = shape_of(2, 0, 7);
+    assert_true(shape_checked_bytes(&fits, DTYPE_F64, &bytes, &err));
+    assert_int_equal(bytes, 192);
+    assert_true(shape_checked_bytes(&scalar, DTYPE_F32, &bytes, &err));
+    assert_int_equal(bytes, 4);
+    assert_true(shape_checked_bytes(&empty, DTYPE_F32, &bytes, &err));
+    assert_int_equal(bytes, 0);
+    assert_false(shape_checked_bytes(&negative, DTYPE_F32, &bytes, &err));
+    assert_int_equal(err.code, ERROR_TOO_LARGE);
+    assert_false(shape_checked_bytes(&wraps, DTYPE_F32, &bytes, &err));
+    assert_int_equal(err.code, ERROR_TOO_LARGE);
+}
+
+static void tensors_are_zeroed_and_aligned(void **state) {
+    (void)state;
+    struct tensor tensor;
+    struct shape shape = shape_of(2, 3, 5);
+    assert_true(tensor_init(&tensor, DTYPE_F32, &shape, NULL));
+    assert_int_equal((uintptr_t)tensor.data % 64, 0);
+    assert_int_equal(tensor_bytes(&tensor), 60);
+    for (int i = 0; i < 15; i++)
+        assert_true(((float *)tensor.data)[i] == 0);
+    tensor_fini(&tensor);
+    assert_null(tensor.data);
+    tensor_fini(&tensor);
+}
+
+static void a_tensor_that_cannot_be_is_an_error(void **state) {
+    (void)state;
+    struct tensor tensor;
+    struct error err = {0};
+    struct shape wraps = shape_of(2, INT64_MAX, 16);
+    assert_false(tensor_init(&tensor, DTYPE_F32, &wraps, &err));
+    assert_int_equal(err.code, ERROR_TOO_LARGE);
+    tensor_fini(&tensor);
+}
+
+static void dense_descriptions_have_no_layout(void **state) {
+    (void)state;
+    struct shape shape = shape_of(4, 2, 3, 4, 5);
+    struct tensor_desc desc = tensor_desc_dense(DTYPE_BF16, &shape);
+    assert_null(desc.layout);
+    assert_int_equal(desc.bytes, 240);
+    assert_true(desc.layout != LAYOUT_ANY);
+    assert_true(shape_equal(&desc.shape, &shape));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_and_sizes_of_types),
+        cmocka_unit_test(shapes_take_integers_of_any_type),
+        cmocka_unit_test(shapes_are_equal_in_rank_and_dimensions),
+        cmocka_unit_test(the_text_of_a_large_shape_stays_in_its_array),
+        cmocka_unit_test(sizes_that_overflow_are_refused),
+        cmocka_unit_test(tensors_are_zeroed_and_aligned),
+        cmocka_unit_test(a_tensor_that_cannot_be_is_an_error),
+        cmocka_unit_test(dense_descriptions_have_no_layout),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
