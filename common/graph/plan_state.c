@@ -188,15 +188,11 @@ static bool upload_decay(struct plan *plan, struct error *err) {
     return ok;
 }
 
-static struct kernel *prepare_flat(struct plan *plan, enum op_kind kind, bool ema, struct error *err) {
-    struct kernel_request request = {.op = {.kind = kind}, .pass = PASS_FORWARD};
+static struct kernel *prepare_flat(struct plan *plan, const struct op *op, struct error *err) {
+    struct kernel_request request = {.op = *op, .pass = PASS_FORWARD};
     struct shape shape = shape_of(1, plan->flat_count);
     if (!op_arguments(&request.op, PASS_FORWARD, &shape, &request.args, err))
         return NULL;
-    if (!ema) {
-        request.args.direction[ARG_EMA] = ARG_ABSENT;
-        request.args.desc[ARG_EMA] = (struct tensor_desc){0};
-    }
     return kernel_prepare(plan->device, &request, err);
 }
 
@@ -236,8 +232,8 @@ bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct err
         if (plan->parameters[i].original < 0)
             ok = error_set(err, ERROR_INTERNAL, "parameter %s got lost", plan->graph->parameters[i].name);
     }
-    ok = ok && (plan->norm_kernel = prepare_flat(plan, OP_GRADIENT_NORM, true, err)) &&
-         (plan->optimizer_kernel = prepare_flat(plan, spec->optimizer, spec->ema, err)) && make_fingerprint(plan, err) &&
+    struct op norm = {.kind = OP_GRADIENT_NORM}, update = {.kind = spec->optimizer, .optimizer = {.ema = spec->ema}};
+    ok = ok && (plan->norm_kernel = prepare_flat(plan, &norm, err)) && (plan->optimizer_kernel = prepare_flat(plan, &update, err)) && make_fingerprint(plan, err) &&
          plan_import(plan, PLAN_VALUES, spec->parameters, err);
     return ok && (!spec->ema || plan_import(plan, PLAN_EMA, spec->parameters, err));
 }
