@@ -50,7 +50,8 @@ static double copy_with_streaming_stores(const struct bandwidth *bandwidth) {
     int64_t start = clock_now_ns();
 #pragma omp parallel num_threads(bandwidth->threads)
     {
-        size_t share = BUFFER_BYTES / sizeof(float) / (size_t)omp_get_num_threads(), first = share * (size_t)omp_get_thread_num();
+        size_t share = BUFFER_BYTES / sizeof(float) / (size_t)omp_get_num_threads(),
+               first = share * (size_t)omp_get_thread_num();
         memcpy(bandwidth->to + first, bandwidth->from + first, share * sizeof(float));
     }
     return (double)(clock_now_ns() - start) * 1e-9;

@@ -10,5 +10,6 @@ struct bandwidth {
 bool bandwidth_init(struct bandwidth *bandwidth, int threads, struct error *err);
 void bandwidth_fini(struct bandwidth *bandwidth);
 
-/** Bytes read and written per second by one copy of all of it: the faster of ordinary and of streaming stores (memcpy's). */
+/** Bytes read and written per second by one copy of all of it: the faster of ordinary and of streaming stores
+ * (memcpy's). */
 double bandwidth_measure(const struct bandwidth *bandwidth);

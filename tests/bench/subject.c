@@ -1,0 +1,136 @@
+#include "tests/bench/subject.h"
+
+#include "common/base/clock.h"
+#include "common/base/text.h"
+#include "common/models/registry.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct subject_options subject_options_default(void) {
+    return (struct subject_options){.architecture = "resnet50",
+                                    .device = "onednn",
+                                    .size = 224,
+                                    .channels = 3,
+                                    .batch = 16,
+                                    .threads = 2,
+                                    .rounds = 5};
+}
+
+bool subject_take_number(const char *text, int most, int *out) {
+    struct error err = {0};
+    int64_t value;
+    if (!text_to_int(text, 1, most, &value, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        return false;
+    }
+    *out = (int)value;
+    return true;
+}
+
+bool subject_take_option(struct subject_options *options, int option, const char *value) {
+    switch (option) {
+    case 'a':
+        options->architecture = value;
+        return true;
+    case 'd':
+        options->device = value;
+        return true;
+    case 'j':
+        options->json = true;
+        return true;
+    case 's':
+        return subject_take_number(value, 512, &options->size);
+    case 'c':
+        return subject_take_number(value, 3, &options->channels);
+    case 'b':
+        return subject_take_number(value, 1024, &options->batch);
+    case 't':
+        return subject_take_number(value, 1024, &options->threads);
+    case 'r':
+        return subject_take_number(value, SUBJECT_MAX_ROUNDS, &options->rounds);
+    default:
+        return false;
+    }
+}
+
+bool subject_open(struct subject *subject, struct error *err) {
+    const struct subject_options *o = &subject->options;
+    struct model_spec model = {.architecture = o->architecture,
+                               .input_channels = o->channels,
+                               .size = o->size,
+                               .classes = SUBJECT_CLASSES};
+    struct device_spec device = {.name = o->device, .threads = o->threads};
+    subject->graph = model_build(&model, err);
+    subject->device = subject->graph ? device_open(&device, err) : NULL;
+    subject->parameters = subject->device ? parameters_create(subject->graph, err) : NULL;
+    if (!subject->parameters)
+        return false;
+    parameters_initialise(subject->graph, subject->parameters, 1);
+    struct plan_spec plan = {.graph = subject->graph,
+                             .parameters = subject->parameters,
+                             .device = subject->device,
+                             .mode = o->infer ? PLAN_INFER : PLAN_TRAIN,
+                             .batch = o->batch,
+                             .optimizer = OP_SGD,
+                             .ema = true};
+    return (subject->plan = plan_create(&plan, err)) != NULL;
+}
+
+void subject_close(struct subject *subject) {
+    plan_destroy(subject->plan);
+    device_close(subject->device);
+    parameters_destroy(subject->parameters);
+    graph_destroy(subject->graph);
+}
+
+bool subject_fill(struct subject *subject, struct error *err) {
+    const struct subject_options *o = &subject->options;
+    size_t count = (size_t)o->batch * (size_t)o->channels * (size_t)o->size * (size_t)o->size;
+    float *images = malloc(count * sizeof *images);
+    int32_t *labels = malloc((size_t)o->batch * sizeof *labels);
+    const int64_t seed[3] = {1, 0, 0};
+    bool good = (images && labels) || error_set(err, ERROR_MEMORY, "out of memory for a batch");
+    for (size_t i = 0; good && i < count; i++)
+        images[i] = (float)(i * 2654435761u % 2001) / 1000 - 1;
+    for (int i = 0; good && i < o->batch; i++)
+        labels[i] = i % SUBJECT_CLASSES;
+    good = good && plan_set_images(subject->plan, images, err) &&
+           (o->infer || plan_set_targets(subject->plan, labels, seed, err));
+    free(images);
+    free(labels);
+    return good;
+}
+
+bool subject_run(struct subject *subject, double *update_ms, struct error *err) {
+    static const float hyper[HYPER_COUNT] = {
+        [HYPER_LEARNING_RATE] = 1e-4f, [HYPER_WEIGHT_DECAY] = 1e-4f, [HYPER_MOMENTUM] = .9f,
+        [HYPER_EMA_DECAY] = .999f,     [HYPER_GRADIENT_SCALE] = 1,   [HYPER_CLIP_NORM] = 1};
+    if (!plan_run(subject->plan, err))
+        return false;
+    int64_t ran = clock_now_ns();
+    if (!subject->options.infer && !plan_update(subject->plan, hyper, err))
+        return false;
+    if (!subject->device->ops->synchronise(subject->device, NULL, err))
+        return false;
+    if (update_ms)
+        *update_ms = subject_elapsed_ms(ran);
+    return true;
+}
+
+double subject_elapsed_ms(int64_t start_ns) {
+    return (double)(clock_now_ns() - start_ns) * 1e-6;
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double subject_median(const double *values, int count) {
+    double sorted[SUBJECT_MAX_ROUNDS];
+    memcpy(sorted, values, (size_t)count * sizeof *values);
+    qsort(sorted, (size_t)count, sizeof *sorted, compare);
+    return count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
+}
