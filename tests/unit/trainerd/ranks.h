@@ -10,7 +10,7 @@
  * private folder and leave what they found in memory that all share. A rank's exit code is its verdict: 0, or
  * a check that failed.
  */
-enum { RANKS_MAX = 3, SLOTS = 16, TIMEOUT_MS = 20000 };
+enum { RANKS_MAX = 3, SLOTS = 16, VALUES = 64, TIMEOUT_MS = 20000 };
 
 /** Shared by all ranks and the test. */
 struct board {
@@ -18,6 +18,7 @@ struct board {
     volatile int ready[RANKS_MAX];
     struct error error[RANKS_MAX];
     int64_t took_ms[RANKS_MAX];
+    float values[RANKS_MAX][VALUES]; /**< what a rank measured */
 };
 
 struct job {
