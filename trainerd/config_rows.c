@@ -197,7 +197,7 @@ static const struct schema_row rows[] = {
     ROW("publish.store", PATH, publish.store, "runs/store",
         HELP("folder of published models and of the publisher's state")),
     ROW("publish.activate", ENUM, publish.activate, "manual", .choices = activations,
-        HELP("auto: a published model goes live at once; manual: it is staged until someone says so")),
+        HELP("auto: a published model goes live at once; manual: it is staged only, and no command activates it yet")),
     ROW("publish.operating_point.name", STRING, publish.operating_point.name, "balanced",
         HELP("what requests ask for")),
     ROW("publish.operating_point.class", STRING, publish.operating_point.class_name, "PNEUMONIA",
