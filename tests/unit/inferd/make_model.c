@@ -3,15 +3,19 @@
 #include "tests/unit/inferd/tiny_model.h"
 #include <stdio.h>
 
-/** make_model FILE NAME SEED: a model file with random weights, for tests that start the daemon. */
+/** make_model FILE NAME SEED [TEMPERATURE]: a model file with random weights, for tests that start the daemon. A low
+ * temperature (default 1) makes the answers of random weights differ clearly. */
 int main(int argc, char **argv) {
     struct error err = {0};
     int64_t seed;
-    if (argc != 4 || !text_to_int(argv[3], 0, INT32_MAX, &seed, &err)) {
-        fputs("usage: make_model FILE NAME SEED\n", stderr);
+    double temperature = 1;
+    if (argc < 4 || argc > 5 || !text_to_int(argv[3], 0, INT32_MAX, &seed, &err) ||
+        (argc == 5 && !text_to_double(argv[4], &temperature, &err))) {
+        fputs("usage: make_model FILE NAME SEED [TEMPERATURE]\n", stderr);
         return 2;
     }
-    struct tiny_model_spec spec = {.name = argv[2], .seed = (uint64_t)seed, .temperature = 1, .golden = true};
+    struct tiny_model_spec spec = {
+        .name = argv[2], .seed = (uint64_t)seed, .temperature = temperature, .golden = true};
     if (!digest_start(&err) || !tiny_model_write(argv[1], &spec, &err)) {
         fprintf(stderr, "make_model: %s\n", err.message);
         return 1;
