@@ -1,3 +1,4 @@
+#include "common/base/core_dump.h"
 #include "common/base/cpu.h"
 #include "common/base/digest.h"
 #include "common/base/log.h"
@@ -6,8 +7,6 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTINGS_MAX = 64 };
 enum { OPTION_HELP_CONFIG = 256 };
@@ -117,13 +116,6 @@ static bool load_config(const struct arguments *arguments, struct config *config
     return error_set(err, ERROR_INVALID, "the configuration cannot be used");
 }
 
-/** A core dump would hold patients' pictures. */
-static bool forbid_core_dumps(struct error *err) {
-    struct rlimit none = {0, 0};
-    return (setrlimit(RLIMIT_CORE, &none) == 0 && prctl(PR_SET_DUMPABLE, 0) == 0) ||
-           error_set_errno(err, "cannot turn core dumps off");
-}
-
 static void start_log(const struct inferd_config *config) {
     enum log_level level = LOG_INFO;
     log_level_parse(config->log_level, &level);
@@ -134,7 +126,7 @@ static int run(const struct arguments *arguments) {
     struct config config = {0};
     struct inferd_config values;
     struct error err = {0};
-    bool ok = load_config(arguments, &config, &values, &err) && forbid_core_dumps(&err) &&
+    bool ok = load_config(arguments, &config, &values, &err) && core_dump_forbid(&err) &&
               digest_start(&err) && signals_install(&err);
     if (ok) {
         start_log(&values);

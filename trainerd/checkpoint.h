@@ -12,7 +12,7 @@ struct training_state {
     int64_t best_epoch;
     int64_t stale_epochs; /**< evaluations since the best */
     double loss_sum;      /**< rank-mean losses of this epoch's steps, added up */
-    int64_t models;       /**< published so far */
+    int64_t models;       /**< model files written so far */
     bool finished;
     int ranks;
     char config_digest[65]; /**< of the keys that decide the result */

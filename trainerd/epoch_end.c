@@ -55,12 +55,12 @@ static const char *data_name(const struct job *job) {
     return *job->config->data.name ? job->config->data.name : job->config->run.name;
 }
 
-/** At most keep_best model files stay under models/; what was published lives on in the publisher's store. */
 static int is_model(const struct dirent *entry) {
     const char *dot = strrchr(entry->d_name, '.');
     return dot && strcmp(dot, ".safetensors") == 0;
 }
 
+/** At most keep_best model files stay under models/; what was published lives on in the publisher's store. */
 static void remove_old_models(const char *folder, int keep) {
     struct dirent **names = NULL;
     int count = scandir(folder, &names, is_model, versionsort);

@@ -1,3 +1,4 @@
+#include "common/base/core_dump.h"
 #include "common/base/digest.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
@@ -9,7 +10,6 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTINGS_MAX = 64 };
 
@@ -117,12 +117,6 @@ static bool print_about(const struct arguments *arguments) {
     return true;
 }
 
-/** A core dump would hold patients' pictures. */
-static bool forbid_core_dumps(struct error *err) {
-    struct rlimit none = {0, 0};
-    return setrlimit(RLIMIT_CORE, &none) == 0 || error_set_errno(err, "cannot turn core dumps off");
-}
-
 static bool act(const struct arguments *arguments, char **argv, const struct trainer_config *config, struct error *err) {
     log_init("trainerd", config->log.level, config->log.style);
     if (arguments->check)
@@ -143,7 +137,7 @@ static int run(const struct arguments *arguments, char **argv) {
         config_print_problems(&config, stderr);
         error_set(&err, ERROR_INVALID, "the configuration cannot be used");
     }
-    ok = ok && forbid_core_dumps(&err) && digest_start(&err) && signals_install(&err) && act(arguments, argv, &values, &err);
+    ok = ok && core_dump_forbid(&err) && digest_start(&err) && signals_install(&err) && act(arguments, argv, &values, &err);
     if (!ok && arguments->worker < 0) /* a worker's last words reach the supervisor, which says them */
         fprintf(stderr, "trainerd: %s%s%s\n", err.message, *err.hint ? "; " : "", err.hint);
     else if (ok && arguments->check)

@@ -110,7 +110,7 @@ static struct loader *open_loader(const struct training *training, struct error 
     return loader_create(&spec, err);
 }
 
-/** Ends an epoch: evaluates, counts, and saves; `better` and `stale` follow from the selection metric. */
+/** Ends an epoch: evaluates, decides whether it was the last, and saves where a checkpoint is due. */
 static bool finish_epoch(struct training *training, struct error *err) {
     struct training_state *state = &training->state;
     const struct trainer_config *config = training->job->config;

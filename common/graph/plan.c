@@ -172,7 +172,8 @@ bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error
     void *buffers[ARG_COUNT] = {[ARG_PARAMETER] = plan->flat[PLAN_VALUES], [ARG_GRADIENT] = plan->flat[PLAN_GRADIENTS],
                                 [ARG_STATE] = plan->flat[PLAN_STATE],      [ARG_STATE2] = plan->flat[PLAN_STATE2],
                                 [ARG_EMA] = plan->flat[PLAN_EMA],          [ARG_DECAY] = plan->decay,
-                                [ARG_HYPER] = plan->hyper,                 [ARG_NORM] = plan->norm};
+                                [ARG_HYPER] = plan->hyper,                 [ARG_NORM] = plan->norm,
+                                [ARG_SCRATCH] = plan->update_scratch};
     return plan->device->ops->upload(plan->device, plan->hyper, hyper, HYPER_COUNT * sizeof(float), NULL, err) &&
            kernel_run(plan->norm_kernel, buffers, NULL, err) && kernel_run(plan->optimizer_kernel, buffers, NULL, err);
 }
@@ -226,9 +227,4 @@ void plan_describe_step(const struct plan *plan, int step, struct plan_step *out
         if (arg != ARG_SCRATCH && row->kernel->args.direction[arg] != ARG_ABSENT)
             out->bytes += row->kernel->args.desc[arg].bytes;
     }
-}
-
-void plan_segment_steps(const struct plan *plan, int segment, int *first, int *count) {
-    *first = plan->segments[segment].first_step;
-    *count = plan->segments[segment].step_count;
 }

@@ -106,5 +106,3 @@ int plan_step_count(const struct plan *plan);
 void plan_describe_step(const struct plan *plan, int step, struct plan_step *out);
 /** Runs one step alone on whatever its buffers hold: for timing. */
 bool plan_run_step(struct plan *plan, int step, struct error *err);
-/** The segment's steps are first .. first + count - 1. */
-void plan_segment_steps(const struct plan *plan, int segment, int *first, int *count);

@@ -14,10 +14,6 @@ static const struct model_architecture rows[] = {
      "_conv_stem", "_fc"},
 };
 
-const struct model_architecture *model_registry_row(int i) {
-    return i >= 0 && i < (int)(sizeof rows / sizeof *rows) ? &rows[i] : NULL;
-}
-
 const struct model_architecture *model_find(const char *name, struct error *err) {
     char names[200] = "";
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

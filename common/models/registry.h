@@ -23,8 +23,6 @@ struct model_architecture {
     const char *first_convolution, *head; /**< node names: for import and fresh heads */
 };
 
-/** The i-th row; NULL past the last. */
-const struct model_architecture *model_registry_row(int i);
 /** The row of that name; NULL: ERROR_NOT_FOUND lists the names. */
 const struct model_architecture *model_find(const char *name, struct error *err);
 /** Checks the spec and builds the graph. Returns owned, NULL on error. */

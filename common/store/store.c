@@ -89,10 +89,6 @@ const char *store_folder(const struct store *store) {
     return store->folder;
 }
 
-int64_t store_max_object_bytes(const struct store *store) {
-    return store->max_object_bytes;
-}
-
 bool store_publish_file(const struct store *store, const char *temporary, const struct digest *digest,
                         struct error *err) {
     char path[STORE_PATH_SIZE], parent[STORE_PATH_SIZE], objects[STORE_PATH_SIZE];

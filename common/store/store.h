@@ -36,7 +36,6 @@ struct store *store_open(const char *folder, int64_t max_object_bytes, struct er
 void store_close(struct store *store);
 
 const char *store_folder(const struct store *store);
-int64_t store_max_object_bytes(const struct store *store);
 
 /** Puts bytes in. Putting what is there already is no error. digest: out, may be NULL. */
 bool store_put(struct store *store, const void *data, size_t size, struct digest *digest, struct error *err);

@@ -1,3 +1,4 @@
+#include "common/base/core_dump.h"
 #include "inferd/inferctl/commands.h"
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +36,11 @@ int main(int argc, char **argv) {
     if (strcmp(name, "--version") == 0) {
         printf("inferctl %s\n", THORAX_VERSION);
         return 0;
+    }
+    struct error err = {0};
+    if (!core_dump_forbid(&err)) {
+        fprintf(stderr, "inferctl: %s\n", err.message);
+        return INFERCTL_FAILED;
     }
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(name, commands[i].name) == 0) {

@@ -19,10 +19,6 @@ static const struct engine {
 };
 enum { ENGINE_COUNT = sizeof engines / sizeof *engines };
 
-const char *collective_name(int i) {
-    return i >= 0 && i < ENGINE_COUNT ? engines[i].name : NULL;
-}
-
 /** The shared object stays loaded until the process ends: CUDA's own threads do not survive an unload. */
 static const struct collective_ops *load(const char *symbol, struct error *err) {
     void *plugin = dlopen(PLUGIN, RTLD_NOW | RTLD_LOCAL);

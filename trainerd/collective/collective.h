@@ -126,9 +126,6 @@ bool collective_barrier(struct collective *collective, struct error *err);
 /** Makes all calls under way, here and soon on the peers, fail. Takes NULL. */
 void collective_abort(struct collective *collective);
 
-/** The i-th engine's name, NULL past the last: for listings and help texts. */
-const char *collective_name(int i);
-
 extern const struct collective_ops collective_solo; /**< solo.c */
 extern const struct collective_ops collective_gloo; /**< gloo.c */
 extern const struct collective_ops collective_nccl; /**< nccl.c, inside libthorax-cuda.so */

@@ -1,3 +1,4 @@
+#include "common/base/core_dump.h"
 #include "common/base/digest.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
@@ -40,7 +41,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     log_init("trainctl", LOG_INFO, LOG_TEXT);
-    if (!digest_start(&err) || !signals_install(&err)) {
+    if (!core_dump_forbid(&err) || !digest_start(&err) || !signals_install(&err)) {
         fprintf(stderr, "trainctl: %s\n", err.message);
         return 1;
     }
