@@ -23,12 +23,23 @@ static void overlay(struct plan *plan, int step, int input, int output) {
     root->last = out->last;
 }
 
+/** Whether the step reads that memory by another argument too: a convolution whose residual is its own input, say. */
+static bool read_twice(struct plan *plan, const struct step *step, enum arg source) {
+    int root = root_of(plan, step->values[source]);
+    for (int arg = 0; arg < ARG_COUNT; arg++) {
+        bool reads = step->kernel->args.direction[arg] == ARG_IN || step->kernel->args.direction[arg] == ARG_INOUT;
+        if (arg != (int)source && reads && step->values[arg] >= 0 && root_of(plan, step->values[arg]) == root)
+            return true;
+    }
+    return false;
+}
+
 static void find_in_place(struct plan *plan) {
     for (int s = 0; s < plan->step_count; s++) {
         const struct step *step = &plan->steps[s];
         for (int arg = 0; arg < ARG_COUNT; arg++) {
             enum arg source = step->kernel->args.in_place[arg];
-            if (source != ARG_NONE && step->values[arg] >= 0 && step->values[source] >= 0)
+            if (source != ARG_NONE && step->values[arg] >= 0 && step->values[source] >= 0 && !read_twice(plan, step, source))
                 overlay(plan, s, step->values[source], step->values[arg]);
         }
     }
