@@ -84,6 +84,23 @@ static void free_list(struct dirent **names, int count) {
     free(names);
 }
 
+/** A file under way (file_write_atomic): between two writes there is one only where a writer was killed. */
+static int is_torn(const struct dirent *entry) {
+    return strncmp(entry->d_name, "step-", 5) == 0 && strstr(entry->d_name, ".safetensors.") != NULL;
+}
+
+static void remove_torn(const char *folder) {
+    struct dirent **names = NULL;
+    int count = scandir(folder, &names, is_torn, NULL);
+    char path[CHECKPOINT_PATH_SIZE];
+    for (int i = 0; i < count; i++) {
+        if (file_join(path, sizeof path, folder, names[i]->d_name, NULL))
+            unlink(path);
+    }
+    if (count >= 0)
+        free_list(names, count);
+}
+
 static void remove_oldest(const char *folder, int keep_last) {
     struct dirent **names = NULL;
     int count = list_checkpoints(folder, &names);
@@ -105,6 +122,7 @@ bool checkpoint_save(const char *folder, struct plan *plan, const struct graph *
     bool ok = text && file_make_folders(folder, err) && file_join(path, sizeof path, folder, name, err) &&
               snapshot_take(&snapshot, plan, graph, err);
     if (ok) {
+        remove_torn(folder);
         struct safetensors_text metadata = {METADATA_KEY, text};
         struct safetensors_content content = {
             .tensors = snapshot.tensors, .count = snapshot.count, .metadata = &metadata, .metadata_count = 1};

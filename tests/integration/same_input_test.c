@@ -1,6 +1,6 @@
 /*
- * The same file becomes the same input, bit for bit, in training (cache, loader) and in the daemon (decoding for a request), whatever
- * its format, depth and colour. The daemon knows the recipe from the model file's JSON.
+ * The same file becomes the same input, bit for bit, in training (cache, loader) and in the daemon (decoding
+ * for a request), whatever its format, depth and colour. The daemon knows the recipe from the model's JSON.
  */
 #include "common/base/rng.h"
 #include "common/image/preprocess.h"
@@ -46,7 +46,8 @@ static void write_jpeg(const struct test_folder *folder, const char *name, const
     unsigned char *jpeg = NULL;
     unsigned long size = 0;
     int format = kind->channels == 1 ? TJPF_GRAY : TJPF_RGB;
-    assert_int_equal(tjCompress2(handle, image->pixels, image->width, 0, image->height, format, &jpeg, &size, kind->jpeg, 88, 0), 0);
+    int failed = tjCompress2(handle, image->pixels, image->width, 0, image->height, format, &jpeg, &size, kind->jpeg, 88, 0);
+    assert_int_equal(failed, 0);
     folder_write(folder, name, jpeg, size);
     tjFree(jpeg);
     tjDestroy(handle);

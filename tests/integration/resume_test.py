@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""A run that is killed and resumed ends with bitwise the weights of one that was not.
+Usage: resume_test.py TRAINERD TRAINCTL SEED [unittest's options]. SEED draws the moments of the kills."""
+import os
+import random
+import signal
+import sys
+import time
+import unittest
+
+SEED = int(sys.argv.pop(3))
+from training_fixture import Run, draw_phantoms, gone, tensors  # noqa: E402: takes its own arguments
+
+STEPS_PER_EPOCH = 7
+OPTIMIZERS = {
+    "sgd": {"optimizer.name": "sgd"},
+    # The smallest network, for the optimiser with the largest checkpoints.
+    "adamw": {"optimizer.name": "adamw", "optimizer.learning_rate": 0.002, "model.architecture": "efficientnet_lite0"},
+}
+SECTIONS = {"sgd": {"value", "state", "ema"}, "adamw": {"value", "state", "state2", "ema"}}
+
+
+def settings(optimizer, ranks, every_steps):
+    return {
+        **OPTIMIZERS[optimizer],
+        "device.ranks": ranks,
+        "train.ema_decay": 0.9,
+        "train.clip_norm": 5,
+        "model.dropout": 0.2,
+        "checkpoint.every_steps": every_steps,
+        "checkpoint.keep_last": 2,
+    }
+
+
+class Resume(unittest.TestCase):
+    """Each way to be interrupted, for one rank and two, for either optimiser."""
+
+    uninterrupted = {}
+
+    @classmethod
+    def reference(cls, optimizer, ranks):
+        """The last checkpoint of a run that nobody disturbed, and that saved only at its end."""
+        key = (optimizer, ranks)
+        if key not in cls.uninterrupted:
+            run = Run(f"whole-{optimizer}-{ranks}", {**settings(optimizer, ranks, 0), "checkpoint.every_epochs": 0}).finish()
+            cls.uninterrupted[key] = tensors(run.checkpoints()[-1])
+            os.remove(run.checkpoints()[-1])
+        return cls.uninterrupted[key]
+
+    def kill(self, run):
+        workers = run.workers()
+        self.assertEqual(run.kill(), -signal.SIGKILL, "the run was over before the kill")
+        self.assertTrue(gone(workers), "workers outlived their supervisor")
+        print(f"{run.name}: killed, leaving {sorted(os.listdir(f'{run.folder}/checkpoints'))}", flush=True)
+        return run.events("start")[0]["at_step"]
+
+    def kill_at_random(self, run):
+        """Some time after a checkpoint was there. Returns the step that the run had begun at."""
+        run.until(run.checkpoints)
+        time.sleep(random.random() * 0.4)
+        return self.kill(run)
+
+    def kill_while_writing(self, run):
+        """When a checkpoint is half written. Returns the step that the run had begun at."""
+        before = run.torn_checkpoints()
+        run.until(lambda: set(run.torn_checkpoints()) - set(before))
+        return self.kill(run)
+
+    def assert_same_end(self, run, optimizer, ranks):
+        ours, whole = tensors(run.checkpoints()[-1]), self.reference(optimizer, ranks)
+        self.assertEqual({name.split("/")[0] for name in whole}, SECTIONS[optimizer])
+        self.assertEqual(ours.keys(), whole.keys())
+        self.assertEqual([name for name in whole if ours[name] != whole[name]], [])
+
+    def twice_killed(self, optimizer, ranks):
+        name, starts = f"killed-{optimizer}-{ranks}", []
+        for kill in self.kill_at_random, self.kill_while_writing:
+            starts.append(kill(Run(name, settings(optimizer, ranks, 2), "--resume", "auto")))
+        run = Run(name, settings(optimizer, ranks, 2), "--resume", "auto").finish()
+        starts.append(run.events("start")[0]["at_step"])
+        print(f"{name}: began at steps {starts}", flush=True)
+        self.assertEqual(starts[0], 0)
+        self.assertTrue(starts[0] < starts[1] <= starts[2])
+        self.assertTrue(any(step % STEPS_PER_EPOCH for step in starts[1:]), "no resume within an epoch")
+        self.assertEqual(len(os.listdir(f"{run.folder}/checkpoints")), 2, "half-written files stayed, or more than keep_last")
+        self.assert_same_end(run, optimizer, ranks)
+
+    def test_killed_twice_one_rank_sgd(self):
+        self.twice_killed("sgd", 1)
+
+    def test_killed_twice_one_rank_adamw(self):
+        self.twice_killed("adamw", 1)
+
+    def test_killed_twice_two_ranks_sgd(self):
+        self.twice_killed("sgd", 2)
+
+    def test_killed_twice_two_ranks_adamw(self):
+        self.twice_killed("adamw", 2)
+
+    def test_sigterm_saves_where_it_stands_and_exits_with_0(self):
+        run = Run("terminated", settings("sgd", 2, 0))
+        run.until(lambda: run.events("progress"))
+        workers = run.workers()
+        self.assertEqual(run.kill(signal.SIGTERM), 0, run.text())
+        self.assertEqual(len(run.events("stopped")), 1)
+        self.assertTrue(gone(workers))
+        self.assertTrue(run.checkpoints())
+        run = Run("terminated", settings("sgd", 2, 0), "--resume", "auto").finish()
+        at_step = run.events("start")[0]["at_step"]
+        print(f"terminated: resumed at step {at_step}", flush=True)
+        self.assertTrue(0 < at_step < 2 * STEPS_PER_EPOCH)
+        self.assert_same_end(run, "sgd", 2)
+
+    def test_a_truncated_checkpoint_gives_way_to_the_one_before(self):
+        run = Run("truncated", settings("sgd", 1, 2))
+        run.until(lambda: len(run.checkpoints()) >= 2)
+        self.assertEqual(run.kill(), -signal.SIGKILL)
+        before, newest = run.checkpoints()[-2:]
+        with open(newest, "r+b") as file:
+            file.truncate(os.path.getsize(newest) // 2)
+        run = Run("truncated", settings("sgd", 1, 2), "--resume", "auto").finish()
+        self.assertEqual(run.events("start")[0]["at_step"], int(os.path.basename(before)[5:14]))
+        self.assertIn("skipped", run.text())
+        self.assert_same_end(run, "sgd", 1)
+
+    def test_a_second_run_of_the_same_name_is_refused(self):
+        Run("once", {**settings("sgd", 1, 0), "train.steps_per_epoch": 1, "train.epochs": 1}).finish()
+        again = Run("once", settings("sgd", 1, 0))
+        self.assertEqual(again.process.wait(60), 1)
+        self.assertIn("an earlier run left checkpoints here", again.text())
+
+
+if __name__ == "__main__":
+    print(f"seed of the kills: {SEED}", flush=True)
+    random.seed(SEED)
+    draw_phantoms()
+    unittest.main(verbosity=2)

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Keys that change what is learnt do so. The network stands still (a learning rate of next to nothing), so that a loss tells what
+the step was fed and how it was weighed.
+Usage: training_options_test.py TRAINERD TRAINCTL [unittest's options]"""
+import os
+import unittest
+
+from training_fixture import FOLDER, Run, draw_phantoms
+
+STILL = {
+    "optimizer.learning_rate": "1e-12",
+    "optimizer.weight_decay": 0,
+    "train.label_smoothing": 0,
+    "imbalance.balanced_sampling": "false",
+    "model.freeze_batch_norm": "true",
+    "train.epochs": 1,
+}
+PLAIN = """augment: {crop_area_min: 1, crop_area_max: 1, crop_aspect: 1, rotation_degrees: 0, translation: 0, flip_probability: 0,
+  brightness: 0, contrast: 0, gamma: 0, blur_probability: 0, noise_sigma_max: 0, erasing_probability: 0}
+"""
+
+
+def epoch_loss(name, settings, extra=PLAIN):
+    """Mean loss of an epoch, and the images of each class that there are to train on."""
+    run = Run(name, {**STILL, **settings}, extra=extra).finish()
+    counts = {event["class"]: event["train"] for event in run.events("data") if "class" in event}
+    return run.events("epoch")[0]["loss"], counts
+
+
+class Options(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        """Of the pneumonias only each fourth stays, in every part."""
+        for folder, _, names in os.walk(f"{FOLDER}/data"):
+            for name in sorted(names) if folder.endswith("PNEUMONIA") else []:
+                if int(name[len("phantom") : name.index("-")]) % 4:
+                    os.remove(f"{folder}/{name}")
+        cls.plain, cls.counts = epoch_loss("plain", {})
+
+    def test_the_same_configuration_gives_the_same_loss(self):
+        self.assertEqual(epoch_loss("again", {})[0], self.plain)
+
+    def test_the_loss_weighs_rare_classes_more(self):
+        print(self.counts, flush=True)
+        self.assertLess(2 * self.counts["PNEUMONIA"], self.counts["NORMAL"])
+        weighted, _ = epoch_loss("weighted", {"imbalance.class_weighted_loss": "true"})
+        self.assertGreater(abs(weighted - self.plain), 1e-4)
+
+    def test_sampling_is_balanced(self):
+        balanced, _ = epoch_loss("balanced", {"imbalance.balanced_sampling": "true"})
+        self.assertGreater(abs(balanced - self.plain), 1e-4)
+
+    def test_a_class_has_its_own_augmentation(self):
+        own, _ = epoch_loss("own", {}, PLAIN + "augment_class:\n  PNEUMONIA: {contrast: 2, brightness: 0.5}\n")
+        self.assertGreater(abs(own - self.plain), 1e-5)
+        same, _ = epoch_loss("same", {}, PLAIN + "augment_class:\n  PNEUMONIA: {contrast: 0}\n")
+        self.assertEqual(same, self.plain)
+
+    def test_stops_early(self):
+        settings = {**STILL, "train.epochs": 9, "train.steps_per_epoch": 1, "train.early_stopping_patience": 2}
+        run = Run("patient", settings, extra=PLAIN).finish()
+        self.assertEqual([event["best"] for event in run.events("epoch")], [1, 0, 0])
+
+
+if __name__ == "__main__":
+    draw_phantoms()
+    unittest.main(verbosity=2)
