@@ -9,8 +9,8 @@
 static void parameters_are_named_after_their_node(void **state) {
     (void)state;
     struct graph *graph = network_graph(0);
-    static const char *const names[] = {"conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var", "fc.weight",
-                                        "fc.bias"};
+    static const char *const names[] = {"conv1.weight",    "bn1.weight", "bn1.bias", "bn1.running_mean",
+                                        "bn1.running_var", "fc.weight",  "fc.bias"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         int parameter = graph_find_parameter(graph, names[i]);
         assert_true(parameter >= 0);
@@ -129,7 +129,8 @@ static struct graph *wide_graph(int groups) {
     struct graph *graph = graph_create();
     struct error err = {0};
     struct layers layers = {graph, &err, 1e-5f};
-    int x = layer_convolution(&layers, "conv", graph_add_input(graph, 64, 8, 8, &err), &(struct convolution){64, 3, 1, groups, false});
+    int x = layer_convolution(&layers, "conv", graph_add_input(graph, 64, 8, 8, &err),
+                              &(struct convolution){64, 3, 1, groups, false});
     if (layer_head(&layers, "fc", layer_batch_norm(&layers, "bn", x), 100, 0) < 0)
         fail_msg("%s", err.message);
     return graph;

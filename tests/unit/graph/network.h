@@ -13,7 +13,12 @@
  * A network small enough for the reference device, with all that the passes look for: a residual block, a projection with no
  * activation behind it, dropout, and a value with two consumers.
  */
-enum { NETWORK_SIDE = 8, NETWORK_CHANNELS = 2, NETWORK_CLASSES = 3, NETWORK_PIXELS = NETWORK_CHANNELS * NETWORK_SIDE * NETWORK_SIDE };
+enum {
+    NETWORK_SIDE = 8,
+    NETWORK_CHANNELS = 2,
+    NETWORK_CLASSES = 3,
+    NETWORK_PIXELS = NETWORK_CHANNELS * NETWORK_SIDE * NETWORK_SIDE
+};
 
 /** Returns owned; dropout 0: none. Fails the test on error. */
 struct graph *network_graph(double dropout);

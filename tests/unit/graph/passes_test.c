@@ -101,7 +101,8 @@ static struct graph *forked_graph(int at) {
     struct error err = {0};
     struct layers layers = {graph, &err, 1e-5f};
     int chain[3];
-    chain[0] = layer_convolution(&layers, "conv", graph_add_input(graph, 2, 8, 8, &err), &(struct convolution){4, 3, 1, 1, false});
+    chain[0] = layer_convolution(&layers, "conv", graph_add_input(graph, 2, 8, 8, &err),
+                                 &(struct convolution){4, 3, 1, 1, false});
     chain[1] = layer_batch_norm(&layers, "bn", chain[0]);
     chain[2] = layer_activation(&layers, "relu", chain[1], ACTIVATION_RELU);
     int other = layer_max_pool(&layers, "other", chain[at], 3, 1);

@@ -138,7 +138,8 @@ static void nothing_is_allocated_or_prepared_per_step(void **state) {
     struct plan *plan = make(fixture, PLAN_TRAIN, 2);
     assert_true(allocations > 0 && preparations > 0);
     allocations = preparations = 0;
-    const float hyper[HYPER_COUNT] = {[HYPER_LEARNING_RATE] = 0.01f, [HYPER_GRADIENT_SCALE] = 1, [HYPER_BIAS1] = 1, [HYPER_BIAS2] = 1};
+    const float hyper[HYPER_COUNT] = {
+        [HYPER_LEARNING_RATE] = 0.01f, [HYPER_GRADIENT_SCALE] = 1, [HYPER_BIAS1] = 1, [HYPER_BIAS2] = 1};
     float loss = 0;
     for (int i = 0; i < 3; i++) {
         network_step(plan, 2);
