@@ -83,6 +83,7 @@ struct plan {
     int64_t flat_count;                /**< elements of each flat buffer */
     void *flat[PLAN_BUFFER_COUNT];
     void *decay, *hyper, *norm;
+    void *update_scratch; /**< the larger of what the two kernels below want; NULL: none wants any */
     struct kernel *norm_kernel, *optimizer_kernel;
     char fingerprint[65];
 };

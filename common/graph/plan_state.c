@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+static size_t scratch_bytes(const struct kernel *kernel) {
+    return kernel->args.direction[ARG_SCRATCH] == ARG_ABSENT ? 0 : kernel->args.desc[ARG_SCRATCH].bytes;
+}
+
 /** Runs a reorder between a device buffer in some layout and a dense one. */
 static bool reorder_once(struct device *device, const struct tensor_desc *from, const void *source, const struct tensor_desc *to,
                          void *target, struct error *err) {
@@ -14,8 +18,8 @@ static bool reorder_once(struct device *device, const struct tensor_desc *from, 
     if (!kernel)
         return false;
     void *scratch = NULL;
-    size_t scratch_bytes = kernel->args.direction[ARG_SCRATCH] == ARG_ABSENT ? 0 : kernel->args.desc[ARG_SCRATCH].bytes;
-    bool ok = !scratch_bytes || (scratch = device->ops->alloc(device, scratch_bytes, err));
+    size_t bytes = scratch_bytes(kernel);
+    bool ok = !bytes || (scratch = device->ops->alloc(device, bytes, err));
     void *buffers[ARG_COUNT] = {[ARG_SRC] = (void *)source, [ARG_DST] = target, [ARG_SCRATCH] = scratch};
     ok = ok && kernel_run(kernel, buffers, NULL, err) && device->ops->synchronise(device, NULL, err);
     if (scratch)
@@ -196,6 +200,16 @@ static struct kernel *prepare_flat(struct plan *plan, const struct op *op, struc
     return kernel_prepare(plan->device, &request, err);
 }
 
+/** The kernels of plan_update, and the scratch that they take turns with. */
+static bool prepare_update(struct plan *plan, const struct plan_spec *spec, struct error *err) {
+    struct op norm = {.kind = OP_GRADIENT_NORM}, update = {.kind = spec->optimizer, .optimizer = {.ema = spec->ema}};
+    if (!(plan->norm_kernel = prepare_flat(plan, &norm, err)) || !(plan->optimizer_kernel = prepare_flat(plan, &update, err)))
+        return false;
+    size_t one = scratch_bytes(plan->norm_kernel), other = scratch_bytes(plan->optimizer_kernel);
+    size_t bytes = one > other ? one : other;
+    return !bytes || (plan->update_scratch = device_zeroed(plan, bytes, err));
+}
+
 /** The ranks' agreement: where every parameter lies, in which layout, and how the buckets are cut. */
 static bool make_fingerprint(struct plan *plan, struct error *err) {
     char *text = NULL;
@@ -232,8 +246,7 @@ bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct err
         if (plan->parameters[i].original < 0)
             ok = error_set(err, ERROR_INTERNAL, "parameter %s got lost", plan->graph->parameters[i].name);
     }
-    struct op norm = {.kind = OP_GRADIENT_NORM}, update = {.kind = spec->optimizer, .optimizer = {.ema = spec->ema}};
-    ok = ok && (plan->norm_kernel = prepare_flat(plan, &norm, err)) && (plan->optimizer_kernel = prepare_flat(plan, &update, err)) && make_fingerprint(plan, err) &&
+    ok = ok && prepare_update(plan, spec, err) && make_fingerprint(plan, err) &&
          plan_import(plan, PLAN_VALUES, spec->parameters, err);
     return ok && (!spec->ema || plan_import(plan, PLAN_EMA, spec->parameters, err));
 }
@@ -247,7 +260,7 @@ void plan_free_state(struct plan *plan) {
         if (value->memory && (statistic || value->storage == STORAGE_FIXED))
             device->ops->free(device, value->memory);
     }
-    void *owned[] = {plan->arena, plan->decay, plan->hyper, plan->norm};
+    void *owned[] = {plan->arena, plan->decay, plan->hyper, plan->norm, plan->update_scratch};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         if (owned[i])
             device->ops->free(device, owned[i]);
