@@ -1,0 +1,271 @@
+#include "common/device/cuda/cuda.h"
+#include "common/device/cuda/internal.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const struct cuda_row *const rows[OP_KIND_COUNT] = {
+    [OP_CONV2D] = &cuda_conv2d,
+    [OP_BATCH_NORM] = &cuda_batch_norm,
+    [OP_ACTIVATION] = &cuda_activation,
+    [OP_ADD] = &cuda_add,
+    [OP_MAX_POOL] = &cuda_max_pool,
+    [OP_GLOBAL_AVERAGE_POOL] = &cuda_global_average_pool,
+    [OP_LINEAR] = &cuda_linear,
+    [OP_DROPOUT] = &cuda_dropout,
+    [OP_SOFTMAX_CROSS_ENTROPY] = &cuda_softmax_cross_entropy,
+    [OP_REORDER] = &cuda_reorder,
+    [OP_GRADIENT_NORM] = &cuda_gradient_norm,
+    [OP_SGD] = &cuda_sgd,
+    [OP_ADAMW] = &cuda_adamw,
+};
+
+struct cuda_device *cuda_device_of(struct device *device) {
+    return (struct cuda_device *)device;
+}
+
+cudaStream_t cuda_stream_of(const struct cuda_device *device, struct stream *stream) {
+    return stream ? (cudaStream_t)stream : device->stream;
+}
+
+/* --- errors --- */
+
+bool cuda_check(struct cuda_device *device, cudaError_t result, const char *what, struct error *err) {
+    if (result == cudaSuccess)
+        return true;
+    struct error cause = {0};
+    cuda_ok(result, what, &cause);
+    error_prefix(&cause, "GPU %d", device->index);
+    if (device->failure.code != ERROR_NONE)
+        cause = device->failure;
+    else if (cuda_error_is_final(result)) {
+        error_hint(&cause, "the process cannot use this GPU any more: start it anew");
+        device->failure = cause;
+    }
+    if (err)
+        *err = cause;
+    return false;
+}
+
+bool cuda_enter(struct cuda_device *device, struct error *err) {
+    return cuda_check(device, cudaSetDevice(device->index), "cudaSetDevice", err);
+}
+
+/* --- opening --- */
+
+static bool available(struct error *err) {
+    int count = 0;
+    if (!cuda_ok(cudaGetDeviceCount(&count), "no usable NVIDIA GPU", err)) {
+        cudaGetLastError();
+        return false;
+    }
+    return count > 0 || error_set(err, ERROR_UNSUPPORTED, "no usable NVIDIA GPU: the driver lists none");
+}
+
+static bool describe(struct cuda_device *device, struct error *err) {
+    struct cudaDeviceProp properties;
+    int driver = 0;
+    if (!cuda_check(device, cudaGetDeviceProperties(&properties, device->index), "cudaGetDeviceProperties",
+                    err) ||
+        !cuda_check(device, cudaDriverGetVersion(&driver), "cudaDriverGetVersion", err))
+        return false;
+    device->memory_bytes = properties.totalGlobalMem;
+    int length =
+        snprintf(device->name, sizeof device->name, "cuda %d.%d cudnn %zu %s sm_%d%d", driver / 1000,
+                 driver % 1000 / 10, cudnnGetVersion(), properties.name, properties.major, properties.minor);
+    return length > 0 || error_set(err, ERROR_INTERNAL, "the GPU cannot be described");
+}
+
+/** cuBLAS multiplies f32 as f32 by default; cuDNN is told so for each convolution. */
+static bool open_libraries(struct cuda_device *device, struct error *err) {
+    return cudnn_ok(cudnnCreate(&device->cudnn), "cudnnCreate", err) &&
+           cudnn_ok(cudnnSetStream(device->cudnn, device->stream), "cudnnSetStream", err) &&
+           cublas_ok(cublasCreate(&device->cublas), "cublasCreate", err) &&
+           cublas_ok(cublasSetMathMode(device->cublas, CUBLAS_DEFAULT_MATH), "cublasSetMathMode", err);
+}
+
+static void close_device(struct device *device) {
+    struct cuda_device *cuda = cuda_device_of(device);
+    if (cuda_enter(cuda, NULL)) {
+        if (cuda->stream)
+            cudaStreamSynchronize(cuda->stream);
+        if (cuda->cublas)
+            cublasDestroy(cuda->cublas);
+        if (cuda->cudnn)
+            cudnnDestroy(cuda->cudnn);
+        cuda_staging_fini(cuda);
+        if (cuda->stream)
+            cudaStreamDestroy(cuda->stream);
+    }
+    free(cuda);
+}
+
+static bool set_up(struct cuda_device *device, struct error *err) {
+    int count = 0;
+    if (!cuda_check(device, cudaGetDeviceCount(&count), "cudaGetDeviceCount", err))
+        return false;
+    if (device->index >= count)
+        return error_set(err, ERROR_NOT_FOUND, "there is no GPU %d: this machine has %d (0 to %d)",
+                         device->index, count, count - 1);
+    return cuda_enter(device, err) && describe(device, err) &&
+           cuda_check(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
+                      "cudaStreamCreateWithFlags", err) &&
+           cuda_staging_init(device, err) && open_libraries(device, err);
+}
+
+static struct device *open_device(const struct device_spec *spec, struct error *err) {
+    struct cuda_device *device = calloc(1, sizeof *device);
+    if (!device) {
+        error_set(err, ERROR_MEMORY, "out of memory for a device");
+        return NULL;
+    }
+    device->base.ops = &cuda_device_ops;
+    device->index = spec->index;
+    device->deterministic = spec->deterministic;
+    if (set_up(device, err))
+        return &device->base;
+    close_device(&device->base);
+    return NULL;
+}
+
+static void info(struct device *device, struct device_info *out) {
+    struct cuda_device *cuda = cuda_device_of(device);
+    *out = (struct device_info){.memory_bytes = cuda->memory_bytes};
+    snprintf(out->name, sizeof out->name, "%s", cuda->name);
+}
+
+/* --- kernels --- */
+
+static bool dtype_fits(enum op_kind kind, enum arg arg, enum dtype dtype) {
+    switch (arg) {
+    case ARG_LABEL:
+        return dtype == DTYPE_S32;
+    case ARG_SEED:
+        return dtype == DTYPE_S64;
+    case ARG_NORM:
+        return dtype == DTYPE_F64;
+    case ARG_WORKSPACE:
+    case ARG_SCRATCH:
+        return dtype == DTYPE_U8;
+    default:
+        return dtype == DTYPE_F32 || (kind == OP_REORDER && dtype == DTYPE_BF16);
+    }
+}
+
+static bool supports(struct device *device, const struct kernel_request *request) {
+    const struct cuda_row *row = rows[request->op.kind];
+    (void)device;
+    if (!row || !row->run[request->pass])
+        return false;
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
+        const struct tensor_desc *desc = &request->args.desc[arg];
+        if (request->args.direction[arg] == ARG_ABSENT)
+            continue;
+        if (!dtype_fits(request->op.kind, arg, desc->dtype) || (desc->layout && desc->layout != LAYOUT_ANY))
+            return false;
+    }
+    return !row->supports || row->supports(request);
+}
+
+static void release(struct kernel *kernel) {
+    struct cuda_kernel *cuda = (struct cuda_kernel *)kernel;
+    if (cuda->row->release && cuda_enter(cuda_device_of(kernel->device), NULL))
+        cuda->row->release(cuda);
+    free(cuda);
+}
+
+static struct kernel *prepare(struct device *device, const struct kernel_request *request,
+                              struct error *err) {
+    const struct cuda_row *row = rows[request->op.kind];
+    struct cuda_kernel *kernel = calloc(1, row->kernel_size ? row->kernel_size : sizeof *kernel);
+    if (!kernel) {
+        error_set(err, ERROR_MEMORY, "out of memory for a kernel");
+        return NULL;
+    }
+    kernel->row = row;
+    kernel->base = (struct kernel){.device = device,
+                                   .op = request->op,
+                                   .pass = request->pass,
+                                   .args = request->args,
+                                   .implementation = "thorax"};
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
+        struct tensor_desc *desc = &kernel->base.args.desc[arg];
+        if (kernel->base.args.direction[arg] != ARG_ABSENT)
+            *desc = tensor_desc_dense(desc->dtype, &desc->shape);
+    }
+    if (cuda_enter(cuda_device_of(device), err) && (!row->prepare || row->prepare(kernel, err)))
+        return &kernel->base;
+    release(&kernel->base);
+    return NULL;
+}
+
+static bool run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct stream *stream,
+                struct error *err) {
+    struct cuda_device *device = cuda_device_of(kernel->device);
+    struct cuda_kernel *cuda = (struct cuda_kernel *)kernel;
+    struct cuda_call call = {cuda, device, buffers, cuda_stream_of(device, stream)};
+    return cuda_enter(device, err) && cuda->row->run[kernel->pass](&call, err);
+}
+
+static const char *layout_text(struct device *device, const struct tensor_desc *desc, char *out,
+                               size_t size) {
+    (void)device;
+    (void)desc;
+    snprintf(out, size, "canonical");
+    return out;
+}
+
+void *cuda_buffer(const struct cuda_call *call, enum arg arg) {
+    return call->kernel->base.args.direction[arg] != ARG_ABSENT ? call->buffers[arg] : NULL;
+}
+
+const int64_t *cuda_dims(const struct cuda_call *call, enum arg arg) {
+    return call->kernel->base.args.desc[arg].shape.dims;
+}
+
+int64_t cuda_count(const struct cuda_call *call, enum arg arg) {
+    return shape_count(&call->kernel->base.args.desc[arg].shape);
+}
+
+void cuda_set_private(struct cuda_kernel *kernel, enum arg arg, size_t bytes) {
+    struct shape shape = shape_of(1, (int64_t)bytes);
+    struct op_args *args = &kernel->base.args;
+    if (arg == ARG_SCRATCH)
+        args->direction[arg] = bytes ? ARG_OUT : ARG_ABSENT;
+    if (args->direction[arg] != ARG_ABSENT)
+        args->desc[arg] = tensor_desc_dense(DTYPE_U8, &shape);
+}
+
+bool cuda_launched(const struct cuda_call *call, cudaError_t result, struct error *err) {
+    return cuda_check(call->device, result, op_kind_name(call->kernel->base.op.kind), err);
+}
+
+const struct device_ops cuda_device_ops = {
+    .name = "cuda",
+    .available = available,
+    .open = open_device,
+    .close = close_device,
+    .info = info,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .copy = cuda_copy,
+    .zero = cuda_zero,
+    .stream_create = cuda_stream_create,
+    .stream_destroy = cuda_stream_destroy,
+    .event_create = cuda_event_create,
+    .event_destroy = cuda_event_destroy,
+    .event_record = cuda_event_record,
+    .stream_wait = cuda_stream_wait,
+    .event_done = cuda_event_done,
+    .synchronise = cuda_synchronise,
+    .supports = supports,
+    .prepare = prepare,
+    .run = run,
+    .release = release,
+    .layout_text = layout_text,
+};
