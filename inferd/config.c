@@ -1,5 +1,6 @@
 #include "inferd/config.h"
 #include "common/pool/message.h"
+#include "common/store/store.h"
 #include "inferd/model.h"
 #include <string.h>
 
@@ -154,7 +155,7 @@ static const struct schema_row rows[] = {
      .offset = FIELD(max_model_bytes),
      .fallback = "1GiB",
      .min = 4096,
-     .max = 1099511627776.0,
+     .max = STORE_MAX_OBJECT_BYTES,
      .unit = "bytes",
      .help = "larger models are refused"},
     {.key = "store.directory",

@@ -102,7 +102,7 @@ static bool write_model(struct training *training, const struct evaluation *eval
     if (!job_path(job, "models", folder, sizeof folder, err) || !file_make_folders(folder, err) ||
         !file_join(path, path_size, folder, name, err) || !export_model(path, &spec, err))
         return false;
-    remove_old_models(folder, config->checkpoint.keep_best > 1 ? config->checkpoint.keep_best : 1);
+    remove_old_models(folder, config->checkpoint.keep_best);
     return true;
 }
 
