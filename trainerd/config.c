@@ -119,6 +119,13 @@ static void check_ranks(struct config *config, const struct trainer_config *valu
     if (strcmp(collective->name, "solo") == 0 && values->device.ranks > 1)
         config_problem(config, "collective.name", "solo is for one rank, device.ranks is %d",
                        values->device.ranks);
+    bool on_gpus = strcmp(values->device.name, "cuda") == 0;
+    if (on_gpus && values->device.ranks > 1)
+        config_problem(config, "device.ranks", "training on several GPUs is not there yet: 1 with device.name cuda, not %d",
+                       values->device.ranks);
+    if (strcmp(collective->name, "nccl") == 0 && !on_gpus)
+        config_problem(config, "collective.name", "nccl adds what is in the memory of GPUs, device.name is %s",
+                       values->device.name);
     if (!is_loopback(collective->address) && !collective->trusted_network)
         config_problem(config, "collective.address",
                        "gradients travel in the clear: say collective.trusted_network: true if the whole "
