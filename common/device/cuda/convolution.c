@@ -234,10 +234,16 @@ static const void *read_image(const struct cuda_call *call, struct error *err) {
     return shift(call, true, err) ? cuda_buffer(call, ARG_SCRATCH) : NULL;
 }
 
+/** Where the result overlays the residual, cuDNN adds to what is there: behind it the residual would be gone.
+ */
+static bool residual_is_result(const struct cuda_call *call) {
+    return cuda_buffer(call, ARG_SRC2) && cuda_buffer(call, ARG_SRC2) == cuda_buffer(call, ARG_DST);
+}
+
 static bool finish(const struct cuda_call *call, struct error *err) {
     const int64_t *dims = cuda_dims(call, ARG_DST);
     struct epilogue k = {.bias = cuda_buffer(call, ARG_BIAS),
-                         .residual = cuda_buffer(call, ARG_SRC2),
+                         .residual = residual_is_result(call) ? NULL : cuda_buffer(call, ARG_SRC2),
                          .dst = cuda_buffer(call, ARG_DST),
                          .channels = dims[1],
                          .plane = dims[2] * dims[3],
@@ -249,13 +255,13 @@ static bool finish(const struct cuda_call *call, struct error *err) {
 
 static bool forward(const struct cuda_call *call, struct error *err) {
     const struct convolution *c = convolution_of(call);
-    const float one = 1, zero = 0;
+    const float one = 1, keep = residual_is_result(call) ? 1 : 0;
     const void *image = read_image(call, err);
     return image && use_stream(call, err) &&
            cudnn_ok(cudnnConvolutionForward(call->device->cudnn, &one, c->src, image, c->weight,
                                             cuda_buffer(call, ARG_WEIGHT), c->descriptor,
                                             (cudnnConvolutionFwdAlgo_t)c->algorithm, workspace_of(call),
-                                            c->workspace_bytes, &zero, c->dst, cuda_buffer(call, ARG_DST)),
+                                            c->workspace_bytes, &keep, c->dst, cuda_buffer(call, ARG_DST)),
                     "cudnnConvolutionForward", err) &&
            finish(call, err);
 }
