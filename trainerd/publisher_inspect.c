@@ -14,7 +14,7 @@ bool publisher_inspect_model(void *context, const char *path, char name[DESCRIPT
               descriptor_name_ok(version);
     if (!ok)
         error_set(err, ERROR_INVALID,
-                  "its name and version must be 1 to 100 of [A-Za-z0-9._-], a letter or digit first");
+                  "%s: its name and version must be 1 to 100 of [A-Za-z0-9._-], a letter or digit first", path);
     model_file_close(&file);
     return ok;
 }

@@ -23,7 +23,7 @@ static bool publish(const struct control_options *options, struct error *err) {
     if (!digest_start(err))
         return false;
     if (!publisher_inspect_model(NULL, options->file, name, version, err))
-        return error_prefix(err, "%s", options->file);
+        return false;
     if (!file_map_open(options->file, &map, err))
         return false;
     struct control control = {0};
