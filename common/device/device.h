@@ -9,7 +9,7 @@
  * Several devices may be open in one process, each with a team of threads of its own.
  * Asynchrony: run, upload and download return when the work is queued on the stream; an error of earlier work may be
  * reported by any later call, at the latest by synchronise. On CPUs all work is done when the call returns, and streams
- * and events are trivial.
+ * and events are trivial. The source of an upload is free once it returns; one from host_alloc, when the work is done.
  */
 struct device {
     const struct device_ops *ops;
