@@ -86,13 +86,22 @@ static bool prepare_data(struct daemon *daemon, struct error *err) {
     return ok;
 }
 
+/**
+ * The worker trains on while its report waits here, and removes models that better ones took the place of: where
+ * the file is gone, a better one's report is on its way.
+ */
 static bool publish(struct daemon *daemon, const struct report_model *model, struct error *err) {
     struct digest digest;
     char hex[DIGEST_HEX_SIZE];
     if (!daemon->publisher)
         return true;
-    if (!publisher_publish_file(daemon->publisher, model->path, NULL, NULL, &digest, err))
-        return error_prefix(err, "publishing %s %s", model->name, model->version);
+    if (!publisher_publish_file(daemon->publisher, model->path, NULL, NULL, &digest, err)) {
+        struct metric version = metric_text("version", model->version);
+        if (file_exists(model->path))
+            return error_prefix(err, "publishing %s %s", model->name, model->version);
+        progress_event(daemon->progress, "superseded", &version, 1);
+        return true;
+    }
     struct metric metrics[] = {metric_text("name", model->name), metric_text("version", model->version),
                                metric_text("digest", digest_hex(&digest, hex))};
     progress_event(daemon->progress, "published", metrics, 3);
