@@ -1,0 +1,95 @@
+/* The numbers that each update gets. */
+#include "trainerd/optimizer.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static struct trainer_config sample_config(void) {
+    struct trainer_config config = {0};
+    config.train.epochs = 10;
+    config.train.ema_decay = 0.99;
+    config.train.clip_norm = 2;
+    config.optimizer = (struct trainer_optimizer_config){
+        .name = TRAINER_ADAMW, .learning_rate = 0.01, .momentum = 0.8, .epsilon = 1e-7, .weight_decay = 0.05};
+    config.schedule = (struct trainer_schedule_config){SCHEDULE_COSINE, 2, 0.1};
+    return config;
+}
+
+static void close_to(float value, double expected) {
+    assert_true(fabs(value - expected) <= 1e-6 * fabs(expected));
+}
+
+static void the_configurations_numbers_are_handed_on(void **state) {
+    (void)state;
+    struct trainer_config config = sample_config();
+    float hyper[HYPER_COUNT];
+    optimizer_hyper(&config, 5, 20, 4, hyper);
+    close_to(hyper[HYPER_WEIGHT_DECAY], 0.05);
+    close_to(hyper[HYPER_MOMENTUM], 0.8);
+    close_to(hyper[HYPER_EPSILON], 1e-7);
+    close_to(hyper[HYPER_CLIP_NORM], 2);
+    close_to(hyper[HYPER_GRADIENT_SCALE], 0.25);
+    assert_int_equal(optimizer_kind(&config), OP_ADAMW);
+    config.optimizer.name = TRAINER_SGD;
+    assert_int_equal(optimizer_kind(&config), OP_SGD);
+}
+
+/* Loshchilov & Hutter 2019: 1 - beta^t with t from 1. */
+static void betas_and_their_corrections_fit(void **state) {
+    (void)state;
+    struct trainer_config config = sample_config();
+    double betas[] = {0.8, 0.95};
+    float hyper[HYPER_COUNT];
+    for (int given = 0; given < 2; given++) {
+        config.optimizer.betas.items = given ? betas : NULL;
+        config.optimizer.betas.count = given ? 2 : 0;
+        double beta1 = given ? 0.8 : 0.9, beta2 = given ? 0.95 : 0.999;
+        for (int step = 0; step < 50; step += 7) {
+            optimizer_hyper(&config, 5, step, 1, hyper);
+            close_to(hyper[HYPER_BETA1], beta1);
+            close_to(hyper[HYPER_BETA2], beta2);
+            close_to(hyper[HYPER_BIAS1], 1 - pow(beta1, step + 1));
+            close_to(hyper[HYPER_BIAS2], 1 - pow(beta2, step + 1));
+        }
+    }
+}
+
+/* Warm-up over 2 of 10 epochs of 5 steps: tenths of the rate; then half a cosine down to a tenth at step 50. */
+static void the_rate_follows_the_schedule(void **state) {
+    (void)state;
+    struct trainer_config config = sample_config();
+    float hyper[HYPER_COUNT];
+    for (int step = 0; step < 10; step++) {
+        optimizer_hyper(&config, 5, step, 1, hyper);
+        close_to(hyper[HYPER_LEARNING_RATE], 0.01 * (step + 1) / 10);
+    }
+    optimizer_hyper(&config, 5, 30, 1, hyper); /* half way of the wave */
+    close_to(hyper[HYPER_LEARNING_RATE], 0.01 * (0.1 + 0.9 / 2));
+    optimizer_hyper(&config, 5, 50, 1, hyper);
+    close_to(hyper[HYPER_LEARNING_RATE], 0.001);
+}
+
+/* TensorFlow's ExponentialMovingAverage: min(decay, (1 + t) / (10 + t)). */
+static void the_averages_decay_grows_from_a_tenth(void **state) {
+    (void)state;
+    struct trainer_config config = sample_config();
+    float hyper[HYPER_COUNT];
+    optimizer_hyper(&config, 5, 0, 1, hyper);
+    close_to(hyper[HYPER_EMA_DECAY], 0.1);
+    optimizer_hyper(&config, 5, 90, 1, hyper);
+    close_to(hyper[HYPER_EMA_DECAY], 0.91);
+    optimizer_hyper(&config, 5, 100000, 1, hyper);
+    close_to(hyper[HYPER_EMA_DECAY], 0.99);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_configurations_numbers_are_handed_on), cmocka_unit_test(betas_and_their_corrections_fit),
+        cmocka_unit_test(the_rate_follows_the_schedule),            cmocka_unit_test(the_averages_decay_grows_from_a_tenth),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
