@@ -153,9 +153,12 @@ static bool ask(struct client *client, const Thorax__V1__Envelope *envelope, int
     bool ok = wire_send(client->socket, frames, 3, timeout_ms, &reason);
     free(packed.data);
     if (!ok || !receive(client, deadline_ms, &message, &reason)) {
-        return reason.code == ERROR_TIMEOUT
-                   ? error_set(err, ERROR_TIMEOUT, "no reply within %" PRId64 " ms", timeout_ms)
-                   : error_set(err, reason.code, "%s", reason.message);
+        if (reason.code != ERROR_TIMEOUT) {
+            return error_set(err, reason.code, "%s", reason.message);
+        }
+        error_set(err, ERROR_TIMEOUT, "no reply within %" PRId64 " ms", timeout_ms);
+        error_hint(err, "is a member listening at that endpoint?");
+        return false;
     }
     out->elapsed_us = (clock_now_ns() - start_ns) / 1000;
     ok = unpack(&message, out, err);

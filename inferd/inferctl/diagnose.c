@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IMAGE_MAX_BYTES = 256 << 20 };
+enum { IMAGE_MAX_BYTES = 256 << 20, HEADINGS_SIZE = 512, DECISION_WIDTH = 9, PROBABILITY_WIDTH = 5 };
 
 /** Output for one file: a row of the table, or an object of the array. */
 struct output {
     bool json;
     json_t *rows; /**< owned; NULL for a table */
     int unanswered;
+    int name_width; /**< of the table's first column: names are never cut, two might look the same */
+    char headings[HEADINGS_SIZE]; /**< the classes that the rows above are about */
 };
 
 static json_t *digest_json(const ProtobufCBinaryData *bytes) {
@@ -91,16 +93,48 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-static void print_answer(const char *file, const struct client_reply *reply) {
-    const Thorax__V1__DiagnosisReply *diagnosis = reply->diagnosis;
-    printf("%-32.32s  %-9s", base_name(file), client_decision_name(diagnosis->decision));
-    for (size_t i = 0; i < diagnosis->n_probabilities; i++) {
-        printf("  %s %.3f", diagnosis->probabilities[i]->label, diagnosis->probabilities[i]->probability);
+static int name_width(char *const *files, int count) {
+    size_t width = strlen("PICTURE");
+    for (int i = 0; i < count; i++) {
+        size_t length = strlen(base_name(files[i]));
+        width = length > width ? length : width;
     }
-    printf("  %s/%s  %.1f ms\n", diagnosis->model->name, diagnosis->model->version,
-           (double)reply->elapsed_us / 1000);
+    return width < 200 ? (int)width : 200;
+}
+
+/** A class's column is as wide as its label. */
+static int class_width(const Thorax__V1__ClassProbability *row) {
+    size_t length = strlen(row->label);
+    return length > PROBABILITY_WIDTH ? (int)length : PROBABILITY_WIDTH;
+}
+
+/** The table's first line; again where another model with other classes answers. */
+static void print_headings(struct output *output, const Thorax__V1__DiagnosisReply *reply) {
+    char line[HEADINGS_SIZE] = "";
+    size_t length = 0;
+    for (size_t i = 0; i < reply->n_probabilities && length < sizeof line; i++) {
+        length += (size_t)snprintf(line + length, sizeof line - length, "  %*s",
+                                   class_width(reply->probabilities[i]), reply->probabilities[i]->label);
+    }
+    if (strcmp(line, output->headings) != 0) {
+        memcpy(output->headings, line, sizeof line);
+        printf("%-*s  %-*s%s  %10s  %s\n", output->name_width, "PICTURE", DECISION_WIDTH, "DECISION", line,
+               "TIME", "MODEL");
+    }
+}
+
+static void print_answer(struct output *output, const char *file, const struct client_reply *reply) {
+    const Thorax__V1__DiagnosisReply *diagnosis = reply->diagnosis;
+    print_headings(output, diagnosis);
+    printf("%-*s  %-*s", output->name_width, base_name(file), DECISION_WIDTH,
+           client_decision_name(diagnosis->decision));
+    for (size_t i = 0; i < diagnosis->n_probabilities; i++) {
+        printf("  %*.3f", class_width(diagnosis->probabilities[i]), diagnosis->probabilities[i]->probability);
+    }
+    printf("  %7.1f ms  %s %s\n", (double)reply->elapsed_us / 1000, diagnosis->model->name,
+           diagnosis->model->version);
     for (size_t i = 0; i < diagnosis->n_warnings; i++) {
-        printf("%-32s  warning: %s\n", "", diagnosis->warnings[i]->message);
+        printf("%-*s  warning: %s\n", output->name_width, "", diagnosis->warnings[i]->message);
     }
 }
 
@@ -110,10 +144,10 @@ static void put_reply(struct output *output, const char *file, const struct clie
     if (output->json) {
         json_array_append_new(output->rows, reply_json(file, reply));
     } else if (ok) {
-        print_answer(file, reply);
+        print_answer(output, file, reply);
     } else {
-        printf("%-32.32s  no answer: %s: %s\n", base_name(file), client_status_name(reply->diagnosis->status),
-               reply->diagnosis->message);
+        printf("%-*s  no answer: %s: %s\n", output->name_width, base_name(file),
+               client_status_name(reply->diagnosis->status), reply->diagnosis->message);
     }
 }
 
@@ -123,7 +157,8 @@ static void put_error(struct output *output, const char *file, const struct erro
         json_t *row = json_pack("{s:s, s:n, s:s}", "file", file, "status", "message", err->message);
         json_array_append_new(output->rows, row ? row : json_null());
     } else {
-        printf("%-32.32s  no answer: %s\n", base_name(file), err->message);
+        printf("%-*s  no answer: %s%s%s\n", output->name_width, base_name(file), err->message,
+               *err->hint ? "; " : "", err->hint);
     }
 }
 
@@ -168,7 +203,9 @@ int command_diagnose(int argc, char **argv) {
     if (!client) {
         return options_fail(&err, INFERCTL_FAILED);
     }
-    struct output output = {.json = options.json, .rows = options.json ? json_array() : NULL};
+    struct output output = {.json = options.json,
+                            .rows = options.json ? json_array() : NULL,
+                            .name_width = name_width(options.files, options.file_count)};
     for (int i = 0; i < options.file_count; i++) {
         diagnose(client, &options, options.files[i], &output);
     }

@@ -31,8 +31,8 @@ static void print_table(const Thorax__V1__StatusReply *status) {
     printf("uptime       %.1f s\n", (double)status->uptime_ms / 1000);
     printf("in flight    %" PRIu32 " of %" PRIu32 "\n", status->in_flight, status->queue_limit);
     for (size_t i = 0; i < status->n_counts; i++) {
-        printf("%-12.12s %" PRIu64 "\n", client_status_name(status->counts[i]->status),
-               status->counts[i]->count);
+        printf("answered     %" PRIu64 " %s\n", status->counts[i]->count,
+               client_status_name(status->counts[i]->status));
     }
     printf("batches      %" PRIu64 " of %.2f images and %.1f ms on average\n", status->batches,
            status->batches ? (double)status->images / (double)status->batches : 0,
