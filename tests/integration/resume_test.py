@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """A run that is killed and resumed ends with bitwise the weights of one that was not.
 Usage: resume_test.py TRAINERD TRAINCTL SEED [unittest's options]. SEED draws the moments of the kills."""
+import glob
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -32,6 +35,19 @@ def settings(optimizer, ranks, every_steps):
     }
 
 
+def results(run):
+    """Tensors of the last checkpoint and of the best model, and the record of each epoch but for its time."""
+    with open(f"{run.folder}/metrics.jsonl") as file:
+        records = [json.loads(line) for line in file]
+    epochs = [{key: value for key, value in record.items() if key != "time"} for record in records if record["event"] == "epoch"]
+    models = {path.rsplit("-", 1)[1]: tensors(path) for path in glob.glob(f"{run.folder}/models/*.safetensors")}
+    return {"weights": tensors(run.checkpoints()[-1]), "epochs": epochs, "models": models}
+
+
+def step_of(checkpoint):
+    return int(os.path.basename(checkpoint)[len("step-") :][:9])
+
+
 class Resume(unittest.TestCase):
     """Each way to be interrupted, for one rank and two, for either optimiser."""
 
@@ -39,12 +55,12 @@ class Resume(unittest.TestCase):
 
     @classmethod
     def reference(cls, optimizer, ranks):
-        """The last checkpoint of a run that nobody disturbed, and that saved only at its end."""
+        """What a run leaves that nobody disturbed, and that saved only at its end."""
         key = (optimizer, ranks)
         if key not in cls.uninterrupted:
             run = Run(f"whole-{optimizer}-{ranks}", {**settings(optimizer, ranks, 0), "checkpoint.every_epochs": 0}).finish()
-            cls.uninterrupted[key] = tensors(run.checkpoints()[-1])
-            os.remove(run.checkpoints()[-1])
+            cls.uninterrupted[key] = results(run)
+            shutil.rmtree(run.folder)
         return cls.uninterrupted[key]
 
     def kill(self, run):
@@ -55,22 +71,28 @@ class Resume(unittest.TestCase):
         return run.events("start")[0]["at_step"]
 
     def kill_at_random(self, run):
-        """Some time after a checkpoint was there. Returns the step that the run had begun at."""
-        run.until(run.checkpoints)
-        time.sleep(random.random() * 0.4)
+        """Some time after some checkpoint was there. Returns the step that the run had begun at."""
+        step = random.randrange(2, 9)
+        run.until(lambda: run.checkpoints() and step_of(run.checkpoints()[-1]) >= step)
+        time.sleep(random.random() * 0.1)
         return self.kill(run)
 
     def kill_while_writing(self, run):
-        """When a checkpoint is half written. Returns the step that the run had begun at."""
+        """When a checkpoint is half written, and neither it nor the one before ends an epoch. Returns the step that the run had
+        begun at."""
         before = run.torn_checkpoints()
-        run.until(lambda: set(run.torn_checkpoints()) - set(before))
+        within = lambda: step_of(run.checkpoints()[-1]) % STEPS_PER_EPOCH not in (0, STEPS_PER_EPOCH - 1)  # noqa: E731
+        run.until(lambda: set(run.torn_checkpoints()) - set(before) and within())
         return self.kill(run)
 
     def assert_same_end(self, run, optimizer, ranks):
-        ours, whole = tensors(run.checkpoints()[-1]), self.reference(optimizer, ranks)
-        self.assertEqual({name.split("/")[0] for name in whole}, SECTIONS[optimizer])
-        self.assertEqual(ours.keys(), whole.keys())
-        self.assertEqual([name for name in whole if ours[name] != whole[name]], [])
+        ours, whole = results(run), self.reference(optimizer, ranks)
+        self.assertEqual({name.split("/")[0] for name in whole["weights"]}, SECTIONS[optimizer])
+        self.assertEqual(ours["weights"].keys(), whole["weights"].keys())
+        self.assertEqual([name for name in whole["weights"] if ours["weights"][name] != whole["weights"][name]], [])
+        self.assertEqual(len(whole["epochs"]), 2)
+        self.assertEqual(ours["epochs"], whole["epochs"])
+        self.assertEqual(ours["models"], whole["models"])
 
     def twice_killed(self, optimizer, ranks):
         name, starts = f"killed-{optimizer}-{ranks}", []
@@ -81,7 +103,7 @@ class Resume(unittest.TestCase):
         print(f"{name}: began at steps {starts}", flush=True)
         self.assertEqual(starts[0], 0)
         self.assertTrue(starts[0] < starts[1] <= starts[2])
-        self.assertTrue(any(step % STEPS_PER_EPOCH for step in starts[1:]), "no resume within an epoch")
+        self.assertNotEqual(starts[2] % STEPS_PER_EPOCH, 0, "no resume within an epoch")
         self.assertEqual(len(os.listdir(f"{run.folder}/checkpoints")), 2, "half-written files stayed, or more than keep_last")
         self.assert_same_end(run, optimizer, ranks)
 
@@ -119,7 +141,7 @@ class Resume(unittest.TestCase):
         with open(newest, "r+b") as file:
             file.truncate(os.path.getsize(newest) // 2)
         run = Run("truncated", settings("sgd", 1, 2), "--resume", "auto").finish()
-        self.assertEqual(run.events("start")[0]["at_step"], int(os.path.basename(before)[5:14]))
+        self.assertEqual(run.events("start")[0]["at_step"], step_of(before))
         self.assertIn("skipped", run.text())
         self.assert_same_end(run, "sgd", 1)
 

@@ -93,7 +93,8 @@ class Configuration(unittest.TestCase):
         self.assertIn("none.yaml", result.stderr)
 
     def test_check_starts_nothing(self):
-        path = write("good.yaml", f"run:\n  name: unborn\n  directory: {FOLDER}/unborn\ntrain:\n  epochs: 1\ndata:\n  directory: /d\n")
+        runs = f"run:\n  name: unborn\n  directory: {FOLDER}/unborn\n"
+        path = write("good.yaml", runs + "train:\n  epochs: 1\ndata:\n  directory: /d\n")
         result = trainerd("--config", path, "--check")
         self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "trainerd: configuration OK\n", ""))
         self.assertFalse(os.path.exists(f"{FOLDER}/unborn"))

@@ -37,9 +37,8 @@ SETTINGS = {
 
 def draw_phantoms():
     """24 + 12 + 4 pictures of each class: 94 to train on, 7 steps of 12 an epoch."""
-    subprocess.run(
-        [TRAINCTL, "phantom", "--out", f"{FOLDER}/data", "--layout", "24,12,4", "--size", "64"], check=True, stdout=subprocess.DEVNULL
-    )
+    command = [TRAINCTL, "phantom", "--out", f"{FOLDER}/data", "--layout", "24,12,4", "--size", "64"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def arguments(name, settings, options, extra):
