@@ -154,7 +154,7 @@ def publish_all(pool, members, askers, seconds):
             member.wait_ready(programs.file_digest(path))
         time.sleep(seconds)
     late = pool.start_member("late")
-        members.append(late)
+    members.append(late)
     late.wait_ready()
     askers.append(Asker(pool, late, 99))
     for path in pool.models[half:]:
@@ -162,7 +162,7 @@ def publish_all(pool, members, askers, seconds):
         time.sleep(seconds)
     for member in members:
         member.wait_ready(programs.file_digest(pool.models[-1]))
-        time.sleep(1)
+    time.sleep(1)
 
 
 def report(askers, published):
