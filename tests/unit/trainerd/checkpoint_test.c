@@ -205,9 +205,10 @@ static void a_broken_state_names_its_key(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(everything_comes_back_bit_for_bit), IN_FOLDER(only_the_newest_are_kept), IN_FOLDER(damaged_ones_are_passed_over),
-        IN_FOLDER(an_empty_folder_has_none),          IN_FOLDER(another_network_is_refused),
-        cmocka_unit_test(no_metric_yet_survives_the_state), cmocka_unit_test(a_broken_state_names_its_key),
+        IN_FOLDER(everything_comes_back_bit_for_bit),   IN_FOLDER(only_the_newest_are_kept),
+        IN_FOLDER(damaged_ones_are_passed_over),        IN_FOLDER(an_empty_folder_has_none),
+        IN_FOLDER(another_network_is_refused),          cmocka_unit_test(no_metric_yet_survives_the_state),
+        cmocka_unit_test(a_broken_state_names_its_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,9 @@ static void broken_events_are_refused(void **state) {
 
 static void steps_are_read_whole(void **state) {
     (void)state;
-    struct progress_step sent = {.epoch = 2, .epochs = 9, .step = 40, .steps = 180, .images = 640, .loss = 0.5, .now_ms = 99}, got;
+    struct progress_step
+        sent = {.epoch = 2, .epochs = 9, .step = 40, .steps = 180, .images = 640, .loss = 0.5, .now_ms = 99},
+        got;
     struct error err = {0};
     assert_true(reports_read_step(&sent, sizeof sent, &got, &err));
     assert_memory_equal(&sent, &got, sizeof got);
