@@ -7,9 +7,9 @@
  * with r = 1 / sqrt(variance + epsilon) and g = dy where the activation passed it on, else 0:
  *   y = activation(scale r (x - mean) + shift + residual)
  *   dshift = sum g,  dscale = r sum g (x - mean),  dresidual = g
- *   dx = scale r g - (scale r^2 dscale / n) (x - mean) - scale r dshift / n      (frozen: the first term alone)
- * Memory is passed over 3 times forward and 5 times backward, 4 and 6 with a residual, and the mask is a bit per element;
- * oneDNN's own primitive reads the source once more, for the variance.
+ *   dx = scale r g - (scale r^2 dscale / n) (x - mean) - scale r dshift / n      (frozen: the first term
+ * alone) Memory is passed over 3 times forward and 5 times backward, 4 and 6 with a residual, and the mask is
+ * a bit per element; oneDNN's own primitive reads the source once more, for the variance.
  */
 struct norm_kernel {
     struct onednn_kernel base;
@@ -40,8 +40,8 @@ static void gather_moments(const struct sweep *sweep, const struct norm_rows *ro
     sweep_merge_moments(sums, &chunk);
 }
 
-static void set_forward_lane(const struct norm_arrays *arrays, int64_t channel, double mean, double variance, int lane,
-                             struct norm_lanes *numbers) {
+static void set_forward_lane(const struct norm_arrays *arrays, int64_t channel, double mean, double variance,
+                             int lane, struct norm_lanes *numbers) {
     double inverse = 1 / sqrt(variance + (double)arrays->attributes->epsilon);
     numbers->mean[lane] = (float)mean;
     numbers->gain[lane] = (float)((double)arrays->of[ARG_SCALE][channel] * inverse);
@@ -49,17 +49,20 @@ static void set_forward_lane(const struct norm_arrays *arrays, int64_t channel, 
 }
 
 /* As PyTorch: the running variance is unbiased, the one that normalises is not. */
-static void publish_statistics(const struct norm_arrays *arrays, int64_t channel, double count, double mean, double variance) {
+static void publish_statistics(const struct norm_arrays *arrays, int64_t channel, double count, double mean,
+                               double variance) {
     float *running_mean = arrays->of[ARG_RUNNING_MEAN], *running_variance = arrays->of[ARG_RUNNING_VARIANCE];
-    double momentum = (double)arrays->attributes->momentum, unbiased = count > 1 ? variance * count / (count - 1) : variance;
+    double momentum = (double)arrays->attributes->momentum,
+           unbiased = count > 1 ? variance * count / (count - 1) : variance;
     running_mean[channel] = (float)((1 - momentum) * (double)running_mean[channel] + momentum * mean);
-    running_variance[channel] = (float)((1 - momentum) * (double)running_variance[channel] + momentum * unbiased);
+    running_variance[channel] =
+        (float)((1 - momentum) * (double)running_variance[channel] + momentum * unbiased);
     arrays->of[ARG_SAVED_MEAN][channel] = (float)mean;
     arrays->of[ARG_SAVED_VARIANCE][channel] = (float)variance;
 }
 
-static void finish_training(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums, bool publish,
-                            struct norm_lanes *numbers) {
+static void finish_training(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums,
+                            bool publish, struct norm_lanes *numbers) {
     const struct norm_arrays *arrays = sweep->context;
     struct sweep_sums folded = *sums;
     sweep_fold(sweep, &folded);
@@ -74,8 +77,8 @@ static void finish_training(const struct sweep *sweep, int64_t tile, const struc
     }
 }
 
-static void finish_running(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums, bool publish,
-                           struct norm_lanes *numbers) {
+static void finish_running(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums,
+                           bool publish, struct norm_lanes *numbers) {
     const struct norm_arrays *arrays = sweep->context;
     (void)sums;
     (void)publish;
@@ -99,7 +102,8 @@ static bool norm_forward(struct onednn_kernel *base, void *const buffers[ARG_COU
                  .residual = residual ? buffers[ARG_SRC2] : NULL,
                  .dst = buffers[ARG_DST],
                  .mask_out = mask ? buffers[ARG_WORKSPACE] : NULL,
-                 .activation = arrays.attributes->activation},
+                 .activation = arrays.attributes->activation,
+                 .stream = sweep_streams(&kernel->view, buffers[ARG_DST])},
         .leftover = buffers[ARG_SCRATCH],
         .context = &arrays,
         .gather = batch_statistics(kernel) ? gather_moments : NULL,
@@ -114,7 +118,8 @@ static bool norm_forward(struct onednn_kernel *base, void *const buffers[ARG_COU
 
 /* --- backward --- */
 
-static void gather_gradients(const struct sweep *sweep, const struct norm_rows *rows, struct sweep_sums *sums) {
+static void gather_gradients(const struct sweep *sweep, const struct norm_rows *rows,
+                             struct sweep_sums *sums) {
     float sum[LANES], product[LANES];
     sweep->device->loops->gradient_sums(rows, sum, product);
     for (int i = 0; i < rows->lanes; i++) {
@@ -123,8 +128,8 @@ static void gather_gradients(const struct sweep *sweep, const struct norm_rows *
     }
 }
 
-static void finish_gradients(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums, bool publish,
-                             struct norm_lanes *numbers) {
+static void finish_gradients(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums,
+                             bool publish, struct norm_lanes *numbers) {
     const struct norm_arrays *arrays = sweep->context;
     const struct channel_view *view = &sweep->view;
     bool frozen = arrays->attributes->frozen;

@@ -4,8 +4,8 @@
 #include <string.h>
 
 /*
- * LANES floats as one value (GCC's vector extension, which clang has too): one register with AVX-512, two with AVX2, four with
- * SSE. For loops_*.c only.
+ * LANES floats as one value (GCC's vector extension, which clang has too): one register with AVX-512, two
+ * with AVX2, four with SSE. For loops_*.c only.
  */
 typedef float lanes_f32 __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t lanes_s32 __attribute__((vector_size(LANES * sizeof(int32_t))));
@@ -25,6 +25,9 @@ static inline void lanes_store(float *to, lanes_f32 v, int count) {
     else
         memcpy(to, &v, (size_t)count * sizeof *to);
 }
+
+/* Ends a stretch of lanes_stream where the instruction set has none. */
+static inline void lanes_no_fence(void) {}
 
 /* v where the mask is set, else 0. */
 static inline lanes_f32 lanes_where(lanes_s32 mask, lanes_f32 v) {

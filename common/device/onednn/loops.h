@@ -2,8 +2,9 @@
 #include "common/op/op.h"
 
 /**
- * The innermost loops of the kernels that memory bandwidth bounds, compiled once per instruction set (loops_*.c share
- * loops_body.h) and chosen when the device is opened. One thread each; they know nothing of teams or layouts.
+ * The innermost loops of the kernels that memory bandwidth bounds, compiled once per instruction set
+ * (loops_*.c share loops_body.h) and chosen when the device is opened. One thread each; they know nothing of
+ * teams or layouts.
  */
 
 /** Floats that are worked on side by side: a cache line of them. */
@@ -22,9 +23,10 @@ struct norm_rows {
     const struct norm_lanes *numbers;
     const float *src, *residual, *diff_dst;
     float *dst, *diff_src, *diff_residual; /**< diff_src or diff_residual may be diff_dst itself */
-    uint16_t *mask_out;                    /**< a bit per lane and row: the activation lets the gradient pass */
+    uint16_t *mask_out; /**< a bit per lane and row: the activation lets the gradient pass */
     const uint16_t *mask;
     enum activation activation;
+    bool stream; /**< rows of all LANES are written to dst past the cache; each starts on a cache line */
 };
 
 /** Factors of one step, worked out from ARG_HYPER and ARG_NORM. */
@@ -41,7 +43,8 @@ struct optimizer_buffers {
 
 struct loops {
     const char *name; /**< of the instruction set, for profiles */
-    /** Mean, and sum of squared deviations from it, of each lane. Rows few enough to stay in the first-level cache. */
+    /** Mean, and sum of squared deviations from it, of each lane. Rows few enough to stay in the first-level
+     * cache. */
     void (*moments)(const struct norm_rows *rows, float mean[LANES], float squares[LANES]);
     /** dst = activation(gain (src - mean) + shift + residual). */
     void (*normalise)(const struct norm_rows *rows);

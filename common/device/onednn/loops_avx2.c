@@ -8,6 +8,15 @@ static inline uint16_t lanes_pack(lanes_s32 mask) {
     return (uint16_t)(_mm256_movemask_ps(half[0]) | _mm256_movemask_ps(half[1]) << 8);
 }
 
+/* Past the cache; to must be aligned to a whole row. */
+static inline void lanes_stream(float *to, lanes_f32 v) {
+    __m256 half[2];
+    memcpy(half, &v, sizeof half);
+    _mm256_stream_ps(to, half[0]);
+    _mm256_stream_ps(to + LANES / 2, half[1]);
+}
+
+#define lanes_fence _mm_sfence
 #define LOOPS_TABLE loops_avx2
 #define LOOPS_NAME  "loops:avx2"
 #include "common/device/onednn/loops_body.h"

@@ -1,6 +1,7 @@
 /*
- * The loops of loops.h, for inclusion by one loops_*.c per instruction set, which has defined LOOPS_TABLE, LOOPS_NAME and
- * lanes_pack. Bodies are inlined with a constant number of lanes where it matters: full rows of 16 and of 8.
+ * The loops of loops.h, for inclusion by one loops_*.c per instruction set, which has defined LOOPS_TABLE,
+ * LOOPS_NAME and lanes_pack, lanes_stream and lanes_fence. Bodies are inlined with a constant number of lanes
+ * where it matters: full rows of 16 and of 8.
  */
 #include <math.h>
 
@@ -9,7 +10,8 @@ enum { UNROLL = 4 };
 
 /* --- moments --- */
 
-LOOPS_INLINE void moments_body(const struct norm_rows *r, float mean[LANES], float squares[LANES], int lanes) {
+LOOPS_INLINE void moments_body(const struct norm_rows *r, float mean[LANES], float squares[LANES],
+                               int lanes) {
     lanes_f32 sum[UNROLL] = {{0}}, square[UNROLL] = {{0}};
     int64_t whole = r->rows / UNROLL * UNROLL;
     for (int64_t i = 0; i < whole; i += UNROLL)
@@ -42,7 +44,8 @@ static void moments(const struct norm_rows *r, float mean[LANES], float squares[
 
 /* --- batch norm, forward --- */
 
-LOOPS_INLINE void normalise_body(const struct norm_rows *r, int lanes, enum activation activation) {
+LOOPS_INLINE void normalise_body(const struct norm_rows *r, int lanes, enum activation activation,
+                                 bool stream) {
     const lanes_f32 mean = lanes_load(r->numbers->mean, LANES), gain = lanes_load(r->numbers->gain, LANES);
     const lanes_f32 shift = lanes_load(r->numbers->shift, LANES);
     for (int64_t i = 0; i < r->rows; i++) {
@@ -51,17 +54,26 @@ LOOPS_INLINE void normalise_body(const struct norm_rows *r, int lanes, enum acti
             y += lanes_load(r->residual + i * r->stride, lanes);
         if (activation != ACTIVATION_NONE && r->mask_out)
             r->mask_out[i] = lanes_pack(lanes_passes(y, activation));
-        lanes_store(r->dst + i * r->stride, lanes_activate(y, activation), lanes);
+        if (stream)
+            lanes_stream(r->dst + i * r->stride, lanes_activate(y, activation));
+        else
+            lanes_store(r->dst + i * r->stride, lanes_activate(y, activation), lanes);
     }
+    if (stream)
+        lanes_fence();
 }
 
 static void normalise(const struct norm_rows *r) {
     if (r->lanes != LANES)
-        normalise_body(r, r->lanes, r->activation);
+        normalise_body(r, r->lanes, r->activation, false);
+    else if (r->stream && r->activation == ACTIVATION_RELU)
+        normalise_body(r, LANES, ACTIVATION_RELU, true);
+    else if (r->stream)
+        normalise_body(r, LANES, r->activation, true);
     else if (r->activation == ACTIVATION_RELU)
-        normalise_body(r, LANES, ACTIVATION_RELU);
+        normalise_body(r, LANES, ACTIVATION_RELU, false);
     else
-        normalise_body(r, LANES, r->activation);
+        normalise_body(r, LANES, r->activation, false);
 }
 
 /* --- batch norm, backward --- */
@@ -71,7 +83,8 @@ LOOPS_INLINE lanes_f32 masked(const struct norm_rows *r, int64_t i, int lanes) {
     return r->mask ? lanes_where(lanes_unpack(r->mask[i]), g) : g;
 }
 
-LOOPS_INLINE void gradient_sums_body(const struct norm_rows *r, float sum[LANES], float product[LANES], int lanes) {
+LOOPS_INLINE void gradient_sums_body(const struct norm_rows *r, float sum[LANES], float product[LANES],
+                                     int lanes) {
     const lanes_f32 mean = lanes_load(r->numbers->mean, LANES);
     lanes_f32 s[2] = {{0}}, p[2] = {{0}};
     int64_t i = 0;
@@ -99,7 +112,8 @@ static void gradient_sums(const struct norm_rows *r, float sum[LANES], float pro
 
 LOOPS_INLINE void gradient_body(const struct norm_rows *r, int lanes) {
     const lanes_f32 mean = lanes_load(r->numbers->mean, LANES), gain = lanes_load(r->numbers->gain, LANES);
-    const lanes_f32 slope = lanes_load(r->numbers->slope, LANES), offset = lanes_load(r->numbers->offset, LANES);
+    const lanes_f32 slope = lanes_load(r->numbers->slope, LANES),
+                    offset = lanes_load(r->numbers->offset, LANES);
     for (int64_t i = 0; i < r->rows; i++) {
         lanes_f32 g = masked(r, i, lanes), x = lanes_load(r->src + i * r->stride, lanes);
         lanes_store(r->diff_src + i * r->stride, gain * g - slope * (x - mean) - offset, lanes);
@@ -136,14 +150,16 @@ static void fill_rows(const struct norm_rows *r) {
 
 /* --- elementwise --- */
 
-LOOPS_INLINE void activate_part(float *dst, const float *a, const float *b, int lanes, enum activation activation) {
+LOOPS_INLINE void activate_part(float *dst, const float *a, const float *b, int lanes,
+                                enum activation activation) {
     lanes_f32 v = lanes_load(a, lanes);
     if (b)
         v += lanes_load(b, lanes);
     lanes_store(dst, lanes_activate(v, activation), lanes);
 }
 
-LOOPS_INLINE void activate_body(float *dst, const float *a, const float *b, int64_t count, enum activation activation) {
+LOOPS_INLINE void activate_body(float *dst, const float *a, const float *b, int64_t count,
+                                enum activation activation) {
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES)
         activate_part(dst + i, a + i, b ? b + i : NULL, LANES, activation);
@@ -166,8 +182,8 @@ LOOPS_INLINE void activate_gradient_part(float *diff_src, const float *diff_dst,
     lanes_store(diff_src, lanes_where(passes, lanes_load(diff_dst, lanes)), lanes);
 }
 
-LOOPS_INLINE void activate_gradient_body(float *diff_src, const float *diff_dst, const float *dst, int64_t count,
-                                         enum activation activation) {
+LOOPS_INLINE void activate_gradient_body(float *diff_src, const float *diff_dst, const float *dst,
+                                         int64_t count, enum activation activation) {
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES)
         activate_gradient_part(diff_src + i, diff_dst + i, dst + i, LANES, activation);
@@ -204,7 +220,8 @@ static void square_sum(const float *values, int64_t count, double *sum, double *
     *bad += (double)wrong;
 }
 
-static void sgd(const struct optimizer_buffers *b, int64_t first_block, int64_t last_block, const struct optimizer_step *s) {
+static void sgd(const struct optimizer_buffers *b, int64_t first_block, int64_t last_block,
+                const struct optimizer_step *s) {
     for (int64_t block = first_block; block < last_block; block++) {
         const lanes_f32 decay = (lanes_f32){0} + s->weight_decay * b->decay[block];
         for (int64_t i = block * OPTIMIZER_BLOCK; i < (block + 1) * OPTIMIZER_BLOCK; i += LANES) {

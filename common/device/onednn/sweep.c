@@ -2,11 +2,19 @@
 
 #include "common/device/onednn/team.h"
 
-/* Rows at a time: what the leaf loops look at twice stays in the first-level cache, and float sums stay short. */
+/* Rows at a time: what the leaf loops look at twice stays in the first-level cache, and float sums stay
+ * short. */
 enum { CHUNK_ROWS = 128 };
 
 static int64_t whole_tiles(const struct sweep *sweep) {
     return sweep->view.tiles / sweep->device->threads * sweep->device->threads;
+}
+
+bool sweep_streams(const struct channel_view *view, const float *to) {
+    enum { WORTH_BYTES = 4 << 20 };
+    int64_t bytes = view->images * view->image_stride * (int64_t)sizeof(float);
+    return bytes >= WORTH_BYTES && (uintptr_t)to % (LANES * sizeof(float)) == 0 &&
+           view->row_stride % LANES == 0 && view->tile_stride % LANES == 0 && view->image_stride % LANES == 0;
 }
 
 size_t sweep_scratch_bytes(const struct onednn_device *device, const struct channel_view *view) {
@@ -61,8 +69,10 @@ void sweep_fold(const struct sweep *sweep, struct sweep_sums *sums) {
         take_lane(sums, lane, &total, 0);
 }
 
-/* The rows from `row` on of a tile of an image that can be gone through at once; returns the row after them. */
-static int64_t rows_at(const struct sweep *sweep, int64_t image, int64_t tile, int64_t row, struct norm_rows *out) {
+/* The rows from `row` on of a tile of an image that can be gone through at once; returns the row after them.
+ */
+static int64_t rows_at(const struct sweep *sweep, int64_t image, int64_t tile, int64_t row,
+                       struct norm_rows *out) {
     const struct channel_view *v = &sweep->view;
     int64_t at = image * v->image_stride + tile * v->tile_stride + row * v->row_stride;
     int64_t mask_at = (image * v->tiles + tile) * v->rows + row;
@@ -84,8 +94,8 @@ static int64_t rows_at(const struct sweep *sweep, int64_t image, int64_t tile, i
     return row + out->rows;
 }
 
-static void gather_image(const struct sweep *sweep, int64_t image, int64_t tile, const struct norm_lanes *numbers,
-                         struct sweep_sums *sums) {
+static void gather_image(const struct sweep *sweep, int64_t image, int64_t tile,
+                         const struct norm_lanes *numbers, struct sweep_sums *sums) {
     struct norm_rows rows;
     *sums = (struct sweep_sums){0};
     for (int64_t row = 0; row < sweep->view.rows;) {
@@ -95,7 +105,8 @@ static void gather_image(const struct sweep *sweep, int64_t image, int64_t tile,
     }
 }
 
-static void apply_image(const struct sweep *sweep, int64_t image, int64_t tile, const struct norm_lanes *numbers) {
+static void apply_image(const struct sweep *sweep, int64_t image, int64_t tile,
+                        const struct norm_lanes *numbers) {
     struct norm_rows rows;
     for (int64_t row = 0; row < sweep->view.rows;) {
         row = rows_at(sweep, image, tile, row, &rows);

@@ -2,10 +2,10 @@
 #include "common/device/onednn/kernel.h"
 
 /**
- * Two sweeps over a tensor, channel by channel: gather sums, then apply what follows from them. One thread takes a tile of
- * channels through both sweeps, so that the second finds in its cache what the first brought in; tiles that are left over when
- * all threads have had as many share their images out instead. Sums are kept per image and merged in the images' order, so the
- * result is the same bits for any number of threads.
+ * Two sweeps over a tensor, channel by channel: gather sums, then apply what follows from them. One thread
+ * takes a tile of channels through both sweeps, so that the second finds in its cache what the first brought
+ * in; tiles that are left over when all threads have had as many share their images out instead. Sums are
+ * kept per image and merged in the images' order, so the result is the same bits for any number of threads.
  */
 
 /** What is gathered of one tile, in double: moments (count, mean, squared deviations) or plain sums. */
@@ -28,6 +28,13 @@ struct sweep {
                    struct norm_lanes *numbers);
     void (*apply)(const struct norm_rows *rows);
 };
+
+/**
+ * True where writing such a tensor past the cache pays: it is more than a core's cache keeps for the next
+ * kernel, so that the lines would be read from memory only to be overwritten; and all whole rows start on
+ * cache lines.
+ */
+bool sweep_streams(const struct channel_view *view, const float *to);
 
 size_t sweep_scratch_bytes(const struct onednn_device *device, const struct channel_view *view);
 void sweep_run(const struct sweep *sweep);

@@ -48,8 +48,11 @@ static void fixture_init(struct fixture *f, int rows, int lanes) {
     }
     for (int i = 0; i < MAX_ROWS; i++)
         f->mask[i] = (uint16_t)(draw(&state) * 32767);
-    f->rows = (struct norm_rows){.rows = rows, .stride = lanes == LANES ? LANES : STRIDE, .lanes = lanes,
-                                 .numbers = &f->numbers, .src = f->src};
+    f->rows = (struct norm_rows){.rows = rows,
+                                 .stride = lanes == LANES ? LANES : STRIDE,
+                                 .lanes = lanes,
+                                 .numbers = &f->numbers,
+                                 .src = f->src};
 }
 
 static void assert_near(double a, double b, double scale) {
@@ -95,7 +98,8 @@ static double activated(double v, enum activation activation) {
     return activation == ACTIVATION_RELU6 && v > 6 ? 6 : v;
 }
 
-static void check_normalise_with(const struct loops *loops, struct fixture *f, bool residual, enum activation activation) {
+static void check_normalise_with(const struct loops *loops, struct fixture *f, bool residual,
+                                 enum activation activation) {
     f->rows.dst = f->dst;
     f->rows.residual = residual ? f->residual : NULL;
     f->rows.mask_out = f->mask;
@@ -127,6 +131,34 @@ static void check_normalise(const struct loops *loops, struct fixture *f) {
 static void normalising_adds_activates_and_masks(void **state) {
     (void)state;
     for_all(check_normalise);
+}
+
+/* Past the cache or not: the same bits, of dst and of the mask, and nothing beside them. */
+static void streamed_rows_are_the_same_bits(void **state) {
+    struct fixture *ordinary = malloc(sizeof *ordinary), *streamed = malloc(sizeof *streamed);
+    size_t bytes = (MAX_ROWS + 1) * LANES * sizeof(float);
+    float *aligned = aligned_alloc(LANES * sizeof(float), bytes);
+    (void)state;
+    assert_true(ordinary && streamed && aligned);
+    for (int i = 0; loops_row(i); i++)
+        for (enum activation activation = ACTIVATION_NONE; activation <= ACTIVATION_RELU6; activation++) {
+            fixture_init(ordinary, 7, LANES);
+            check_normalise_with(loops_row(i), ordinary, true, activation);
+            fixture_init(streamed, 7, LANES);
+            memset(aligned, 0, bytes);
+            streamed->rows.dst = aligned;
+            streamed->rows.residual = streamed->residual;
+            streamed->rows.mask_out = streamed->mask;
+            streamed->rows.activation = activation;
+            streamed->rows.stream = true;
+            loops_row(i)->normalise(&streamed->rows);
+            assert_memory_equal(aligned, ordinary->dst, 7 * LANES * sizeof(float));
+            assert_memory_equal(streamed->mask, ordinary->mask, sizeof streamed->mask);
+            assert_true(aligned[7 * LANES] == 0);
+        }
+    free(ordinary);
+    free(streamed);
+    free(aligned);
 }
 
 static double masked(const struct fixture *f, int64_t i, int lane) {
@@ -169,7 +201,8 @@ static void check_gradient(const struct loops *loops, struct fixture *f) {
         for (int lane = 0; lane < f->rows.lanes; lane++) {
             int64_t at = i * f->rows.stride + lane;
             double g = masked(f, i, lane), d = (double)f->src[at] - (double)n->mean[lane];
-            double expected = (double)n->gain[lane] * g - (double)n->slope[lane] * d - (double)n->offset[lane];
+            double expected =
+                (double)n->gain[lane] * g - (double)n->slope[lane] * d - (double)n->offset[lane];
             assert_near((double)f->diff_src[at], expected, 8);
             assert_true((double)f->diff_residual[at] == g);
         }
@@ -186,7 +219,8 @@ static void activations_keep_what_is_not_a_number(void **state) {
     (void)state;
     for (int i = 0; loops_row(i); i++) {
         loops_row(i)->activate(out, values, NULL, 19, ACTIVATION_RELU6);
-        assert_true(out[0] == 0 && isnan(out[1]) && out[2] == 6 && out[3] == 3 && out[17] == 0 && isnan(out[18]));
+        assert_true(out[0] == 0 && isnan(out[1]) && out[2] == 6 && out[3] == 3 && out[17] == 0 &&
+                    isnan(out[18]));
         loops_row(i)->activate(out, values, values, 19, ACTIVATION_NONE);
         assert_true(out[0] == -2 && out[2] == 14 && out[17] == -4);
     }
@@ -218,16 +252,24 @@ static void square_sums_leave_out_what_is_not_finite(void **state) {
 
 static void steps_only_touch_their_blocks(void **state) {
     enum { COUNT = 3 * OPTIMIZER_BLOCK };
-    const struct optimizer_step step = {.rate = .5f, .weight_decay = .1f, .momentum = .9f, .gradient_factor = 2,
-                                        .ema_decay = .75f, .beta1 = .9f, .beta2 = .99f, .epsilon = 1e-8f,
-                                        .inverse_bias1 = 10, .inverse_root_bias2 = 10};
+    const struct optimizer_step step = {.rate = .5f,
+                                        .weight_decay = .1f,
+                                        .momentum = .9f,
+                                        .gradient_factor = 2,
+                                        .ema_decay = .75f,
+                                        .beta1 = .9f,
+                                        .beta2 = .99f,
+                                        .epsilon = 1e-8f,
+                                        .inverse_bias1 = 10,
+                                        .inverse_root_bias2 = 10};
     const float decay[3] = {1, 1, 0};
     (void)state;
     for (int i = 0; loops_row(i); i++) {
         float p[COUNT], g[COUNT], m[COUNT], v[COUNT], e[COUNT];
         for (int k = 0; k < COUNT; k++)
             p[k] = g[k] = m[k] = v[k] = e[k] = 1;
-        struct optimizer_buffers buffers = {.parameter = p, .state = m, .second = v, .ema = e, .gradient = g, .decay = decay};
+        struct optimizer_buffers buffers = {
+            .parameter = p, .state = m, .second = v, .ema = e, .gradient = g, .decay = decay};
         loops_row(i)->sgd(&buffers, 1, 3, &step);
         assert_true(p[OPTIMIZER_BLOCK - 1] == 1 && e[0] == 1 && m[0] == 1);
         /* m = .9 + (2 + .1), p = 1 - .5 m, e = .75 + .25 p; without decay m = .9 + 2 */
@@ -248,6 +290,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(moments_are_those_of_the_lane),
         cmocka_unit_test(normalising_adds_activates_and_masks),
+        cmocka_unit_test(streamed_rows_are_the_same_bits),
         cmocka_unit_test(gradient_sums_see_the_mask),
         cmocka_unit_test(gradients_follow_the_formula),
         cmocka_unit_test(activations_keep_what_is_not_a_number),
