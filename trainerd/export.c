@@ -160,9 +160,17 @@ static bool answer_golden(const struct export_spec *spec, const uint8_t *greys, 
     return ok;
 }
 
-/** The manifest around what was fitted; borrows everything. */
-static bool save(const char *path, const struct export_spec *spec, const struct evaluation_figures *figures,
-                 struct manifest_operating_point *point, const uint8_t *greys, const float *answers, struct error *err) {
+/** What was fitted and answered for a model file. */
+struct fitted {
+    struct evaluation_figures figures;
+    struct manifest_operating_point point;
+    uint8_t *greys; /* the golden pictures */
+    float answers[GOLDEN_COUNT * METRICS_MAX_CLASSES];
+};
+
+/** Puts the manifest around it, and writes. */
+static bool save(const char *path, const struct export_spec *spec, struct fitted *fitted, struct error *err) {
+    const struct evaluation_figures *figures = &fitted->figures;
     char recipe[RECIPE_JSON_SIZE];
     if (!recipe_print(spec->recipe, recipe, sizeof recipe, err))
         return false;
@@ -185,7 +193,7 @@ static bool save(const char *path, const struct export_spec *spec, const struct 
     manifest.preprocessing = recipe;
     manifest.temperature = figures->temperature;
     manifest.operating_point_count = 1;
-    manifest.operating_points = point;
+    manifest.operating_points = &fitted->point;
     manifest.metric_count = isfinite(figures->pair_area) ? 5 : 4;
     manifest.metrics = metrics;
     manifest.intended_use = spec->intended_use;
@@ -194,12 +202,12 @@ static bool save(const char *path, const struct export_spec *spec, const struct 
     struct safetensors_tensor extras[] = {
         {.name = "golden.images",
          .dtype = DTYPE_U8,
-         .data = greys,
+         .data = fitted->greys,
          .shape = shape_of(4, (int64_t)GOLDEN_COUNT, (int64_t)1, (int64_t)spec->recipe->height,
                            (int64_t)spec->recipe->width)},
         {.name = "golden.probabilities",
          .dtype = DTYPE_F32,
-         .data = answers,
+         .data = fitted->answers,
          .shape = shape_of(2, (int64_t)GOLDEN_COUNT, (int64_t)classes)},
     };
     struct model_content content = {.graph = spec->graph, .parameters = spec->parameters, .manifest = &manifest,
@@ -212,20 +220,17 @@ bool export_model(const char *path, const struct export_spec *spec, struct error
     int classes = evaluation->classes;
     int positive = export_class(spec->class_names, classes, "PNEUMONIA"),
         negative = export_class(spec->class_names, classes, "NORMAL");
-    struct evaluation_figures figures;
-    struct manifest_operating_point point;
-    float answers[GOLDEN_COUNT * METRICS_MAX_CLASSES];
-    uint8_t *greys = malloc(GOLDEN_COUNT * recipe_pixels(spec->recipe));
+    struct fitted fitted = {.greys = malloc(GOLDEN_COUNT * recipe_pixels(spec->recipe))};
     double *probabilities = malloc((size_t)evaluation->count * (size_t)classes * sizeof *probabilities);
-    bool ok = (greys && probabilities) || error_set(err, ERROR_MEMORY, "model file: out of memory");
-    ok = ok && export_figures(evaluation, positive, negative, &figures, err);
+    bool ok = (fitted.greys && probabilities) || error_set(err, ERROR_MEMORY, "model file: out of memory");
+    ok = ok && export_figures(evaluation, positive, negative, &fitted.figures, err);
     if (ok) {
-        struct predictions predictions = evaluation_predictions(evaluation, figures.temperature, probabilities);
-        ok = fit_point(spec, &predictions, &point, err) && draw_golden(spec->recipe, greys, err) &&
-             answer_golden(spec, greys, figures.temperature, answers, err) &&
-             save(path, spec, &figures, &point, greys, answers, err);
+        double temperature = fitted.figures.temperature;
+        struct predictions predictions = evaluation_predictions(evaluation, temperature, probabilities);
+        ok = fit_point(spec, &predictions, &fitted.point, err) && draw_golden(spec->recipe, fitted.greys, err) &&
+             answer_golden(spec, fitted.greys, temperature, fitted.answers, err) && save(path, spec, &fitted, err);
     }
     free(probabilities);
-    free(greys);
+    free(fitted.greys);
     return ok;
 }

@@ -41,6 +41,7 @@ struct evaluator {
     struct device *device;
     struct evaluation evaluation;
     double *probabilities;
+    char title[256]; /* the model and the data that it answered */
     struct report report;
 };
 
@@ -138,8 +139,10 @@ static bool measure(struct evaluator *evaluator, enum dataset_part part, struct 
     int positive = export_class(names, evaluation->classes, "PNEUMONIA"),
         negative = export_class(names, evaluation->classes, "NORMAL");
     bool pair = positive >= 0 && negative >= 0;
+    const char *data = *evaluator->config.data.name ? evaluator->config.data.name : evaluator->config.run.name;
+    snprintf(evaluator->title, sizeof evaluator->title, "%.100s (data: %.100s)", evaluator->file.manifest.name, data);
     struct report_spec spec = {
-        .title = evaluator->file.manifest.name, .part = dataset_part_name(part), .class_names = names,
+        .title = evaluator->title, .part = dataset_part_name(part), .class_names = names,
         .predictions = evaluation_predictions(evaluation, evaluator->file.manifest.temperature, evaluator->probabilities),
         .positive_class = pair ? positive : -1, .negative_class = pair ? negative : -1,
         .bootstrap_rounds = evaluator->config.report.bootstrap_samples, .seed = (uint64_t)evaluator->config.run.seed};
