@@ -48,6 +48,7 @@ def image_rows():
     grey, colour = programs.picture(3), programs.picture(3, "RGB")
     a_png, a_jpeg = programs.encode(grey), programs.encode(grey, "JPEG", quality=90)
     progressive = programs.encode(colour, "JPEG", progressive=True)
+    text_bomb = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(60 << 20), 9))
     rows = [
         ("a PNG", a_png, OK),
         ("a JPEG", a_jpeg, OK),
@@ -79,7 +80,7 @@ def image_rows():
         ("a JPEG that says 65500 x 65500", jpeg_with_size(a_jpeg, 65500, 65500), LARGE),
         ("a PNG with fewer rows than it says", png(64, 64, 8, bytes(65 * 20)), BAD),
         ("a PNG with a wrong checksum", a_png[:60] + bytes([a_png[60] ^ 255]) + a_png[61:], BAD),
-        ("a bomb in a PNG's text", a_png[:33] + png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(60 << 20), 9)) + a_png[33:], None),
+        ("a bomb in a PNG's text", a_png[:33] + text_bomb + a_png[33:], None),
         ("40 MB", a_png + bytes(40 << 20), LARGE),
     ]
     for name, whole in (("PNG", a_png), ("JPEG", a_jpeg), ("progressive JPEG", progressive)):
@@ -286,7 +287,7 @@ def model_rows(good):
         ("a header nested a hundred thousand deep", safetensors(b'{"a":' * 100000), "nested too deeply"),
         ("no metadata", safetensors(tensors, bytes(8)), "without a manifest"),
         ("a hole", safetensors({"a": {**tensors["a"], "data_offsets": [8, 16]}}, bytes(16)), "starts at 8"),
-        ("offsets beyond the file", safetensors({"a": {**tensors["a"], "data_offsets": [0, 2**60]}}, bytes(8)), "outside of the file"),
+        ("offsets beyond the file", safetensors({"a": {**tensors["a"], "data_offsets": [0, 2**60]}}, bytes(8)), "outside"),
         ("a shape whose size overflows", safetensors({"a": {**tensors["a"], "shape": [2**62, 8]}}, bytes(8)), "overflows"),
         ("a picture", programs.encode(programs.picture(1)), "the limit is"),
     ]
