@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/graph/plan.h"
 #include "common/models/registry.h"
+#include "common/weights/import.h"
 #include "tests/golden/pattern.h"
 
 #include <jansson.h>
@@ -127,6 +128,37 @@ static void logits_equal_pytorch(void **state) {
     }
 }
 
+#define PRETRAINED "../shared/data/pretrained/efficientnet_lite0_imagenet.safetensors"
+
+static void import_pretrained(struct network *network, const struct file_map *map) {
+    struct error err = {0};
+    struct safetensors source;
+    struct import_report report;
+    bool ok = safetensors_parse(map->data, map->size, &source, &err) &&
+              import_weights(&source, network->graph, model_find("efficientnet_lite0", &err), network->parameters, &report, &err);
+    if (!ok)
+        fail_msg("%s", err.message);
+    assert_false(report.fresh_head);
+    safetensors_fini(&source);
+}
+
+/* The published ImageNet weights, imported as trainctl does it: the whole way from a file to logits. */
+static void published_weights_give_the_published_logits(void **state) {
+    (void)state;
+    const json_t *row = json_object_get(golden, "pretrained");
+    struct file_map map;
+    if (!row || too_slow(row) || !file_map_open(PRETRAINED, &map, NULL)) {
+        print_message("skipped: %s\n", is_reference() ? "plain loops are too slow for it" : PRETRAINED " is not there");
+        skip();
+    }
+    struct network network;
+    network_init(&network, row);
+    import_pretrained(&network, &map);
+    check_logits(row, &network);
+    network_fini(&network);
+    file_map_close(&map);
+}
+
 static float train_step(struct plan *plan, const struct network *network, const json_t *row, int step) {
     struct error err = {0};
     int batches = (int)integer(row, "batches");
@@ -183,6 +215,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_equal_pytorch),
+        cmocka_unit_test(published_weights_give_the_published_logits),
         cmocka_unit_test(training_follows_pytorch),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

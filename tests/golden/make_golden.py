@@ -41,6 +41,10 @@ def pattern_value(name, shape):
         return u * np.sqrt(np.float32(6.0) / fan_in)
     if len(shape) == 2:
         return np.float32(0.05) * u
+    if name.endswith("bn3.weight"):
+        # A bottleneck adds little to its identity, as after torchvision's zero-initialised residuals: with scales near 1 this network is
+        # chaotic, and PyTorch's own single and double precision part by .28 within the 20 steps (so: by 1.5e-5).
+        return (np.float32(0.2) * (1.0 + 0.1 * u)).astype(np.float32)
     return (1.0 + 0.1 * u if name.endswith("weight") else 0.1 * u).astype(np.float32)
 
 
@@ -220,10 +224,10 @@ def main():
               dict(small, architecture="efficientnet_lite0", channels=3, size=65), dict(small, architecture="efficientnet_lite0", channels=1, size=224)]
     training = [dict(small, architecture="resnet18", channels=1, size=64, batch=8, steps=20, batches=2, learning_rate=0.0005,
                      weight_decay=1e-3, label_smoothing=0.1),
-                dict(small, architecture="resnet50", channels=3, size=64, batch=8, steps=20, batches=2, learning_rate=0.0002,
+                dict(small, architecture="resnet50", channels=3, size=64, batch=8, steps=20, batches=2, learning_rate=0.0005,
                      weight_decay=1e-3, label_smoothing=0.0),
-                # Only three steps: after that PyTorch's own single and double precision differ by up to .01 on this network.
-                dict(small, architecture="efficientnet_lite0", channels=1, size=64, batch=8, steps=3, batches=2, learning_rate=0.0005,
+                # Only two steps: in the third PyTorch's own single and double precision differ by .0013 on this network.
+                dict(small, architecture="efficientnet_lite0", channels=1, size=64, batch=8, steps=2, batches=2, learning_rate=0.0005,
                      weight_decay=1e-3, label_smoothing=0.0)]
     out = {"torch": torch.__version__, "logits": [record_logits(c) for c in logits], "training": [record_training(c) for c in training]}
     if args.data:
@@ -232,4 +236,5 @@ def main():
     print()
 
 
-main()
+if __name__ == "__main__":
+    main()
