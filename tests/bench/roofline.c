@@ -64,10 +64,21 @@ static struct row *find_row(struct bench *bench, const struct kernel *kernel) {
     return row;
 }
 
+/* Bytes of the largest tensor that a kernel works on: what its passes are counted over. */
+static double largest_tensor(const struct op_args *args) {
+    double largest = 0;
+    for (int arg = 0; arg < ARG_COUNT; arg++) {
+        const struct tensor_desc *desc = &args->desc[arg];
+        if (args->direction[arg] == ARG_ABSENT || arg == ARG_SCRATCH || arg == ARG_WORKSPACE)
+            continue;
+        double bytes = (double)shape_count(&desc->shape) * sizeof(float);
+        largest = bytes > largest ? bytes : largest;
+    }
+    return largest;
+}
+
 static void count_step(struct bench *bench, int index, const struct plan_step *step, struct row *row) {
-    const struct tensor_desc *desc = step->kernel->args.desc;
-    enum arg arg = desc[ARG_SRC].shape.rank ? ARG_SRC : ARG_DIFF_DST;
-    double tensor = (double)shape_count(&desc[arg].shape) * sizeof(float);
+    double tensor = largest_tensor(&step->kernel->args);
     bench->step_row[index] = (int)(row - bench->rows);
     row->steps++;
     row->fallbacks += step->kernel->reference_fallback;
