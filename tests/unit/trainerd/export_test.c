@@ -18,8 +18,9 @@ struct answers {
 };
 
 /*
- * The network says p = (.7, .2, .1), turned by one class per group, and is right as often as it says: cross-entropy is then least where
- * the softmax gives p itself. The logits are twice log p, so that the temperature must be 2.
+ * The network says p = (.7, .2, .1), turned by one class per group, and is right as often as it says:
+ * cross-entropy is then least where the softmax gives p itself. The logits are twice log p, so that the
+ * temperature must be 2.
  */
 static void make_answers(struct answers *answers) {
     static const double p[CLASSES] = {0.7, 0.2, 0.1};
@@ -50,7 +51,8 @@ static void the_temperature_is_the_one_that_calibrates(void **state) {
 
 static void selection_takes_the_figure_that_is_asked_for(void **state) {
     (void)state;
-    const struct evaluation_figures figures = {.pair_area = 1, .balanced_accuracy = 2, .accuracy = 3, .macro_f1 = 4, .log_loss = 5};
+    const struct evaluation_figures figures = {
+        .pair_area = 1, .balanced_accuracy = 2, .accuracy = 3, .macro_f1 = 4, .log_loss = 5};
     assert_true(export_selection(&figures, TRAINER_METRIC_AUC) == 1);
     assert_true(export_selection(&figures, TRAINER_METRIC_BALANCED_ACCURACY) == 2);
     assert_true(export_selection(&figures, TRAINER_METRIC_ACCURACY) == 3);
@@ -64,7 +66,8 @@ static void classes_are_found_by_name(void **state) {
     assert_int_equal(export_class(class_names, CLASSES, "OTHER"), -1);
 }
 
-static const struct model_spec model = {.architecture = "resnet18", .stem = "7x7", .input_channels = 1, .size = 28, .classes = CLASSES};
+static const struct model_spec model = {
+    .architecture = "resnet18", .stem = "7x7", .input_channels = 1, .size = 28, .classes = CLASSES};
 
 /** Exports the answers with a fresh network on the reference device. */
 static bool export_to(const char *path, const char *point_class, struct error *err) {
@@ -92,7 +95,8 @@ static void open_model(const char *path, struct model_file *file) {
         fail_msg("%s", err.message);
 }
 
-/* Of NORMAL and PNEUMONIA images only, the best threshold parts the group that says PNEUMONIA with .7 from those with .2 and .1. */
+/* Of NORMAL and PNEUMONIA images only, the best threshold parts the group that says PNEUMONIA with .7 from
+ * those with .2 and .1. */
 static void the_point_is_fitted_without_invalid_images(void **state) {
     struct model_file file;
     open_model(folder_path(*state, "m.safetensors"), &file);
