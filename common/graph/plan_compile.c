@@ -19,6 +19,7 @@ struct compiler {
 };
 
 int plan_add_value(struct plan *plan, const struct tensor_desc *desc, enum storage storage, struct error *err) {
+    struct tensor_desc copy = *desc; /* desc may lie in the array that grows */
     if (plan->value_count == plan->value_capacity) {
         int wanted = plan->value_capacity ? 2 * plan->value_capacity : 256;
         struct value *grown = realloc(plan->values, (size_t)wanted * sizeof *grown);
@@ -30,7 +31,7 @@ int plan_add_value(struct plan *plan, const struct tensor_desc *desc, enum stora
         plan->value_capacity = wanted;
     }
     int id = plan->value_count++;
-    plan->values[id] = (struct value){.desc = *desc, .storage = storage, .parameter = -1, .copy_of = -1, .first = -1,
+    plan->values[id] = (struct value){.desc = copy, .storage = storage, .parameter = -1, .copy_of = -1, .first = -1,
                                       .last = -1, .root = id};
     return id;
 }
