@@ -54,20 +54,11 @@ static bool open_device(struct worker *worker, struct error *err) {
 }
 
 static bool import_start(struct worker *worker, struct error *err) {
-    struct file_map map;
-    struct safetensors file;
     struct import_report report;
-    const char *path = worker->config->model.init;
     const struct model_architecture *architecture = model_find(worker->config->model.architecture, err);
-    if (!architecture || !file_map_open(path, &map, err))
-        return false;
-    bool ok = safetensors_parse(map.data, map.size, &file, err);
-    if (ok) {
-        ok = import_weights(&file, worker->graph, architecture, worker->training.host, &report, err);
-        safetensors_fini(&file);
-    }
-    file_map_close(&map);
-    return ok || error_prefix(err, "model.init: %s", path);
+    return architecture && (import_weights_file(worker->config->model.init, worker->graph, architecture,
+                                                worker->training.host, &report, err) ||
+                            error_prefix(err, "model.init"));
 }
 
 static bool build_network(struct worker *worker, struct error *err) {

@@ -1,5 +1,7 @@
 #include "common/weights/import.h"
 
+#include "common/base/file.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -181,4 +183,19 @@ bool import_weights(const struct safetensors *source, const struct graph *graph,
             return false;
     }
     return true;
+}
+
+bool import_weights_file(const char *path, const struct graph *graph, const struct model_architecture *architecture,
+                         struct parameters *parameters, struct import_report *report, struct error *err) {
+    struct file_map map;
+    struct safetensors source;
+    if (!file_map_open(path, &map, err))
+        return false;
+    bool ok = safetensors_parse(map.data, map.size, &source, err);
+    if (ok) {
+        ok = import_weights(&source, graph, architecture, parameters, report, err);
+        safetensors_fini(&source);
+    }
+    file_map_close(&map);
+    return ok || error_prefix(err, "%s", path);
 }

@@ -29,3 +29,7 @@ struct import_report {
 bool import_weights(const struct safetensors *source, const struct graph *graph,
                     const struct model_architecture *architecture, struct parameters *parameters,
                     struct import_report *report, struct error *err);
+
+/** import_weights from a safetensors file at path. Errors name the path. */
+bool import_weights_file(const char *path, const struct graph *graph, const struct model_architecture *architecture,
+                         struct parameters *parameters, struct import_report *report, struct error *err);

@@ -57,19 +57,15 @@ static bool write_parameters(const char *path, const struct graph *graph, const 
 }
 
 static bool import_file(const struct import_options *options, struct import_report *report, struct error *err) {
-    struct file_map map = {0};
-    struct safetensors source = {0};
     const struct model_architecture *architecture = model_find(options->model.architecture, err);
     struct graph *graph = architecture ? model_build(&options->model, err) : NULL;
     struct parameters *parameters = graph ? parameters_create(graph, err) : NULL;
-    bool ok = parameters && file_map_open(options->file, &map, err) && safetensors_parse(map.data, map.size, &source, err);
+    bool ok = parameters;
     if (ok) {
         parameters_initialise(graph, parameters, 0);
-        ok = import_weights(&source, graph, architecture, parameters, report, err) &&
+        ok = import_weights_file(options->file, graph, architecture, parameters, report, err) &&
              write_parameters(options->out, graph, parameters, err);
     }
-    safetensors_fini(&source);
-    file_map_close(&map);
     parameters_destroy(parameters);
     graph_destroy(graph);
     return ok;
