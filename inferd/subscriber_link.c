@@ -182,23 +182,6 @@ static bool add_staged(struct subscriber *subscriber, const Thorax__V1__Publishe
     return true;
 }
 
-/** The staged model becomes the target. False where it is not known. */
-static bool target_staged(struct subscriber *subscriber, const struct digest *digest) {
-    if (subscriber->target.packed && digest_equal(&subscriber->target.digest, digest))
-        return true;
-    for (int i = 0; i < subscriber->staged_count; i++) {
-        if (!digest_equal(&subscriber->staged[i].digest, digest))
-            continue;
-        set_target(subscriber, &subscriber->staged[i]);
-        descriptor_fini(&subscriber->staged[i]);
-        subscriber->staged_count--;
-        memmove(&subscriber->staged[i], &subscriber->staged[i + 1],
-                (size_t)(subscriber->staged_count - i) * sizeof subscriber->staged[0]);
-        return true;
-    }
-    return false;
-}
-
 /* ---- receiving ---- */
 
 static void take_snapshot(struct subscriber *subscriber, const Thorax__V1__ControlReply *reply) {
@@ -260,18 +243,16 @@ void link_receive_reply(struct subscriber *subscriber, const struct wire_message
     pool_free(reply);
 }
 
-/** The event that follows the last one. */
+/** The event that follows the last one. One of a kind that is new to this program changes something all the same. */
 static void apply(struct subscriber *subscriber, const Thorax__V1__Announcement *event) {
-    struct digest digest;
     subscriber->link.number = event->number;
     if (event->kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
         add_staged(subscriber, event->model);
-    } else if (event->kind == THORAX__V1__EVENT_KIND__EVENT_ACTIVATE &&
-               pool_digest(&event->digest, &digest)) {
-        subscriber_forgive(subscriber, &digest); /* said anew: worth another try at once */
-        if (!target_staged(subscriber, &digest))
-            link_resync(subscriber);
+        return;
     }
+    if (subscriber->target.packed)
+        subscriber_forgive(subscriber, &subscriber->target.digest); /* said anew: worth another try at once */
+    link_resync(subscriber);
 }
 
 void link_receive_event(struct subscriber *subscriber, const struct wire_message *message) {

@@ -46,12 +46,10 @@ static void announce(struct publisher *publisher, Thorax__V1__EventKind kind,
     event.incarnation = publisher->incarnation;
     event.number = publisher->catalogue.number;
     event.kind = kind;
-    if (model && kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
+    if (kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
         descriptor_message(&model->descriptor, &published);
         event.model = &published;
     }
-    if (model)
-        event.digest = pool_digest_field(&model->descriptor.digest);
     struct packed packed = pool_pack(&event.base);
     struct error err = {0};
     struct wire_frame frame = {packed.data, packed.size};
@@ -73,7 +71,7 @@ static bool activate(struct publisher *publisher, const struct digest *digest, s
         return false;
     struct catalogue_model *model = catalogue_current(&publisher->catalogue);
     log_model("model_current", model, publisher->catalogue.number);
-    announce(publisher, THORAX__V1__EVENT_KIND__EVENT_ACTIVATE, model);
+    announce(publisher, THORAX__V1__EVENT_KIND__EVENT_TARGETS, NULL);
     return true;
 }
 
