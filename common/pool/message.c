@@ -1,7 +1,6 @@
 #include "common/pool/message.h"
 
-#include "common/base/text.h"
-#include "common/pool/descriptor.h"
+#include "common/pool/message_check.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -72,129 +71,30 @@ static void *checked(ProtobufCMessage *message, uint32_t version, const char *wr
     return NULL;
 }
 
-static bool digest_ok(const ProtobufCBinaryData *field) {
-    return field->len == 0 || field->len == 32;
-}
-
-static bool text_ok(const char *text, size_t limit) {
-    size_t length = strnlen(text, limit + 1);
-    for (size_t i = 0; i < length; i++) {
-        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-            return false;
-    }
-    return length <= limit && text_is_utf8(text, length);
-}
-
-static const char *report_fault(const Thorax__V1__MemberReport *report) {
-    if (!descriptor_name_ok(report->member))
-        return "a member's name is not 1 to 100 of [A-Za-z0-9._-]";
-    if (report->state <= 0 || report->state > THORAX__V1__MEMBER_STATE__MEMBER_FAILED)
-        return "an unknown member state";
-    if (!digest_ok(&report->active_digest) || !digest_ok(&report->target_digest))
-        return "a digest has not 32 bytes";
-    if (!text_ok(report->error, POOL_MAX_TEXT_BYTES) || !text_ok(report->software, 64))
-        return "a text is too long or no plain UTF-8";
-    return NULL;
-}
-
-static const char *announcement_fault(const Thorax__V1__Announcement *message) {
-    if (message->kind == THORAX__V1__EVENT_KIND__EVENT_STAGED && !message->model)
-        return "staged without a model";
-    /* A kind that is not known here comes from a newer publisher, and says that something changed. */
-    return message->kind > 0 ? NULL : "an unknown event";
-}
-
 Thorax__V1__Announcement *pool_unpack_announcement(const void *data, size_t size, struct error *err) {
     Thorax__V1__Announcement *message = unpack(&thorax__v1__announcement__descriptor, data, size, err);
-    return message ? checked(&message->base, message->protocol_version, announcement_fault(message), err)
+    return message ? checked(&message->base, message->protocol_version, pool_announcement_fault(message), err)
                    : NULL;
-}
-
-static const char *request_fault(const Thorax__V1__ControlRequest *message) {
-    const char *wrong = message->report ? report_fault(message->report) : NULL;
-    if (wrong)
-        return wrong;
-    switch (message->body_case) {
-    case THORAX__V1__CONTROL_REQUEST__BODY_TURN:
-        return message->report && message->turn->digest.len == 32 ? NULL : "a turn without member or digest";
-    case THORAX__V1__CONTROL_REQUEST__BODY_OUTCOME:
-        return message->report && message->outcome->digest.len == 32 ? NULL
-                                                                     : "an outcome without member or digest";
-    case THORAX__V1__CONTROL_REQUEST__BODY_UPLOAD:
-        return message->upload->model ? NULL : "an upload without a model";
-    case THORAX__V1__CONTROL_REQUEST__BODY_CHUNK:
-        return message->chunk->digest.len == 32 ? NULL : "a chunk without a digest";
-    case THORAX__V1__CONTROL_REQUEST__BODY_MODELS:
-        return NULL;
-    default: /* a snapshot, or nothing but a heartbeat */
-        return message->report ? NULL : "no member and nothing asked";
-    }
 }
 
 Thorax__V1__ControlRequest *pool_unpack_request(const void *data, size_t size, struct error *err) {
     Thorax__V1__ControlRequest *message = unpack(&thorax__v1__control_request__descriptor, data, size, err);
-    return message ? checked(&message->base, message->protocol_version, request_fault(message), err) : NULL;
-}
-
-static const char *models_fault(const Thorax__V1__ModelsReply *models) {
-    for (size_t i = 0; i < models->n_models; i++) {
-        const Thorax__V1__ModelRow *row = models->models[i];
-        if (!descriptor_name_ok(row->name) || !descriptor_name_ok(row->version) || row->digest.len != 32)
-            return "a model's name, version or digest";
-    }
-    for (size_t i = 0; i < models->n_members; i++) {
-        const char *wrong =
-            models->members[i]->report ? report_fault(models->members[i]->report) : "a member without report";
-        if (wrong)
-            return wrong;
-    }
-    return NULL;
-}
-
-static const char *reply_fault(const Thorax__V1__ControlReply *message) {
-    switch (message->body_case) {
-    case THORAX__V1__CONTROL_REPLY__BODY_TURN:
-        return message->turn->digest.len == 32 ? NULL : "a turn without a digest";
-    case THORAX__V1__CONTROL_REPLY__BODY_UPLOAD:
-        return message->upload->digest.len == 32 ? NULL : "an upload without a digest";
-    case THORAX__V1__CONTROL_REPLY__BODY_MODELS:
-        return models_fault(message->models);
-    case THORAX__V1__CONTROL_REPLY__BODY_REFUSAL:
-        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES)
-                   ? NULL
-                   : "a refusal's text is too long or no plain UTF-8";
-    default:
-        return NULL;
-    }
+    return message ? checked(&message->base, message->protocol_version, pool_request_fault(message), err) : NULL;
 }
 
 Thorax__V1__ControlReply *pool_unpack_reply(const void *data, size_t size, struct error *err) {
     Thorax__V1__ControlReply *message = unpack(&thorax__v1__control_reply__descriptor, data, size, err);
-    return message ? checked(&message->base, message->protocol_version, reply_fault(message), err) : NULL;
+    return message ? checked(&message->base, message->protocol_version, pool_reply_fault(message), err) : NULL;
 }
 
 Thorax__V1__BlobRequest *pool_unpack_blob_request(const void *data, size_t size, struct error *err) {
     Thorax__V1__BlobRequest *message = unpack(&thorax__v1__blob_request__descriptor, data, size, err);
-    if (!message)
-        return NULL;
-    const char *wrong = NULL;
-    if (message->digest.len != 32)
-        wrong = "no digest";
-    else if (message->offset > INT64_MAX || message->chunks < 1 || message->chunks > POOL_MAX_CREDIT)
-        wrong = "offset or credit out of range";
-    return checked(&message->base, message->protocol_version, wrong, err);
+    return message ? checked(&message->base, message->protocol_version, pool_blob_request_fault(message), err) : NULL;
 }
 
 Thorax__V1__BlobChunk *pool_unpack_blob_chunk(const void *data, size_t size, struct error *err) {
     Thorax__V1__BlobChunk *message = unpack(&thorax__v1__blob_chunk__descriptor, data, size, err);
-    if (!message)
-        return NULL;
-    const char *wrong = NULL;
-    if (message->digest.len != 32 || message->offset > INT64_MAX)
-        wrong = "no digest, or an offset out of range";
-    else if (message->refusal && !text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES))
-        wrong = "a refusal's text is too long or no plain UTF-8";
-    return checked(&message->base, message->protocol_version, wrong, err);
+    return message ? checked(&message->base, message->protocol_version, pool_blob_chunk_fault(message), err) : NULL;
 }
 
 Thorax__V1__PublisherState *pool_unpack_state(const void *data, size_t size, struct error *err) {
