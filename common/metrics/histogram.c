@@ -21,7 +21,8 @@ uint64_t histogram_low_us(int bucket) {
 }
 
 uint64_t histogram_high_us(int bucket) {
-    return bucket < SUB ? (uint64_t)bucket : histogram_low_us(bucket) + (UINT64_C(1) << (bucket / SUB - 1)) - 1;
+    return bucket < SUB ? (uint64_t)bucket
+                        : histogram_low_us(bucket) + (UINT64_C(1) << (bucket / SUB - 1)) - 1;
 }
 
 void histogram_record(struct histogram *histogram, uint64_t value_us) {

@@ -61,13 +61,13 @@ static const char *report_fault(const Thorax__V1__MemberReport *report) {
         return "a member's name is not 1 to 100 of [A-Za-z0-9._-]";
     if (report->state <= 0 || report->state > THORAX__V1__MEMBER_STATE__MEMBER_FAILED)
         return "an unknown member state";
-    if (!digest_ok(&report->active_digest) || !digest_ok(&report->target_digest) || !digest_ok(&report->shadow_digest) ||
-        !digest_ok(&report->refused_digest) ||
+    if (!digest_ok(&report->active_digest) || !digest_ok(&report->target_digest) ||
+        !digest_ok(&report->shadow_digest) || !digest_ok(&report->refused_digest) ||
         !digests_ok(report->resident_digests, report->n_resident_digests, DIGESTS_MAX) ||
         !digests_ok(report->staged_digests, report->n_staged_digests, DIGESTS_MAX))
         return "a digest has not 32 bytes, or there are too many";
-    if (!text_ok(report->error, POOL_MAX_TEXT_BYTES) || !text_ok(report->refused_reason, POOL_MAX_TEXT_BYTES) ||
-        !text_ok(report->software, SOFTWARE_BYTES))
+    if (!text_ok(report->error, POOL_MAX_TEXT_BYTES) ||
+        !text_ok(report->refused_reason, POOL_MAX_TEXT_BYTES) || !text_ok(report->software, SOFTWARE_BYTES))
         return "a text is too long or no plain UTF-8";
     if (report->n_stats > STATS_MAX)
         return "statistics of too many models";
@@ -94,7 +94,9 @@ static const char *step_fault(const Thorax__V1__RolloutStep *step) {
     case THORAX__V1__ROLLOUT_STEP_KIND__STEP_STAGE:
         return NULL;
     case THORAX__V1__ROLLOUT_STEP_KIND__STEP_SHADOW:
-        return step->shadow_permille >= 1 && step->shadow_permille <= 1000 ? NULL : "a shadow step compares 1 to 1000 of a thousand";
+        return step->shadow_permille >= 1 && step->shadow_permille <= 1000
+                   ? NULL
+                   : "a shadow step compares 1 to 1000 of a thousand";
     case THORAX__V1__ROLLOUT_STEP_KIND__STEP_CANARY:
         return step->members >= 1 ? NULL : "a canary step of no members";
     case THORAX__V1__ROLLOUT_STEP_KIND__STEP_WAVE:
@@ -105,7 +107,8 @@ static const char *step_fault(const Thorax__V1__RolloutStep *step) {
 }
 
 static const char *gates_fault(const Thorax__V1__RolloutGates *gates) {
-    if (!within(gates->error_rate, 0, 1) || !within(gates->agreement, 0, 1) || !within(gates->score_drift, 0, 1))
+    if (!within(gates->error_rate, 0, 1) || !within(gates->agreement, 0, 1) ||
+        !within(gates->score_drift, 0, 1))
         return "a gate's limit is not within 0 to 1";
     if (gates->p99_ratio != 0 && !within(gates->p99_ratio, 1, 1000))
         return "the gate p99_ratio is not within 1 to 1000";
@@ -147,8 +150,9 @@ static const char *command_fault(const Thorax__V1__RolloutCommand *command) {
 }
 
 static const char *turn_fault(const Thorax__V1__ControlRequest *message) {
-    const ProtobufCBinaryData *digest =
-        message->body_case == THORAX__V1__CONTROL_REQUEST__BODY_TURN ? &message->turn->digest : &message->outcome->digest;
+    const ProtobufCBinaryData *digest = message->body_case == THORAX__V1__CONTROL_REQUEST__BODY_TURN
+                                            ? &message->turn->digest
+                                            : &message->outcome->digest;
     return message->report && digest->len == 32 ? NULL : "a turn without member or digest";
 }
 
@@ -198,7 +202,8 @@ const char *pool_announcement_fault(const Thorax__V1__Announcement *message) {
 static const char *row_fault(const Thorax__V1__ModelRow *row) {
     if (!descriptor_name_ok(row->name) || !descriptor_name_ok(row->version) || row->digest.len != 32)
         return "a model's name, version or digest";
-    return text_ok(row->approved_by, BY_BYTES) && text_ok(row->signer, SOFTWARE_BYTES) && text_ok(row->gate, POOL_MAX_TEXT_BYTES)
+    return text_ok(row->approved_by, BY_BYTES) && text_ok(row->signer, SOFTWARE_BYTES) &&
+                   text_ok(row->gate, POOL_MAX_TEXT_BYTES)
                ? NULL
                : "a text is too long or no plain UTF-8";
 }
@@ -219,7 +224,8 @@ static const char *models_fault(const Thorax__V1__ModelsReply *models) {
 }
 
 static const char *snapshot_fault(const Thorax__V1__Snapshot *snapshot) {
-    if (!digests_ok(snapshot->revoked, snapshot->n_revoked, REVOKED_MAX) || !digest_ok(&snapshot->stable_digest))
+    if (!digests_ok(snapshot->revoked, snapshot->n_revoked, REVOKED_MAX) ||
+        !digest_ok(&snapshot->stable_digest))
         return "a digest has not 32 bytes, or there are too many";
     if (!snapshot->shadow)
         return NULL;
@@ -250,8 +256,8 @@ static const char *rollout_fault(const Thorax__V1__RolloutStatus *rollout) {
 static const char *events_fault(const Thorax__V1__EventsReply *events) {
     for (size_t i = 0; i < events->n_events; i++) {
         const Thorax__V1__RegistryEvent *event = events->events[i];
-        if (!digest_ok(&event->digest) || !text_ok(event->kind, SOFTWARE_BYTES) || !text_ok(event->by, BY_BYTES) ||
-            !text_ok(event->detail, POOL_MAX_TEXT_BYTES))
+        if (!digest_ok(&event->digest) || !text_ok(event->kind, SOFTWARE_BYTES) ||
+            !text_ok(event->by, BY_BYTES) || !text_ok(event->detail, POOL_MAX_TEXT_BYTES))
             return "an event's digest or texts";
     }
     return NULL;
@@ -274,9 +280,12 @@ const char *pool_reply_fault(const Thorax__V1__ControlReply *message) {
     case THORAX__V1__CONTROL_REPLY__BODY_EVENTS:
         return events_fault(message->events);
     case THORAX__V1__CONTROL_REPLY__BODY_DONE:
-        return text_ok(message->done->message, POOL_MAX_TEXT_BYTES) ? NULL : "a text is too long or no plain UTF-8";
+        return text_ok(message->done->message, POOL_MAX_TEXT_BYTES) ? NULL
+                                                                    : "a text is too long or no plain UTF-8";
     case THORAX__V1__CONTROL_REPLY__BODY_REFUSAL:
-        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES) ? NULL : "a refusal's text is too long or no plain UTF-8";
+        return text_ok(message->refusal->message, POOL_MAX_TEXT_BYTES)
+                   ? NULL
+                   : "a refusal's text is too long or no plain UTF-8";
     default:
         return NULL;
     }

@@ -2,8 +2,9 @@
 #include "proto/pool.pb-c.h"
 
 /**
- * What protobuf does not check of the messages of proto/pool.proto: enums, lengths of digests and lists, texts, ranges.
- * Each returns what is wrong, in words for a log, or NULL. message.c calls them on all that it unpacks.
+ * What protobuf does not check of the messages of proto/pool.proto: enums, lengths of digests and lists,
+ * texts, ranges. Each returns what is wrong, in words for a log, or NULL. message.c calls them on all that it
+ * unpacks.
  */
 const char *pool_announcement_fault(const Thorax__V1__Announcement *message);
 const char *pool_request_fault(const Thorax__V1__ControlRequest *message);
