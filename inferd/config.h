@@ -9,6 +9,8 @@ struct inferd_config {
     size_t max_message_bytes, max_job_bytes;
     int max_jobs;
     int64_t default_timeout_ms, max_timeout_ms, drain_timeout_ms;
+    bool allow_drain;
+    const char *http_bind;
     int decode_threads, max_side;
     int64_t max_pixels;
     int max_batch;

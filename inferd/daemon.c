@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/signals.h"
 #include "inferd/loaded_model.h"
+#include "inferd/monitor.h"
 #include "inferd/server.h"
 #include "inferd/subscriber.h"
 #include <inttypes.h>
@@ -15,6 +16,7 @@ struct inferd {
     struct slot *slot;
     struct server *server;
     struct subscriber *subscriber;
+    struct monitor *monitor; /* NULL: there is no HTTP */
 };
 
 /** The last row of the registry that can be opened here: rows go from the oracle to the fastest. */
@@ -100,6 +102,7 @@ static bool start_following(struct inferd *inferd, struct error *err) {
     if (!inferd->subscriber) {
         return false;
     }
+    monitor_follow(inferd->monitor, inferd->subscriber);
     serve_last(inferd);
     return subscriber_start(inferd->subscriber, err);
 }
@@ -133,6 +136,8 @@ static bool start_server(struct inferd *inferd, struct error *err) {
         .max_message_bytes = (int64_t)config->max_message_bytes,
         .default_timeout_ms = config->default_timeout_ms,
         .max_timeout_ms = config->max_timeout_ms,
+        .drain_timeout_ms = config->drain_timeout_ms,
+        .allow_drain = config->allow_drain && !config->allow_cleartext_remote,
         .decode_threads = config->decode_threads,
         .max_jobs = config->max_jobs,
         .max_job_bytes = config->max_job_bytes,
@@ -146,6 +151,22 @@ static bool start_server(struct inferd *inferd, struct error *err) {
     return inferd->server != NULL;
 }
 
+static bool start_monitor(struct inferd *inferd, struct error *err) {
+    struct monitor_spec spec = {.bind = inferd->config->http_bind,
+                                .allow_cleartext_remote = inferd->config->allow_cleartext_remote,
+                                .version = THORAX_VERSION,
+                                .server = inferd->server,
+                                .slot = inferd->slot};
+    if (!*spec.bind) {
+        return true;
+    }
+    if (!(inferd->monitor = monitor_create(&spec, err))) {
+        return error_prefix(err, "http.bind");
+    }
+    log_event(LOG_INFO, "http", "port=%d", monitor_port(inferd->monitor));
+    return true;
+}
+
 static void log_listening(struct inferd *inferd) {
     char endpoint[256];
     for (int i = 0; i < inferd->config->bind.count; i++) {
@@ -156,13 +177,14 @@ static void log_listening(struct inferd *inferd) {
 }
 
 static bool serve(struct inferd *inferd, struct error *err) {
-    while (!signals_stop) {
+    while (!signals_stop && !server_draining(inferd->server)) {
         if (!server_step(inferd->server, STEP_MS, err)) {
             return false;
         }
     }
     int64_t start = clock_now_ms();
-    log_event(LOG_INFO, "draining", "timeout_ms=%" PRId64, inferd->config->drain_timeout_ms);
+    log_event(LOG_INFO, "draining", "reason=%s timeout_ms=%" PRId64, signals_stop ? "signal" : "request",
+              inferd->config->drain_timeout_ms);
     if (!server_drain(inferd->server, inferd->config->drain_timeout_ms, err)) {
         return false;
     }
@@ -174,11 +196,13 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
     struct inferd inferd = {.config = config, .slot = slot_create()};
     bool ok = inferd.slot || error_set(err, ERROR_MEMORY, "no memory");
     ok = ok && start_server(&inferd, err); /* first: an address in use should cost no model's loading */
+    ok = ok && start_monitor(&inferd, err); /* a probe gets its answer while the model is loaded */
     ok = ok && start_model(&inferd, err);
     if (ok) {
         log_listening(&inferd);
         ok = serve(&inferd, err);
     }
+    monitor_destroy(inferd.monitor);
     subscriber_destroy(inferd.subscriber);
     server_destroy(inferd.server);
     slot_destroy(inferd.slot);

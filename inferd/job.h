@@ -20,7 +20,9 @@ struct job {
     struct digest digest; /**< of the image's bytes */
     uint8_t *grey;        /**< owned; (H, W) as the model's recipe says */
     int64_t batch_ns;     /**< when it joined the batcher */
-    uint64_t queue_us, decode_us, compute_us;
+    uint64_t queue_us, decode_us, compute_us; /**< queue_us: all waiting; batch_us of it in the batcher */
+    uint64_t batch_us;
+    bool computed; /**< it was part of a batch */
 
     /* The outcome. */
     Thorax__V1__Status status; /**< OK: verdict holds; else error says what is wrong */

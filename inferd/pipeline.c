@@ -4,6 +4,7 @@
 #include "inferd/decode.h"
 #include "inferd/worker.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct pipeline {
@@ -14,8 +15,8 @@ struct pipeline {
     struct queue *finished; /* holds max_jobs, so that pushing never waits */
     pthread_mutex_t mutex;  /* guards waiting; a leaf lock */
     struct lanes waiting;   /* for a decoding thread */
-    int in_flight;          /* the submitter's thread only, as bytes is */
-    size_t bytes;
+    atomic_int in_flight;   /* written by the submitter's thread only */
+    size_t bytes;           /* the submitter's thread only */
 };
 
 static void complete(void *context, struct job *job) {

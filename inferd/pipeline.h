@@ -32,5 +32,5 @@ void pipeline_destroy(struct pipeline *pipeline);
 bool pipeline_submit(struct pipeline *pipeline, struct job *job, struct error *err);
 /** The next finished job, back with its outcome; NULL where none is. One thread: the submitter's. */
 struct job *pipeline_collect(struct pipeline *pipeline);
-/** Jobs accepted and not yet collected. The submitter's thread. */
+/** Jobs accepted and not yet collected. Any thread. */
 int pipeline_in_flight(const struct pipeline *pipeline);

@@ -24,6 +24,7 @@ struct server {
     struct wire_socket *router;
     int64_t max_message_bytes;
     int finished_event; /* the pipeline's threads write, our thread polls */
+    _Atomic int64_t turned_ms; /* when our thread last began a step; 0: never */
 };
 
 static void notify(void *context) {
@@ -81,6 +82,8 @@ struct server *server_create(const struct server_spec *spec, struct error *err) 
         .version = spec->version,
         .default_timeout_ms = spec->default_timeout_ms,
         .max_timeout_ms = spec->max_timeout_ms,
+        .drain_timeout_ms = spec->drain_timeout_ms,
+        .allow_drain = spec->allow_drain,
         .max_jobs = spec->max_jobs,
         .slot = spec->slot,
         .started_ms = clock_now_ms(),
@@ -234,6 +237,7 @@ static void send_finished(struct server *server) {
 bool server_step(struct server *server, int64_t timeout_ms, struct error *err) {
     struct wire_poll_item items[] = {{.socket = server->router}, {.descriptor = server->finished_event}};
     struct error reason = {0};
+    atomic_store(&server->turned_ms, clock_now_ms());
     int ready = wire_poll(items, 2, timeout_ms, &reason);
     if (ready < 0 || (items[0].readable && receive(server, &reason) < 0)) {
         return error_set(err, reason.code, "%s", reason.message);
@@ -262,6 +266,23 @@ bool server_drain(struct server *server, int64_t timeout_ms, struct error *err) 
         }
     }
     return true;
+}
+
+bool server_draining(const struct server *server) {
+    return server->service.draining;
+}
+
+void server_health(const struct server *server, struct server_health *out) {
+    int64_t now = clock_now_ms(), turned = server->turned_ms, computing = server->service.counters.computing_since_ms;
+    *out = (struct server_health){.silent_ms = turned ? now - turned : -1,
+                                  .computing_ms = computing ? now - computing : 0,
+                                  .in_flight = pipeline_in_flight(server->service.pipeline),
+                                  .queue_limit = server->service.max_jobs,
+                                  .draining = server->service.draining};
+}
+
+const struct counters *server_counters(const struct server *server) {
+    return &server->service.counters;
 }
 
 const char *server_bound(struct server *server, int i, char *out, size_t size) {

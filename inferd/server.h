@@ -1,5 +1,6 @@
 #pragma once
 #include "common/image/image.h"
+#include "inferd/counters.h"
 #include "inferd/slot.h"
 
 /**
@@ -15,6 +16,8 @@ struct server_spec {
     struct slot *slot;            /**< borrowed; may be empty: NOT_READY until a model is put in */
     int64_t max_message_bytes; /**< larger ones are TOO_LARGE; a peer that sends twice as much is cut off */
     int64_t default_timeout_ms, max_timeout_ms;
+    int64_t drain_timeout_ms; /**< what a drain reply tells; server_drain takes its own */
+    bool allow_drain;         /**< a peer may ask for it: see server_draining */
     int decode_threads;
     int max_jobs;         /**< requests in flight; more are BUSY */
     size_t max_job_bytes; /**< of their images together */
@@ -35,6 +38,20 @@ const char *server_bound(struct server *server, int i, char *out, size_t size);
 /** Waits up to timeout_ms, or until a signal, for something to do, and does it. False only where the socket
  * itself fails. */
 bool server_step(struct server *server, int64_t timeout_ms, struct error *err);
+
+/** A peer asked to drain: new requests are refused already, and the caller is to call server_drain. Any thread. */
+bool server_draining(const struct server *server);
+
+/** How it is now. Any thread. */
+struct server_health {
+    int64_t silent_ms;    /**< since the server's thread last turned; -1: it did not begin yet */
+    int64_t computing_ms; /**< how long the batch under way takes already; 0: none is */
+    int in_flight, queue_limit;
+    bool draining;
+};
+void server_health(const struct server *server, struct server_health *out);
+/** Borrowed; any thread. */
+const struct counters *server_counters(const struct server *server);
 
 /** Refuses what is new as NOT_READY and answers what was accepted. ERROR_TIMEOUT where that takes longer than
  * timeout_ms. */

@@ -54,6 +54,7 @@ static void count(struct counters *counters, int images, uint64_t compute_us) {
     atomic_fetch_add(&counters->batches, 1);
     atomic_fetch_add(&counters->images, (uint64_t)images);
     atomic_fetch_add(&counters->compute_us, compute_us);
+    histogram_record(&counters->batch_images, (uint64_t)images);
 }
 
 static void run_batch(struct worker *worker) {
@@ -61,7 +62,9 @@ static void run_batch(struct worker *worker) {
     struct model *model = batch->jobs[0]->model;
     struct error err = {0};
     int64_t start = clock_now_ns();
+    atomic_store(&worker->spec.counters->computing_since_ms, clock_now_ms());
     bool ok = compute(worker, model, &err);
+    atomic_store(&worker->spec.counters->computing_since_ms, 0);
     uint64_t compute_us = (uint64_t)(clock_now_ns() - start) / 1000;
     if (ok) {
         count(worker->spec.counters, batch->count, compute_us);
@@ -70,7 +73,9 @@ static void run_batch(struct worker *worker) {
     }
     for (int i = 0; i < batch->count; i++) {
         struct job *job = batch->jobs[i];
-        job->queue_us += (uint64_t)(start - job->batch_ns) / 1000;
+        job->batch_us = (uint64_t)(start - job->batch_ns) / 1000;
+        job->queue_us += job->batch_us;
+        job->computed = true;
         job->compute_us = compute_us;
         if (ok) {
             conclude(job, worker->logits + i * model->info.class_count);

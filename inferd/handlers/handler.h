@@ -13,17 +13,18 @@ struct request {
     Thorax__V1__Envelope *envelope; /**< owned; version and form are checked */
 };
 
-/** What handlers work with. All of it belongs to the server's thread, but for slot and counters, which any
- * may use. */
+/** What handlers work with. All of it belongs to the server's thread, but for slot, counters and what is atomic,
+ * which any may use. */
 struct service {
     const char *member, *version;
-    int64_t default_timeout_ms, max_timeout_ms;
+    int64_t default_timeout_ms, max_timeout_ms, drain_timeout_ms;
     int max_jobs;
     struct slot *slot;
     struct pipeline *pipeline;
     struct counters counters;
     int64_t started_ms;
-    bool draining;
+    bool allow_drain;     /**< a peer may ask for it */
+    atomic_bool draining; /**< for good: nothing new is accepted */
 };
 
 enum handled {
@@ -52,4 +53,4 @@ bool service_refuse(struct service *service, const struct refusal *refusal, stru
 /** Counts and packs the reply to a job that the pipeline gave back. */
 bool service_conclude(struct service *service, const struct job *job, struct bytes *reply, struct error *err);
 
-extern const struct handler handler_diagnose, handler_status;
+extern const struct handler handler_diagnose, handler_status, handler_drain;

@@ -1,6 +1,7 @@
+#include "common/base/clock.h"
 #include "inferd/handlers/handler.h"
 
-static const struct handler *const rows[] = {&handler_diagnose, &handler_status};
+static const struct handler *const rows[] = {&handler_diagnose, &handler_status, &handler_drain};
 
 const struct handler *handler_find(Thorax__V1__Envelope__BodyCase body) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -17,8 +18,21 @@ bool service_refuse(struct service *service, const struct refusal *refusal, stru
     return reply_refuse(refusal, service->member, reply, err);
 }
 
+static void count_times(struct counters *counters, const struct job *job) {
+    histogram_record(&counters->request, (uint64_t)(clock_now_ns() - job->arrived_ns) / 1000);
+    histogram_record(&counters->stages[COUNTERS_QUEUE], job->queue_us - job->batch_us);
+    if (job->has_digest) {
+        histogram_record(&counters->stages[COUNTERS_DECODE], job->decode_us);
+    }
+    if (job->computed) {
+        histogram_record(&counters->stages[COUNTERS_BATCH], job->batch_us);
+        histogram_record(&counters->stages[COUNTERS_COMPUTE], job->compute_us);
+    }
+}
+
 bool service_conclude(struct service *service, const struct job *job, struct bytes *reply,
                       struct error *err) {
     atomic_fetch_add(&service->counters.by_status[job->status], 1);
+    count_times(&service->counters, job);
     return reply_to_job(job, service->member, reply, err);
 }

@@ -16,6 +16,10 @@ int command_diagnose(int argc, char **argv);
 /** `status`: how the member is. */
 int command_status(int argc, char **argv);
 
+/** `drain`: has the member finish what it accepted and exit, and waits until it is gone. 1 where it is still busy
+ * after --timeout-ms. */
+int command_drain(int argc, char **argv);
+
 /** `bench --closed N FILE...`: N askers, each with one request outstanding; prints throughput and latencies.
  * 1 where any reply was wrong. */
 int command_bench(int argc, char **argv);

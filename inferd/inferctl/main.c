@@ -12,6 +12,7 @@ static const struct {
      "FILE... [--json] [--endpoint E] [--timeout-ms MS] [--operating-point P] [--age YEARS] [--view V] "
      "[--stat]"},
     {"status", command_status, "[--json] [--endpoint E] [--timeout-ms MS]"},
+    {"drain", command_drain, "[--json] [--endpoint E] [--timeout-ms MS]"},
     {"bench", command_bench,
      "FILE... --closed N --seconds S | --requests N [--json] [--endpoint E] [--timeout-ms MS]"},
 };

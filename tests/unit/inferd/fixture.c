@@ -16,6 +16,8 @@ struct server_spec fixture_spec(void) {
                                 .version = "test",
                                 .max_message_bytes = 1 << 20,
                                 .default_timeout_ms = 20000,
+                                .drain_timeout_ms = DRAIN_MS,
+                                .allow_drain = true,
                                 .max_timeout_ms = 60000,
                                 .decode_threads = 2,
                                 .max_jobs = 16,
@@ -28,7 +30,7 @@ struct server_spec fixture_spec(void) {
 static void *run(void *argument) {
     struct fixture *fixture = argument;
     struct error err = {0};
-    while (!atomic_load(&fixture->stop) && server_step(fixture->server, 5, &err)) {
+    while (!atomic_load(&fixture->stop) && !server_draining(fixture->server) && server_step(fixture->server, 5, &err)) {
     }
     int64_t start = clock_now_ms();
     fixture->drained = server_drain(fixture->server, DRAIN_MS, &err);

@@ -1,6 +1,5 @@
 #include "common/wire/http.h"
-#include <arpa/inet.h>
-#include <errno.h>
+#include "tests/unit/wire/http_client.h"
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { REPLY_SIZE = 65536, WAIT_MS = 20000 };
+enum { REPLY_SIZE = 65536 };
 
 static atomic_int answered;
 
@@ -50,50 +49,20 @@ static struct http_server *start_or_fail(void) {
     return server;
 }
 
-static int dial(const struct http_server *server) {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)http_server_port(server)),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(descriptor, (struct sockaddr *)&address, sizeof address), 0);
-    return descriptor;
-}
-
-/** Reads until the server closes; out is ended with NUL. False where it did not close in time. */
-static bool read_all(int descriptor, char *out) {
-    size_t size = 0;
-    struct pollfd item = {.fd = descriptor, .events = POLLIN};
-    out[0] = 0;
-    while (size + 1 < REPLY_SIZE && poll(&item, 1, WAIT_MS) == 1) {
-        ssize_t got = read(descriptor, out + size, REPLY_SIZE - 1 - size);
-        if (got <= 0)
-            return got == 0 || errno == ECONNRESET;
-        size += (size_t)got;
-        out[size] = 0;
-    }
-    return false;
-}
-
-/** Sends bytes on a new connection and reads all that comes back. Returns the status code; 0: none. */
-static int ask(const struct http_server *server, const char *request, char *out) {
-    int descriptor = dial(server), status = 0;
-    ssize_t sent = send(descriptor, request, strlen(request), MSG_NOSIGNAL);
-    assert_true(sent > 0);
-    assert_true(read_all(descriptor, out));
-    close(descriptor);
-    if (strncmp(out, "HTTP/1.1 ", 9) == 0)
-        status = (int)strtol(out + 9, NULL, 10);
-    return status;
-}
-
 static void a_route_answers_with_its_own_status_and_body(void **state) {
     (void)state;
     char reply[REPLY_SIZE];
     struct http_server *server = start_or_fail();
-    assert_int_equal(ask(server, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", reply), 200);
+    assert_int_equal(
+        http_ask(http_server_port(server), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", reply, REPLY_SIZE),
+        200);
     assert_non_null(strstr(reply, "\r\n\r\nwell\n"));
-    assert_int_equal(ask(server, "GET /healthz?verbose=1 HTTP/1.1\r\nHost: x\r\n\r\n", reply), 200);
-    assert_int_equal(ask(server, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", reply), 503);
+    assert_int_equal(http_ask(http_server_port(server), "GET /healthz?verbose=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+                              reply, REPLY_SIZE),
+                     200);
+    assert_int_equal(
+        http_ask(http_server_port(server), "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", reply, REPLY_SIZE),
+        503);
     assert_non_null(strstr(reply, "\r\n\r\nno model\n"));
     http_server_destroy(server);
 }
@@ -116,7 +85,7 @@ static void all_else_is_refused(void **state) {
     struct http_server *server = start_or_fail();
     atomic_store(&answered, 0);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        int status = ask(server, rows[i].request, reply);
+        int status = http_ask(http_server_port(server), rows[i].request, reply, REPLY_SIZE);
         if (status != rows[i].status)
             fail_msg("row %zu: %d: %s", i, status, reply);
     }
@@ -132,10 +101,10 @@ static void a_request_over_the_limit_is_refused(void **state) {
     atomic_store(&answered, 0);
     memset(padding, 'x', PADDING);
     snprintf(request, sizeof request, "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Padding: %s\r\n\r\n", padding);
-    int status = ask(server, request, reply);
+    int status = http_ask(http_server_port(server), request, reply, REPLY_SIZE);
     assert_true(status == 0 || (status >= 400 && status < 500));
     snprintf(request, sizeof request, "GET /healthz?%s HTTP/1.1\r\nHost: x\r\n\r\n", padding);
-    status = ask(server, request, reply);
+    status = http_ask(http_server_port(server), request, reply, REPLY_SIZE);
     assert_true(status == 0 || (status >= 400 && status < 500));
     assert_int_equal(atomic_load(&answered), 0);
     http_server_destroy(server);
@@ -145,10 +114,12 @@ static void one_silent_client_keeps_nobody_waiting(void **state) {
     (void)state;
     char reply[REPLY_SIZE];
     struct http_server *server = start_or_fail();
-    int silent = dial(server);
+    int silent = http_dial(http_server_port(server));
     assert_int_equal(send(silent, "GET /hea", 8, MSG_NOSIGNAL), 8);
-    assert_int_equal(ask(server, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", reply), 200);
-    assert_true(read_all(silent, reply)); /* cut off once its time is over */
+    assert_int_equal(
+        http_ask(http_server_port(server), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", reply, REPLY_SIZE),
+        200);
+    assert_true(http_read_all(silent, reply, REPLY_SIZE)); /* cut off once its time is over */
     close(silent);
     http_server_destroy(server);
 }
@@ -159,9 +130,9 @@ static void connections_over_the_limit_are_not_served_until_others_end(void **st
     char reply[REPLY_SIZE];
     struct http_server *server = start_or_fail();
     for (int i = 0; i < HTTP_MAX_CONNECTIONS; i++)
-        held[i] = dial(server);
+        held[i] = http_dial(http_server_port(server));
     atomic_store(&answered, 0);
-    int extra = dial(server);
+    int extra = http_dial(http_server_port(server));
     assert_true(send(extra, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 35, MSG_NOSIGNAL) > 0);
     struct pollfd item = {.fd = extra, .events = POLLIN};
     bool silent = poll(&item, 1, 300) == 0; /* it waits in the backlog, or was closed */
@@ -169,7 +140,9 @@ static void connections_over_the_limit_are_not_served_until_others_end(void **st
     for (int i = 0; i < HTTP_MAX_CONNECTIONS; i++)
         close(held[i]);
     close(extra);
-    assert_int_equal(ask(server, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", reply), 200);
+    assert_int_equal(
+        http_ask(http_server_port(server), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", reply, REPLY_SIZE),
+        200);
     http_server_destroy(server);
 }
 
