@@ -104,6 +104,10 @@ struct trainer_report_config {
     int bootstrap_samples;
 };
 
+struct trainer_http_config {
+    const char *bind; /**< "": off */
+};
+
 struct trainer_log_config {
     enum log_level level;
     enum log_style style;
@@ -132,6 +136,7 @@ struct trainer_config {
     struct trainer_publish_config publish;
     struct trainer_intended_use_config intended_use;
     struct trainer_report_config report;
+    struct trainer_http_config http;
     struct trainer_log_config log;
 };
 

@@ -219,6 +219,9 @@ static const struct schema_row rows[] = {
     ROW("report.bootstrap_samples", INT, report.bootstrap_samples, "1000", RANGE(0, 100000),
         HELP("for confidence intervals; 0: none")),
 
+    ROW("http.bind", STRING, http.bind, "",
+        HELP("HOST:PORT for /healthz, /readyz and /metrics, such as 127.0.0.1:5781; none: there is no HTTP")),
+
     ROW("log.level", ENUM, log.level, "info", .choices = levels, HELP("the least that is logged")),
     ROW("log.style", ENUM, log.style, "text", .choices = styles,
         HELP("one line an event, for people or for machines")),

@@ -7,6 +7,7 @@
 #include "trainerd/job.h"
 #include "trainerd/publisher.h"
 #include "trainerd/publisher_inspect.h"
+#include "trainerd/publisher_monitor.h"
 #include "trainerd/reports.h"
 #include "trainerd/supervisor.h"
 
@@ -20,6 +21,7 @@ struct daemon {
     const struct trainer_config *config;
     const struct daemon_options *options;
     struct publisher *publisher; /* NULL: not asked for */
+    struct publisher_monitor *monitor; /* NULL: not asked for */
     struct progress *progress;
 };
 
@@ -165,6 +167,18 @@ static bool open_publisher(struct daemon *daemon, struct error *err) {
     return true;
 }
 
+static bool open_monitor(struct daemon *daemon, struct error *err) {
+    struct publisher_monitor_spec spec = {
+        .bind = daemon->config->http.bind, .version = THORAX_VERSION, .publisher = daemon->publisher};
+    if (!*spec.bind)
+        return true;
+    if (!(daemon->monitor = publisher_monitor_create(&spec, err)))
+        return error_prefix(err, "http.bind");
+    struct metric port = metric_integer("port", publisher_monitor_port(daemon->monitor));
+    progress_event(daemon->progress, "http", &port, 1);
+    return true;
+}
+
 /** Tells when the pool changes, until a signal arrives. */
 static bool publish_until_stopped(struct daemon *daemon, struct error *err) {
     struct publisher_status last = {0};
@@ -189,13 +203,15 @@ bool daemon_run(const struct trainer_config *config, const struct daemon_options
     struct daemon daemon = {.config = config, .options = options, .progress = progress_create(stdout, options->style)};
     if (!daemon.progress)
         return error_set(err, ERROR_MEMORY, "out of memory");
-    bool ok = open_publisher(&daemon, err) && (!config->trains || (prepare_data(&daemon, err) && train(&daemon, err)));
+    bool ok = open_publisher(&daemon, err) && open_monitor(&daemon, err) &&
+              (!config->trains || (prepare_data(&daemon, err) && train(&daemon, err)));
     if (ok && config->trains) {
         struct metric folder = metric_text("run", config->run.name);
         progress_event(daemon.progress, signals_stop ? "stopped" : "trained", &folder, 1);
     }
     if (ok && daemon.publisher && !options->once && !signals_stop)
         ok = publish_until_stopped(&daemon, err);
+    publisher_monitor_destroy(daemon.monitor);
     publisher_destroy(daemon.publisher);
     progress_destroy(daemon.progress);
     return ok;

@@ -157,7 +157,9 @@ static bool run_status(struct publisher *publisher, struct command *command, str
     struct publisher_status *status = &command->status;
     struct catalogue_model *current = catalogue_current(&publisher->catalogue);
     *status = (struct publisher_status){.number = publisher->catalogue.number,
-                                        .models = publisher->catalogue.count};
+                                        .models = publisher->catalogue.count,
+                                        .uploads = publisher->uploads_accepted,
+                                        .sent_bytes = publisher->sent_bytes};
     status->has_current = current;
     if (current)
         status->current = current->descriptor.digest;
@@ -258,6 +260,7 @@ static void tick(struct publisher *publisher) {
 static void *run(void *context) {
     struct publisher *publisher = context;
     while (!atomic_load(&publisher->stop)) {
+        atomic_store(&publisher->turned_ms, clock_now_ms());
         struct wire_poll_item items[] = {
             {.socket = publisher->sockets[PUBLISHER_CONTROL]},
             {.socket = publisher->sockets[PUBLISHER_BLOBS]},
@@ -353,6 +356,7 @@ static bool start(struct publisher *publisher, const struct publisher_spec *spec
     publisher->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (!publisher->commands || publisher->wake < 0)
         return error_set(err, ERROR_MEMORY, "out of memory or descriptors for a publisher");
+    publisher->turned_ms = clock_now_ms();
     publisher->thread_runs = pthread_create(&publisher->thread, NULL, run, publisher) == 0;
     if (!publisher->thread_runs)
         return error_set(err, ERROR_MEMORY, "the publisher's thread does not start");
@@ -398,6 +402,10 @@ void publisher_destroy(struct publisher *publisher) {
     if (publisher->wake >= 0)
         close(publisher->wake);
     free(publisher);
+}
+
+int64_t publisher_silent_ms(const struct publisher *publisher) {
+    return clock_now_ms() - atomic_load(&publisher->turned_ms);
 }
 
 const char *publisher_endpoint(const struct publisher *publisher, enum publisher_socket socket) {

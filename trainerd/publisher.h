@@ -67,9 +67,15 @@ struct publisher_status {
     int members;           /**< heard of lately */
     int members_current;   /**< of these: run `current` */
     int members_failed;    /**< of these: could not fetch or activate what they should run */
+    uint64_t uploads;      /**< models that arrived over the network and were accepted, since the start */
+    uint64_t sent_bytes;   /**< of models, to members, since the start */
 };
 /** Answered by the thread: false only where it is stopped. */
 bool publisher_status(struct publisher *publisher, struct publisher_status *status, struct error *err);
+
+/** Milliseconds since its thread last turned, which it does each heartbeat; more means that it is busy or stuck. Any
+ * thread. */
+int64_t publisher_silent_ms(const struct publisher *publisher);
 
 enum publisher_socket { PUBLISHER_ANNOUNCE, PUBLISHER_CONTROL, PUBLISHER_BLOBS };
 /** The endpoint that was really bound (a port of * resolved). Borrowed; lives as long as the publisher. */

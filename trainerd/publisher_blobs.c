@@ -107,6 +107,7 @@ static bool send_chunk(struct publisher *publisher, const struct wire_frame *rou
     /* A member that does not read loses chunks here, not our memory: it asks for them again. */
     bool ok = packed.data && wire_send(publisher->sockets[PUBLISHER_BLOBS], frames, 3, 0, NULL);
     free(packed.data);
+    publisher->sent_bytes += ok ? size : 0;
     return ok;
 }
 

@@ -52,6 +52,7 @@ struct publisher {
     atomic_bool stop;
     pthread_t thread;
     bool thread_runs;
+    _Atomic int64_t turned_ms; /* when the thread last turned; any thread may read it */
 
     uint64_t incarnation;
     struct wire_socket *sockets[PUBLISHER_SOCKETS];
@@ -61,6 +62,7 @@ struct publisher {
     struct publisher_blob blobs[PUBLISHER_BLOBS_OPEN];
     uint8_t chunk[DESCRIPTOR_MAX_CHUNK_BYTES]; /**< the one that is being sent */
     int64_t heartbeat_due_ms;
+    uint64_t uploads_accepted, sent_bytes; /**< since the start, see struct publisher_status */
 };
 
 /** Adds a model to the catalogue (or finds it there), makes it current where that is automatic, and announces

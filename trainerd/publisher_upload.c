@@ -42,7 +42,10 @@ static bool complete(struct publisher *publisher, struct publisher_upload *uploa
         descriptor_fini(&descriptor);
         return false;
     }
-    return publisher_accept(publisher, &descriptor, err);
+    if (!publisher_accept(publisher, &descriptor, err))
+        return false;
+    publisher->uploads_accepted++;
+    return true;
 }
 
 /** A place for a new upload. Takes descriptor. */
