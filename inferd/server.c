@@ -13,7 +13,8 @@ enum {
     PEER_RECEIVE_LIMIT =
         64, /* messages of one peer that ZeroMQ may hold: they are not bounded by admission yet */
     CLOSE_LINGER_MS = 2000,
-    DRAIN_QUIET_MS = 100,
+    DRAIN_QUIET_MS = 100, /* nothing came for so long: all that was on its way is here */
+    DRAIN_REFUSE_MS = 2000, /* but those who ask without pause do not keep it alive */
     REQUEST_MAX_FIELDS = 64,
     REQUEST_MAX_DEPTH = 3, /* Envelope, DiagnosisRequest, RawPixels or Age */
 };
@@ -24,6 +25,7 @@ struct server {
     struct wire_socket *router;
     int64_t max_message_bytes;
     int finished_event; /* the pipeline's threads write, our thread polls */
+    uint64_t received; /* messages since the start */
     _Atomic int64_t turned_ms; /* when our thread last began a step; 0: never */
 };
 
@@ -203,6 +205,7 @@ static int receive(struct server *server, struct error *err) {
         struct error reason = {0};
         struct wire_message message;
         if (wire_receive(server->router, &message, 0, &reason)) {
+            server->received++;
             accept_message(server, &message);
             wire_message_fini(&message);
         } else if (reason.code == ERROR_TIMEOUT) {
@@ -246,6 +249,19 @@ bool server_step(struct server *server, int64_t timeout_ms, struct error *err) {
     return true;
 }
 
+/** What is on its way to us already gets its NOT_READY, too. */
+static bool refuse_the_rest(struct server *server, struct error *err) {
+    int64_t end = clock_now_ms() + DRAIN_REFUSE_MS, quiet = clock_now_ms() + DRAIN_QUIET_MS;
+    while (clock_left_ms(quiet) > 0 && clock_left_ms(end) > 0) {
+        uint64_t before = server->received;
+        if (!server_step(server, clock_left_ms(quiet), err)) {
+            return false;
+        }
+        quiet = server->received == before ? quiet : clock_now_ms() + DRAIN_QUIET_MS;
+    }
+    return true;
+}
+
 bool server_drain(struct server *server, int64_t timeout_ms, struct error *err) {
     int64_t deadline = clock_now_ms() + timeout_ms;
     server->service.draining = true;
@@ -258,14 +274,7 @@ bool server_drain(struct server *server, int64_t timeout_ms, struct error *err) 
             return false;
         }
     }
-    /* What is on its way to us already gets its NOT_READY, too. */
-    int64_t quiet = clock_now_ms() + DRAIN_QUIET_MS;
-    while (clock_left_ms(quiet) > 0) {
-        if (!server_step(server, clock_left_ms(quiet), err)) {
-            return false;
-        }
-    }
-    return true;
+    return refuse_the_rest(server, err);
 }
 
 bool server_draining(const struct server *server) {
