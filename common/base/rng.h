@@ -35,7 +35,7 @@ static inline float rng_unit(uint32_t bits) {
 }
 
 /** What a stream of random numbers is for: streams of different purposes never overlap. */
-enum rng_purpose { RNG_INIT = 1, RNG_SHUFFLE, RNG_AUGMENT, RNG_DROPOUT, RNG_SPLIT, RNG_PHANTOM, RNG_TEST };
+enum rng_purpose { RNG_INIT = 1, RNG_SHUFFLE, RNG_AUGMENT, RNG_DROPOUT, RNG_SPLIT, RNG_PHANTOM, RNG_TEST, RNG_LOAD };
 
 /** A sequence of draws at one place of the counter space. Not thread-safe; make one per sample. */
 struct rng {

@@ -1,9 +1,15 @@
 #pragma once
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "common/base/error.h"
+#include "common/metrics/histogram.h"
+#include "inferd/inferctl/bench_pacer.h"
+#include "proto/diagnosis.pb-c.h"
+#include <stdio.h>
 
-enum { BENCH_MAX_MODELS = 64, BENCH_MODEL_SIZE = 220 };
+enum {
+    BENCH_MAX_MODELS = 64,
+    BENCH_MODEL_SIZE = 220,
+    BENCH_STATUSES = THORAX__V1__STATUS__STATUS_INTERNAL + 1
+};
 
 /** How many answers named this model. */
 struct bench_model {
@@ -11,16 +17,21 @@ struct bench_model {
     uint64_t answers;
 };
 
-/** What a load run came to. */
+/** What a load run came to. Zeroed is empty. */
 struct bench_result {
-    int askers;
-    double seconds;
-    int64_t *latencies_us; /**< of answered requests; sorted in place by the report */
-    size_t answered;
-    uint64_t refused; /**< a checked reply that is not OK */
-    uint64_t lost;    /**< no reply within the time */
-    uint64_t wrong;   /**< a reply that failed a check: another request's id, another image's digest, no
-                         complete answer */
+    struct bench_pacer_spec pace; /**< what was asked for */
+    double seconds;               /**< until the last reply */
+    struct histogram latency;     /**< of answers, from the intended time of sending */
+    struct histogram
+        send_delay; /**< how late requests were sent: the load's own fault, and no part of the members' */
+    uint64_t sent;
+    uint64_t by_status[BENCH_STATUSES]; /**< checked replies that are not OK */
+    uint64_t lost;                      /**< no reply within the time */
+    uint64_t wrong; /**< a reply that failed a check: another request's id, another image's digest, no
+                       complete answer */
+    uint64_t stray; /**< messages that belong to nothing outstanding, such as replies to what was given up */
+    uint64_t held;  /**< were due and had to wait, because too many were outstanding */
+    struct error failure; /**< the first of lost and wrong */
     int model_count;
     struct bench_model models[BENCH_MAX_MODELS]; /**< in the order in which they were first heard of */
 };
@@ -28,9 +39,14 @@ struct bench_result {
 /** Counts answers of a model; more than BENCH_MAX_MODELS different ones are not told apart. */
 void bench_count_model(struct bench_result *result, const char *name, uint64_t answers);
 
-/** The value below which that share (0..1) of count sorted values lies: nearest rank. 0 where there are none.
- */
-int64_t bench_percentile(const int64_t *sorted, size_t count, double share);
+/** Answers a second. */
+double bench_rate(const struct bench_result *result);
+/** Checked replies that are not OK. */
+uint64_t bench_refused(const struct bench_result *result);
 
-/** Prints a table, or JSON. */
-void bench_report(struct bench_result *result, bool json);
+/** Writes a table, or JSON with the latencies' buckets: results add up by adding the counts of equal buckets.
+ */
+void bench_report(const struct bench_result *result, bool json, FILE *out);
+
+/** Steps of a closed loop with a rising number of clients: which of them answered most in a second. */
+void bench_report_saturation(const struct bench_result *steps, int count, bool json, FILE *out);

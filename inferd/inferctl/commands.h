@@ -20,6 +20,9 @@ int command_status(int argc, char **argv);
  * after --timeout-ms. */
 int command_drain(int argc, char **argv);
 
-/** `bench --closed N FILE...`: N askers, each with one request outstanding; prints throughput and latencies.
- * 1 where any reply was wrong. */
+/**
+ * `bench`: a closed loop (--closed N: N clients, each with one request outstanding), an open loop (--open RATE: Poisson
+ * arrivals, latencies from the intended time) or a search for the most that is answered in a second (--saturation).
+ * 1 where a reply was wrong or did not come.
+ */
 int command_bench(int argc, char **argv);

@@ -14,7 +14,8 @@ static const struct {
     {"status", command_status, "[--json] [--endpoint E] [--timeout-ms MS]"},
     {"drain", command_drain, "[--json] [--endpoint E] [--timeout-ms MS]"},
     {"bench", command_bench,
-     "FILE... --closed N --seconds S | --requests N [--json] [--endpoint E] [--timeout-ms MS]"},
+     "FILE FILE... --closed N | --open RATE | --saturation  --seconds S | --requests N [--seed N] [--outstanding N] "
+     "[--json] [--endpoint E]... [--timeout-ms MS] [--operating-point P] [--stat]"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { TIMEOUT_MS = 30000, TIMEOUT_MAX_MS = 86400000, ASKERS_MAX = 1024 };
+enum { TIMEOUT_MS = 30000, TIMEOUT_MAX_MS = 86400000 };
 
 static bool parse_view(const char *text, Thorax__V1__View *out, struct error *err) {
     static const char *const names[] = {"", "PA", "AP", "LATERAL", "OTHER"};
@@ -33,7 +33,6 @@ static bool parse_count(const char *flag, const char *text, int64_t high, int64_
 }
 
 static bool take(int option, struct options *out, struct error *err) {
-    int64_t closed = 0;
     switch (option) {
     case 'e':
         out->endpoint = optarg;
@@ -51,16 +50,6 @@ static bool take(int option, struct options *out, struct error *err) {
         return parse_age(optarg, out, err);
     case 'v':
         return parse_view(optarg, &out->view, err);
-    case 'c':
-        if (!parse_count("--closed", optarg, ASKERS_MAX, &closed, err)) {
-            return false;
-        }
-        out->closed = (int)closed;
-        return true;
-    case 's':
-        return parse_count("--seconds", optarg, 86400, &out->seconds, err);
-    case 'r':
-        return parse_count("--requests", optarg, INT64_C(1000000000), &out->requests, err);
     default:
         return error_set(err, ERROR_INVALID, "unknown option, or its value is missing");
     }
@@ -75,9 +64,6 @@ bool options_parse(int argc, char **argv, struct options *out, struct error *err
         {"timeout-ms", required_argument, NULL, 't'},
         {"age", required_argument, NULL, 'a'},
         {"view", required_argument, NULL, 'v'},
-        {"closed", required_argument, NULL, 'c'},
-        {"seconds", required_argument, NULL, 's'},
-        {"requests", required_argument, NULL, 'r'},
         {NULL, 0, NULL, 0},
     };
     int option;

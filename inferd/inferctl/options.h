@@ -9,9 +9,6 @@ struct options {
     bool json, stat, has_age;
     float age_years;
     Thorax__V1__View view;
-    int closed;       /**< askers; 0: not given */
-    int64_t seconds;  /**< 0: not given */
-    int64_t requests; /**< 0: not given */
     int file_count;
     char **files; /**< inside argv */
 };

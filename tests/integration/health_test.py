@@ -17,7 +17,7 @@ import programs
 
 REQUEST_MS = 60000
 SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)$')
-OUTSTANDING = 1500
+OUTSTANDING = 600
 PICTURES = 8
 ASKERS = 3
 

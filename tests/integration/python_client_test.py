@@ -186,10 +186,11 @@ class ClientTest(unittest.TestCase):
         self.assertIn("not a medical device", table.stdout)
 
     def test_inferctl_bench_and_status(self):
-        image = f"{self.folder.name}/bench.png"
-        with open(image, "wb") as file:
-            file.write(picture(51))
-        result = self.inferctl("bench", image, "--closed", "3", "--requests", "30", "--json")
+        images = [f"{self.folder.name}/bench{i}.png" for i in range(3)]
+        for i, image in enumerate(images):
+            with open(image, "wb") as file:
+                file.write(picture(51 + i))
+        result = self.inferctl("bench", *images, "--closed", "3", "--requests", "30", "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
         figures = json.loads(result.stdout)
         self.assertEqual((figures["answered"], figures["wrong"], figures["lost"]), (30, 0, 0))
