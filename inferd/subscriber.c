@@ -71,11 +71,21 @@ void subscriber_fail(struct subscriber *subscriber, const struct digest *digest,
     }
     backoff_fail(&failure->backoff, clock_now_ms());
     failure->error = *err;
-    subscriber->now.error = *err;
+    if (subscriber->target.packed && digest_equal(digest, &subscriber->target.digest)) {
+        subscriber->now.error = *err;
+    } else {
+        subscriber_refuse(subscriber, digest, err);
+    }
     char hex[DIGEST_HEX_SIZE];
     log_event(LOG_WARNING, "model_failed", "digest=%.12s code=%s message=\"%s\" retry_ms=%lld",
               digest_hex(digest, hex), error_code_name(err->code), err->message,
               (long long)failure->backoff.pause_ms);
+}
+
+void subscriber_refuse(struct subscriber *subscriber, const struct digest *digest, const struct error *err) {
+    subscriber->has_refused = true;
+    subscriber->refused = *digest;
+    subscriber->refusal = *err;
 }
 
 bool subscriber_blocked(const struct subscriber *subscriber, const struct digest *digest) {
@@ -87,6 +97,8 @@ void subscriber_forgive(struct subscriber *subscriber, const struct digest *dige
     struct failure *failure = failure_of(subscriber, digest);
     if (failure)
         failure->used = false;
+    if (subscriber->has_refused && digest_equal(digest, &subscriber->refused))
+        subscriber->has_refused = false;
 }
 
 bool subscriber_target_pending(const struct subscriber *subscriber) {
@@ -97,7 +109,7 @@ bool subscriber_target_pending(const struct subscriber *subscriber) {
 /* ---- the network thread ---- */
 
 static enum subscriber_phase phase(struct subscriber *subscriber) {
-    if (turn_job_under_way(subscriber))
+    if (turn_activating(subscriber))
         return SUBSCRIBER_ACTIVATING;
     if (!subscriber_target_pending(subscriber))
         return subscriber->fetch.partial ? SUBSCRIBER_FETCHING : SUBSCRIBER_IDLE;
@@ -202,7 +214,13 @@ static bool take_spec(struct subscriber *subscriber, const struct subscriber_spe
     if (subscriber->window_chunks < 1 || subscriber->window_chunks > POOL_MAX_CREDIT)
         return error_set(err, ERROR_INVALID, "window_chunks is 1 to %d", POOL_MAX_CREDIT);
     subscriber->activate = spec->activate;
-    subscriber->activate_context = spec->context;
+    subscriber->staged_max = spec->staged_max ? spec->staged_max : SUBSCRIBER_STAGED_MAX;
+    if (subscriber->staged_max < 0 || subscriber->staged_max > SUBSCRIBER_STAGED_MAX)
+        return error_set(err, ERROR_INVALID, "staged_max is 1 to %d", SUBSCRIBER_STAGED_MAX);
+    subscriber->load_shadow = spec->shadow;
+    subscriber->describe = spec->describe;
+    subscriber->context_of_daemon = spec->context;
+    subscriber->incarnation = spec->incarnation ? spec->incarnation : digest_random_u64();
     subscriber->link.reopen = (struct backoff){.first_ms = REOPEN_FIRST_MS, .last_ms = REOPEN_LAST_MS};
     subscriber->link.snapshot = (struct backoff){.first_ms = subscriber->heartbeat_ms / 2 + 1,
                                                  .last_ms = (int64_t)subscriber->heartbeat_ms * 4};
@@ -287,6 +305,7 @@ void subscriber_destroy(struct subscriber *subscriber) {
     for (int i = 0; i < subscriber->staged_count; i++)
         descriptor_fini(&subscriber->staged[i]);
     descriptor_fini(&subscriber->target);
+    descriptor_fini(&subscriber->shadow);
     wire_context_destroy(subscriber->context);
     store_close(subscriber->store);
     if (subscriber->wake >= 0)

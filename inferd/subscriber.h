@@ -1,6 +1,7 @@
 #pragma once
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "inferd/model_stats.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,18 @@
  */
 struct subscriber;
 
+enum { SUBSCRIBER_RESIDENTS_MAX = 4 };
+
+/** What only the daemon knows of what a report says. */
+struct subscriber_facts {
+    int resident_count; /**< models besides the active one that it could answer with at once */
+    struct digest residents[SUBSCRIBER_RESIDENTS_MAX];
+    bool has_shadow; /**< one is loaded and compared */
+    struct digest shadow;
+    int stats_count;
+    struct model_record stats[MODEL_STATS_MAX];
+};
+
 struct subscriber_spec {
     const char *announce, *control,
         *blobs;               /**< the publisher's endpoints; NULL: the defaults of common/pool/message.h */
@@ -20,8 +33,10 @@ struct subscriber_spec {
     int64_t max_model_bytes;  /**< 0: 1 GiB */
     int heartbeat_ms;         /**< as the publisher's; 0: 1000 */
     int window_chunks;        /**< chunks on their way at a time; 0: 16; at most 64 */
+    int staged_max;           /**< staged models that are fetched ahead of time, the newest; 0: 16, which is also the most */
     int retry_ms; /**< first pause after a failed fetch or activation, then doubling up to 64 times that; 0:
                      5000 */
+    uint64_t incarnation; /**< of the member's process, for its reports; 0: drawn at random */
     /**
      * Makes the model at model_path the one that serves: load, warm up, self-test, swap. False, with the old
      * model still serving, where that fails. The file has the digest; it stays there at least as long as the
@@ -29,6 +44,14 @@ struct subscriber_spec {
      * may take its time.
      */
     bool (*activate)(void *context, const char *model_path, const struct digest *digest, struct error *err);
+    /**
+     * Loads a model that is computed beside the active one on so many of a thousand pictures; again with the same digest:
+     * the share changed. path NULL: none any more. Called as activate is. NULL: this daemon has no shadows.
+     */
+    bool (*shadow)(void *context, const char *model_path, const struct digest *digest, int permille,
+                   struct error *err);
+    /** Fills in facts, all of them, for a report. Called on the network thread; must not block. NULL: there are none. */
+    void (*describe)(void *context, struct subscriber_facts *facts);
     void *context;
 };
 

@@ -63,10 +63,12 @@ static bool wanted_now(const struct subscriber *subscriber, const struct descrip
            !subscriber_blocked(subscriber, &descriptor->digest);
 }
 
-/** What to fetch: first what the pool is to run, then what was staged last. NULL: nothing. */
+/** What to fetch: first what the pool is to run, then the shadow, then what was staged last. NULL: nothing. */
 static const struct descriptor *choose(const struct subscriber *subscriber) {
     if (subscriber_target_pending(subscriber) && wanted_now(subscriber, &subscriber->target))
         return &subscriber->target;
+    if (wanted_now(subscriber, &subscriber->shadow))
+        return &subscriber->shadow;
     for (int i = subscriber->staged_count - 1; i >= 0; i--) {
         if (wanted_now(subscriber, &subscriber->staged[i]))
             return &subscriber->staged[i];

@@ -11,8 +11,8 @@
 
 /*
  * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets,
- * snapshot, events, reports), subscriber_fetch.c (transfer), subscriber_turn.c (turns and the activating
- * thread).
+ * snapshot, events), subscriber_report.c (what a report says), subscriber_fetch.c (transfer), subscriber_turn.c
+ * (turns and the activating thread), subscriber_shadow.c (the model that is computed beside the active one).
  */
 
 enum { SUBSCRIBER_STAGED_MAX = 16, SUBSCRIBER_FAILURES = 16, SUBSCRIBER_ENDPOINT_SIZE = 256 };
@@ -54,12 +54,32 @@ struct fetch {
     int bad_in_row;
 };
 
+/** One model's statistics while they are packed. */
+struct report_stats {
+    Thorax__V1__ModelStats message;
+    uint32_t buckets[HISTOGRAM_BUCKETS];
+    uint64_t counts[HISTOGRAM_BUCKETS];
+};
+
+/** What a report points to while it is packed. */
+struct report {
+    Thorax__V1__MemberReport message;
+    struct subscriber_facts facts;
+    struct report_stats stats[MODEL_STATS_MAX];
+    Thorax__V1__ModelStats *stats_list[MODEL_STATS_MAX];
+    ProtobufCBinaryData residents[SUBSCRIBER_RESIDENTS_MAX], staged[SUBSCRIBER_STAGED_MAX + 2];
+    char error[POOL_MAX_TEXT_BYTES], reason[POOL_MAX_TEXT_BYTES];
+};
+
 enum job_state { JOB_NONE, JOB_READY, JOB_RUNNING, JOB_DONE };
+enum job_kind { JOB_ACTIVATE, JOB_LOAD_SHADOW, JOB_END_SHADOW };
 
 /** What the activating thread is to do. */
 struct job {
     enum job_state state;
+    enum job_kind kind;
     struct digest digest;
+    int permille; /**< JOB_LOAD_SHADOW */
     bool ok;
     struct error error;
 };
@@ -70,7 +90,10 @@ struct subscriber {
     int64_t max_model_bytes;
     int heartbeat_ms, window_chunks, retry_ms;
     bool (*activate)(void *, const char *, const struct digest *, struct error *);
-    void *activate_context;
+    bool (*load_shadow)(void *, const char *, const struct digest *, int, struct error *);
+    void (*describe)(void *, struct subscriber_facts *);
+    void *context_of_daemon;
+    uint64_t incarnation;
     struct store *store; /* thread-safe */
     struct wire_context *context;
     int wake; /* eventfd: a job is done, or stop is set */
@@ -91,6 +114,16 @@ struct subscriber {
     struct descriptor target;                        /* packed is NULL: none */
     struct descriptor staged[SUBSCRIBER_STAGED_MAX]; /* newest last */
     int staged_count;
+    struct descriptor shadow; /* packed is NULL: none */
+    int shadow_permille;
+    bool shadow_loaded; /* by the daemon: shadow_digest, for so many of a thousand pictures */
+    struct digest shadow_digest;
+    int loaded_permille;
+    int staged_max;
+    bool has_refused; /* of models that are no target: the last one that could not be fetched or loaded */
+    struct digest refused;
+    struct error refusal;
+    struct report report;
     bool turn_held;
     uint64_t turn; /* of the job under way */
     int64_t ask_due_ms;
@@ -101,6 +134,8 @@ void backoff_fail(struct backoff *backoff, int64_t now_ms);
 void backoff_reset(struct backoff *backoff);
 /** Notes that a model failed, says so in the log and in the status. */
 void subscriber_fail(struct subscriber *subscriber, const struct digest *digest, const struct error *err);
+/** Notes for the reports why a model that is no target cannot be used here. Told until it is forgiven or another is refused. */
+void subscriber_refuse(struct subscriber *subscriber, const struct digest *digest, const struct error *err);
 /** True while a model that failed is to be left alone. */
 bool subscriber_blocked(const struct subscriber *subscriber, const struct digest *digest);
 void subscriber_forgive(struct subscriber *subscriber, const struct digest *digest);
@@ -121,6 +156,10 @@ void link_resync(struct subscriber *subscriber);
 /** Milliseconds until link_tick has something to do. */
 int64_t link_left_ms(const struct subscriber *subscriber);
 
+/* subscriber_report.c */
+/** The report as it is now; borrowed until the next call. */
+Thorax__V1__MemberReport *report_fill(struct subscriber *subscriber);
+
 /* subscriber_fetch.c */
 void fetch_tick(struct subscriber *subscriber);
 void fetch_receive(struct subscriber *subscriber, const struct wire_message *message);
@@ -132,6 +171,17 @@ void fetch_restart(struct subscriber *subscriber);
 void *turn_activator(void *subscriber);
 void turn_tick(struct subscriber *subscriber);
 void turn_receive(struct subscriber *subscriber, const Thorax__V1__Turn *turn);
-bool turn_job_under_way(struct subscriber *subscriber);
+/** Gives the activating thread a job; there must be none. */
+void turn_start_job(struct subscriber *subscriber, const struct job *job);
+/** Whether a model is being activated. */
+bool turn_activating(struct subscriber *subscriber);
 /** Removes models from the store that nobody needs any more. */
 void turn_tidy(struct subscriber *subscriber);
+
+/* subscriber_shadow.c */
+/** Takes what a snapshot says; NULL: none. */
+void shadow_set(struct subscriber *subscriber, const Thorax__V1__Shadow *shadow);
+/** Starts to load or end the shadow, where that is due. The activating thread has nothing to do. */
+void shadow_tick(struct subscriber *subscriber);
+/** A job of ours is done. */
+void shadow_finish(struct subscriber *subscriber, const struct job *job);

@@ -98,37 +98,12 @@ int64_t link_left_ms(const struct subscriber *subscriber) {
 
 /* ---- sending ---- */
 
-static Thorax__V1__MemberState member_state(enum subscriber_phase phase) {
-    static const Thorax__V1__MemberState states[] = {
-        [SUBSCRIBER_IDLE] = THORAX__V1__MEMBER_STATE__MEMBER_IDLE,
-        [SUBSCRIBER_FETCHING] = THORAX__V1__MEMBER_STATE__MEMBER_FETCHING,
-        [SUBSCRIBER_WAITING] = THORAX__V1__MEMBER_STATE__MEMBER_WAITING,
-        [SUBSCRIBER_ACTIVATING] = THORAX__V1__MEMBER_STATE__MEMBER_ACTIVATING,
-        [SUBSCRIBER_FAILED] = THORAX__V1__MEMBER_STATE__MEMBER_FAILED,
-    };
-    return states[phase];
-}
-
 void link_send(struct subscriber *subscriber, Thorax__V1__ControlRequest *request) {
     struct link *link = &subscriber->link;
     if (!link->sockets[SUBSCRIBER_CONTROL])
         return;
-    char text[POOL_MAX_TEXT_BYTES];
-    Thorax__V1__MemberReport report;
-    thorax__v1__member_report__init(&report);
-    const struct subscriber_status *now = &subscriber->now;
-    report.member = subscriber->member;
-    report.state = member_state(now->phase);
-    if (now->has_active)
-        report.active_digest = pool_digest_field(&now->active);
-    if (subscriber->target.packed)
-        report.target_digest = pool_digest_field(&subscriber->target.digest);
-    report.fetched_bytes = (uint64_t)now->fetched_bytes;
-    report.software = (char *)THORAX_VERSION;
-    if (now->phase == SUBSCRIBER_FAILED)
-        report.error = pool_text(text, sizeof text, now->error.message);
     request->protocol_version = POOL_PROTOCOL_VERSION;
-    request->report = &report;
+    request->report = report_fill(subscriber);
     struct packed packed = pool_pack(&request->base);
     struct wire_frame frame = {packed.data, packed.size};
     if (packed.data) /* what is lost is said again by the next report */
@@ -172,10 +147,10 @@ static bool add_staged(struct subscriber *subscriber, const Thorax__V1__Publishe
         log_error("model_refused", &err);
         return false;
     }
-    if (subscriber->staged_count == SUBSCRIBER_STAGED_MAX) {
+    if (subscriber->staged_count == subscriber->staged_max) {
         descriptor_fini(&subscriber->staged[0]);
         memmove(&subscriber->staged[0], &subscriber->staged[1],
-                (SUBSCRIBER_STAGED_MAX - 1) * sizeof subscriber->staged[0]);
+                (size_t)(subscriber->staged_max - 1) * sizeof subscriber->staged[0]);
         subscriber->staged_count--;
     }
     subscriber->staged[subscriber->staged_count++] = descriptor;
@@ -201,6 +176,7 @@ static void take_snapshot(struct subscriber *subscriber, const Thorax__V1__Contr
             log_error("model_refused", &err);
         }
     }
+    shadow_set(subscriber, reply->snapshot->shadow);
     log_event(LOG_INFO, "publisher_snapshot", "incarnation=%016llx event=%llu staged=%d",
               (unsigned long long)reply->incarnation, (unsigned long long)reply->number,
               subscriber->staged_count);
@@ -248,6 +224,7 @@ static void apply(struct subscriber *subscriber, const Thorax__V1__Announcement 
     subscriber->link.number = event->number;
     if (event->kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
         add_staged(subscriber, event->model);
+        turn_tidy(subscriber); /* the one that made room */
         return;
     }
     if (subscriber->target.packed)

@@ -13,35 +13,52 @@ enum { ACTIVATOR_NICE = 5 };
 /* ---- the activating thread ---- */
 
 /** Waits for a job. False: stop. */
-static bool next_job(struct subscriber *subscriber, struct digest *digest) {
+static bool next_job(struct subscriber *subscriber, struct job *job) {
     pthread_mutex_lock(&subscriber->lock);
     while (subscriber->job.state != JOB_READY && !atomic_load(&subscriber->stop))
         pthread_cond_wait(&subscriber->job_ready, &subscriber->lock);
     bool found = !atomic_load(&subscriber->stop);
     if (found) {
         subscriber->job.state = JOB_RUNNING;
-        *digest = subscriber->job.digest;
+        *job = subscriber->job;
     }
     pthread_mutex_unlock(&subscriber->lock);
     return found;
 }
 
 /** The whole file is checked once more: it may have lain on the disk for long. */
-static bool activate(struct subscriber *subscriber, const struct digest *digest, struct error *err) {
-    char path[4096];
+static bool find_file(struct subscriber *subscriber, const struct digest *digest, char *path, size_t size,
+                      struct error *err) {
     return store_verify(subscriber->store, digest, err) &&
-           store_path(subscriber->store, digest, path, sizeof path, err) &&
-           subscriber->activate(subscriber->activate_context, path, digest, err);
+           store_path(subscriber->store, digest, path, size, err);
+}
+
+static bool activate(struct subscriber *subscriber, const struct job *job, struct error *err) {
+    char path[4096];
+    return find_file(subscriber, &job->digest, path, sizeof path, err) &&
+           subscriber->activate(subscriber->context_of_daemon, path, &job->digest, err);
+}
+
+static bool load_shadow(struct subscriber *subscriber, const struct job *job, struct error *err) {
+    char path[4096];
+    return find_file(subscriber, &job->digest, path, sizeof path, err) &&
+           subscriber->load_shadow(subscriber->context_of_daemon, path, &job->digest, job->permille, err);
+}
+
+static bool end_shadow(struct subscriber *subscriber, const struct job *job, struct error *err) {
+    return subscriber->load_shadow(subscriber->context_of_daemon, NULL, &job->digest, 0, err);
 }
 
 void *turn_activator(void *context) {
+    static bool (*const run[])(struct subscriber *, const struct job *, struct error *) = {
+        [JOB_ACTIVATE] = activate, [JOB_LOAD_SHADOW] = load_shadow, [JOB_END_SHADOW] = end_shadow};
     struct subscriber *subscriber = context;
-    struct digest digest;
+    struct job job;
     uint64_t one = 1;
     setpriority(PRIO_PROCESS, 0, ACTIVATOR_NICE); /* on Linux: of this thread; refused is no harm */
-    while (next_job(subscriber, &digest)) {
+    while (next_job(subscriber, &job)) {
         struct error err = {0};
-        bool ok = activate(subscriber, &digest, &err);
+        bool ok = run[job.kind](subscriber, &job, &err);
         pthread_mutex_lock(&subscriber->lock);
         subscriber->job.ok = ok;
         subscriber->job.error = err;
@@ -60,8 +77,19 @@ static enum job_state job_state(struct subscriber *subscriber) {
     return state;
 }
 
-bool turn_job_under_way(struct subscriber *subscriber) {
-    return job_state(subscriber) != JOB_NONE;
+bool turn_activating(struct subscriber *subscriber) {
+    pthread_mutex_lock(&subscriber->lock);
+    bool activating = subscriber->job.state != JOB_NONE && subscriber->job.kind == JOB_ACTIVATE;
+    pthread_mutex_unlock(&subscriber->lock);
+    return activating;
+}
+
+void turn_start_job(struct subscriber *subscriber, const struct job *job) {
+    pthread_mutex_lock(&subscriber->lock);
+    subscriber->job = *job;
+    subscriber->job.state = JOB_READY;
+    pthread_cond_signal(&subscriber->job_ready);
+    pthread_mutex_unlock(&subscriber->lock);
 }
 
 /* ---- the network thread ---- */
@@ -87,7 +115,8 @@ void turn_tidy(struct subscriber *subscriber) {
     for (size_t i = 0; i < list.count; i++) {
         const struct digest *digest = &list.entries[i].digest;
         bool needed = list.entries[i].pinned ||
-                      (subscriber->target.packed && digest_equal(digest, &subscriber->target.digest));
+                      (subscriber->target.packed && digest_equal(digest, &subscriber->target.digest)) ||
+                      (subscriber->shadow.packed && digest_equal(digest, &subscriber->shadow.digest));
         for (int k = 0; k < subscriber->staged_count && !needed; k++)
             needed = digest_equal(digest, &subscriber->staged[k].digest);
         pthread_mutex_lock(&subscriber->lock);
@@ -114,25 +143,32 @@ static void record_active(struct subscriber *subscriber, const struct digest *di
     now->error = (struct error){0};
 }
 
+static void finish_activation(struct subscriber *subscriber, const struct job *job) {
+    char hex[DIGEST_HEX_SIZE];
+    if (job->ok) {
+        record_active(subscriber, &job->digest);
+        subscriber_forgive(subscriber, &job->digest);
+        log_event(LOG_INFO, "model_activated", "digest=%.12s turn=%llu", digest_hex(&job->digest, hex),
+                  (unsigned long long)subscriber->turn);
+        turn_tidy(subscriber);
+        subscriber->now.phase = SUBSCRIBER_IDLE;
+    } else {
+        subscriber_fail(subscriber, &job->digest, &job->error);
+        subscriber->now.phase = SUBSCRIBER_FAILED;
+    }
+    send_outcome(subscriber, subscriber->turn, &job->digest,
+                 job->ok ? THORAX__V1__TURN_RESULT__TURN_ACTIVATED : THORAX__V1__TURN_RESULT__TURN_FAILED);
+}
+
 static void finish_job(struct subscriber *subscriber) {
     pthread_mutex_lock(&subscriber->lock);
     struct job job = subscriber->job;
     subscriber->job.state = JOB_NONE;
     pthread_mutex_unlock(&subscriber->lock);
-    char hex[DIGEST_HEX_SIZE];
-    if (job.ok) {
-        record_active(subscriber, &job.digest);
-        subscriber_forgive(subscriber, &job.digest);
-        log_event(LOG_INFO, "model_activated", "digest=%.12s turn=%llu", digest_hex(&job.digest, hex),
-                  (unsigned long long)subscriber->turn);
-        turn_tidy(subscriber);
-        subscriber->now.phase = SUBSCRIBER_IDLE;
-    } else {
-        subscriber_fail(subscriber, &job.digest, &job.error);
-        subscriber->now.phase = SUBSCRIBER_FAILED;
-    }
-    send_outcome(subscriber, subscriber->turn, &job.digest,
-                 job.ok ? THORAX__V1__TURN_RESULT__TURN_ACTIVATED : THORAX__V1__TURN_RESULT__TURN_FAILED);
+    if (job.kind == JOB_ACTIVATE)
+        finish_activation(subscriber, &job);
+    else
+        shadow_finish(subscriber, &job);
 }
 
 /** The target is here, not running, and not to be left alone. */
@@ -157,11 +193,14 @@ static void ask(struct subscriber *subscriber) {
 
 void turn_tick(struct subscriber *subscriber) {
     enum job_state state = job_state(subscriber);
-    if (state == JOB_DONE)
+    if (state == JOB_DONE) {
         finish_job(subscriber);
-    else if (state == JOB_NONE && subscriber->link.synced && clock_now_ms() >= subscriber->ask_due_ms &&
-             ready_for_turn(subscriber))
-        ask(subscriber);
+    } else if (state == JOB_NONE && subscriber->link.synced && ready_for_turn(subscriber)) {
+        if (clock_now_ms() >= subscriber->ask_due_ms)
+            ask(subscriber);
+    } else if (state == JOB_NONE) { /* a shadow waits until the target was dealt with */
+        shadow_tick(subscriber);
+    }
 }
 
 void turn_receive(struct subscriber *subscriber, const Thorax__V1__Turn *turn) {
@@ -169,7 +208,7 @@ void turn_receive(struct subscriber *subscriber, const Thorax__V1__Turn *turn) {
     pool_digest(&turn->digest, &digest);
     pthread_mutex_lock(&subscriber->lock);
     bool busy = subscriber->job.state != JOB_NONE;
-    bool same = busy && digest_equal(&subscriber->job.digest, &digest);
+    bool same = busy && subscriber->job.kind == JOB_ACTIVATE && digest_equal(&subscriber->job.digest, &digest);
     pthread_mutex_unlock(&subscriber->lock);
     if (same) {
         subscriber->turn =
@@ -181,10 +220,7 @@ void turn_receive(struct subscriber *subscriber, const Thorax__V1__Turn *turn) {
         return;
     }
     subscriber->turn = turn->turn;
-    pthread_mutex_lock(&subscriber->lock);
-    subscriber->job = (struct job){.state = JOB_READY, .digest = digest};
-    pthread_cond_signal(&subscriber->job_ready);
-    pthread_mutex_unlock(&subscriber->lock);
+    turn_start_job(subscriber, &(struct job){.kind = JOB_ACTIVATE, .digest = digest});
     subscriber->now.phase = SUBSCRIBER_ACTIVATING;
     link_send_report(subscriber);
 }

@@ -12,9 +12,15 @@ void members_init(struct members *members, const struct members_spec *spec) {
     *members = (struct members){.spec = *spec};
 }
 
+static void member_destroy(struct member *member) {
+    if (member)
+        free(member->stats);
+    free(member);
+}
+
 void members_fini(struct members *members) {
     for (int i = 0; i < members->count; i++)
-        free(members->rows[i]);
+        member_destroy(members->rows[i]);
     members->count = 0;
 }
 
@@ -41,7 +47,7 @@ static struct member **place(struct members *members, int64_t now_ms) {
     }
     if (members_alive(members, *oldest, now_ms))
         return NULL;
-    free(*oldest);
+    member_destroy(*oldest);
     return oldest;
 }
 
@@ -59,6 +65,63 @@ static struct member *find_or_add(struct members *members, const char *name, int
     }
     text_copy(member->name, sizeof member->name, name);
     return *row = member;
+}
+
+static void copy_digests(struct member_digests *out, const ProtobufCBinaryData *digests, size_t count) {
+    out->count = 0;
+    for (size_t i = 0; i < count && out->count < MEMBER_DIGESTS_MAX; i++)
+        out->count += pool_digest(&digests[i], &out->digests[out->count]) ? 1 : 0;
+}
+
+static void copy_stats(struct member_stats *out, const Thorax__V1__ModelStats *from) {
+    pool_digest(&from->digest, &out->digest);
+    out->answered = from->answered;
+    out->failed = from->failed;
+    out->compared = from->compared;
+    out->agreed = from->agreed;
+    out->shadow_failed = from->shadow_failed;
+    out->drift_sum = from->drift_sum;
+    out->drift_square_sum = from->drift_square_sum;
+    size_t buckets = from->n_latency_bucket < HISTOGRAM_BUCKETS ? from->n_latency_bucket : HISTOGRAM_BUCKETS;
+    for (size_t i = 0; i < buckets && i < from->n_latency_count; i++)
+        histogram_add_bucket(&out->latency, from->latency_bucket[i], from->latency_count[i]);
+}
+
+/** Keeps the statistics of the newest report alone. Where memory ends there are none until the next one. */
+static void hear_stats(struct member *member, const Thorax__V1__MemberReport *report) {
+    size_t count = report->n_stats < MEMBER_STATS_MAX ? report->n_stats : MEMBER_STATS_MAX;
+    free(member->stats);
+    member->stats = count ? calloc(count, sizeof *member->stats) : NULL;
+    member->stats_count = member->stats ? (int)count : 0;
+    for (int i = 0; i < member->stats_count; i++)
+        copy_stats(&member->stats[i], report->stats[i]);
+}
+
+/** What a report says of models besides the active one and the target. */
+static void hear_models(struct member *member, const Thorax__V1__MemberReport *report) {
+    member->incarnation = report->incarnation;
+    copy_digests(&member->residents, report->resident_digests, report->n_resident_digests);
+    copy_digests(&member->staged, report->staged_digests, report->n_staged_digests);
+    member->has_shadow = pool_digest(&report->shadow_digest, &member->shadow);
+    member->has_refused = pool_digest(&report->refused_digest, &member->refused);
+    text_copy(member->refused_reason, sizeof member->refused_reason, report->refused_reason);
+    hear_stats(member, report);
+}
+
+const struct member_stats *members_stats(const struct member *member, const struct digest *model) {
+    for (int i = 0; i < member->stats_count; i++) {
+        if (digest_equal(&member->stats[i].digest, model))
+            return &member->stats[i];
+    }
+    return NULL;
+}
+
+bool members_lists(const struct member_digests *list, const struct digest *digest) {
+    for (int i = 0; i < list->count; i++) {
+        if (digest_equal(&list->digests[i], digest))
+            return true;
+    }
+    return false;
 }
 
 struct member *members_hear(struct members *members, const Thorax__V1__MemberReport *report,
@@ -83,6 +146,7 @@ struct member *members_hear(struct members *members, const Thorax__V1__MemberRep
     member->fetched_bytes = report->fetched_bytes;
     text_copy(member->error, sizeof member->error, report->error);
     text_copy(member->software, sizeof member->software, report->software);
+    hear_models(member, report);
     if (member->state != THORAX__V1__MEMBER_STATE__MEMBER_ACTIVATING)
         member->activating_ms = 0;
     else if (!member->activating_ms)
@@ -130,7 +194,7 @@ uint64_t members_expire(struct members *members, int64_t now_ms) {
     for (int i = members->count - 1; i >= 0; i--) {
         if (now_ms - members->rows[i]->heard_ms <= FORGET_SILENCES * members->spec.silence_ms)
             continue;
-        free(members->rows[i]);
+        member_destroy(members->rows[i]);
         members->rows[i] = members->rows[--members->count];
     }
     return taken;

@@ -1,5 +1,6 @@
 #pragma once
 #include "common/base/digest.h"
+#include "common/metrics/histogram.h"
 #include "common/pool/descriptor.h"
 #include "common/pool/message.h"
 #include <stddef.h>
@@ -10,7 +11,22 @@
  * over a clock that the caller hands in (monotonic milliseconds); no sockets. One thread.
  */
 
-enum { MEMBERS_MAX = 256, MEMBER_ROUTE_BYTES = 255 };
+enum { MEMBERS_MAX = 256, MEMBER_ROUTE_BYTES = 255, MEMBER_DIGESTS_MAX = 32, MEMBER_STATS_MAX = 8 };
+
+/** ModelStats of proto/pool.proto, as the member's newest report has them: since its process started. */
+struct member_stats {
+    struct digest digest;
+    uint64_t answered, failed;
+    uint64_t compared, agreed, shadow_failed;
+    double drift_sum, drift_square_sum;
+    struct histogram latency; /**< of answered */
+};
+
+/** Digests that a report lists. */
+struct member_digests {
+    int count;
+    struct digest digests[MEMBER_DIGESTS_MAX];
+};
 
 struct member {
     char name[DESCRIPTOR_NAME_SIZE];
@@ -24,6 +40,13 @@ struct member {
     int64_t activating_ms; /**< since when its reports say ACTIVATING; 0: they do not */
     uint64_t fetched_bytes;
     char error[POOL_MAX_TEXT_BYTES + 1], software[65];
+    uint64_t incarnation; /**< of the member's process: when it changes, the counts in stats began anew */
+    struct member_digests residents, staged; /**< see MemberReport */
+    bool has_shadow, has_refused;
+    struct digest shadow, refused;
+    char refused_reason[POOL_MAX_TEXT_BYTES + 1];
+    int stats_count;
+    struct member_stats *stats; /**< owned by the member, (stats_count): valid until its next report */
 };
 
 struct members_spec {
@@ -51,6 +74,10 @@ void members_fini(struct members *members);
  * too many members. */
 struct member *members_hear(struct members *members, const Thorax__V1__MemberReport *report,
                             const void *route, size_t route_size, int64_t now_ms, struct error *err);
+/** What the member says of the model; NULL: nothing. */
+const struct member_stats *members_stats(const struct member *member, const struct digest *model);
+/** Whether the list holds the digest. */
+bool members_lists(const struct member_digests *list, const struct digest *digest);
 /** The member wants a turn. Asking again changes nothing but the digest. */
 void members_ask(struct members *members, struct member *member, const struct digest *digest, int64_t now_ms);
 /** The member gives its turn back. An old turn's outcome is ignored. */

@@ -151,6 +151,63 @@ static void too_many_members_are_refused_and_dead_ones_make_room(void **state) {
     assert_null(members_hear(members, &report, route, sizeof route, SILENCE_MS + 2, &err));
 }
 
+/** A report with statistics of one model: so many answers, and as many counts in a bucket that exists and one that does not. */
+static struct member *hear_stats(struct members *members, uint64_t answered, int64_t now_ms) {
+    Thorax__V1__MemberReport report;
+    Thorax__V1__ModelStats stats, *list[] = {&stats};
+    uint32_t buckets[] = {40, 4000000000u};
+    uint64_t counts[] = {answered, answered};
+    ProtobufCBinaryData digests[] = {pool_digest_field(&OTHER), pool_digest_field(&MODEL)};
+    thorax__v1__member_report__init(&report);
+    thorax__v1__model_stats__init(&stats);
+    stats.digest = pool_digest_field(&MODEL);
+    stats.answered = answered;
+    stats.n_latency_bucket = stats.n_latency_count = 2;
+    stats.latency_bucket = buckets;
+    stats.latency_count = counts;
+    stats.compared = 7;
+    stats.agreed = 5;
+    stats.drift_sum = -0.5;
+    report.member = "a";
+    report.state = THORAX__V1__MEMBER_STATE__MEMBER_IDLE;
+    report.incarnation = 77;
+    report.n_stats = 1;
+    report.stats = list;
+    report.n_staged_digests = 2;
+    report.staged_digests = digests;
+    report.shadow_digest = digests[0];
+    report.refused_digest = digests[0];
+    report.refused_reason = "golden image 2";
+    struct member *member = members_hear(members, &report, "a", 1, now_ms, NULL);
+    assert_non_null(member);
+    return member;
+}
+
+static void the_newest_report_says_how_models_fare(void **state) {
+    struct members *members = *state;
+    hear_stats(members, 3, 1);
+    struct member *member = hear_stats(members, 9, 2);
+    const struct member_stats *stats = members_stats(member, &MODEL);
+    assert_non_null(stats);
+    assert_int_equal(stats->answered, 9);
+    assert_int_equal(stats->compared, 7);
+    assert_int_equal(stats->agreed, 5);
+    assert_true(stats->drift_sum == -0.5);
+    assert_int_equal(stats->latency.counts[40], 9);
+    assert_int_equal(stats->latency.total, 9); /* what no bucket is for is left out */
+    assert_null(members_stats(member, &OTHER));
+    assert_int_equal(member->incarnation, 77);
+    assert_int_equal(member->staged.count, 2);
+    assert_true(members_lists(&member->staged, &MODEL) && members_lists(&member->staged, &OTHER));
+    assert_int_equal(member->residents.count, 0);
+    assert_true(member->has_shadow && digest_equal(&member->shadow, &OTHER));
+    assert_true(member->has_refused && digest_equal(&member->refused, &OTHER));
+    assert_string_equal(member->refused_reason, "golden image 2");
+    member = hear(members, "a", "a", THORAX__V1__MEMBER_STATE__MEMBER_IDLE, NULL, 3);
+    assert_null(members_stats(member, &MODEL));
+    assert_false(member->has_shadow || member->has_refused || member->staged.count);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -162,6 +219,7 @@ int main(void) {
         TEST(nobody_starts_while_a_member_says_that_it_is_activating),
         TEST(after_a_restart_members_get_to_speak_first),
         TEST(a_member_on_a_new_connection_lost_its_turn),
+        TEST(the_newest_report_says_how_models_fare),
         TEST(too_many_members_are_refused_and_dead_ones_make_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
