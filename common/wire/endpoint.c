@@ -1,4 +1,5 @@
 #include "common/wire/endpoint.h"
+#include "common/base/clock.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +9,7 @@
 
 enum {
     ENDPOINT_SIZE = 256,
-    POLL_LIMIT = 64,
+    POLL_LIMIT = 160,
     RECONNECT_FIRST_MS = 50,
     RECONNECT_LAST_MS = 1000,
     HEARTBEAT_MISSES = 3
@@ -21,6 +22,7 @@ struct wire_context {
 
 struct wire_socket {
     void *zmq;
+    void *watched; /* of a watch: what it watches */
     int send_timeout_ms,
         receive_timeout_ms; /* what ZeroMQ was told last, so as not to tell it with every message */
     int bound_count;
@@ -235,6 +237,9 @@ void wire_socket_close(struct wire_socket *socket) {
     if (!socket) {
         return;
     }
+    if (socket->watched) {
+        zmq_socket_monitor(socket->watched, NULL, 0);
+    }
     if (socket->zmq) {
         zmq_close(socket->zmq);
     }
@@ -352,6 +357,38 @@ bool wire_receive(struct wire_socket *socket, struct wire_message *message, int6
         message->frames[i].data = zmq_msg_data(&parts->parts[i]);
         message->frames[i].size = zmq_msg_size(&parts->parts[i]);
     }
+    return true;
+}
+
+struct wire_socket *wire_watch_open(struct wire_context *context, struct wire_socket *socket, struct error *err) {
+    char endpoint[64]; /* the time makes it new, where memory is used again */
+    snprintf(endpoint, sizeof endpoint, "inproc://watch-%p-%lld", (void *)socket, (long long)clock_now_ns());
+    const char *const connect[] = {endpoint, NULL};
+    if (!zmq_ok(zmq_socket_monitor(socket->zmq, endpoint, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED),
+                "watch a socket", "", err)) {
+        return NULL;
+    }
+    struct wire_socket *watch =
+        wire_socket_open(context, &(struct wire_socket_spec){.kind = WIRE_PAIR, .connect = connect}, err);
+    if (watch) {
+        watch->watched = socket->zmq;
+    } else {
+        zmq_socket_monitor(socket->zmq, NULL, 0);
+    }
+    return watch;
+}
+
+bool wire_watch_next(struct wire_socket *watch, enum wire_event *out) {
+    struct wire_message message = {0};
+    uint16_t event = 0; /* the first two bytes of the first frame (zmq_socket_monitor) */
+    if (!wire_receive(watch, &message, 0, NULL)) {
+        return false;
+    }
+    if (message.frames[0].size >= sizeof event) {
+        memcpy(&event, message.frames[0].data, sizeof event);
+    }
+    wire_message_fini(&message);
+    *out = event == ZMQ_EVENT_DISCONNECTED ? WIRE_DISCONNECTED : WIRE_CONNECTED;
     return true;
 }
 

@@ -60,6 +60,17 @@ bool wire_send(struct wire_socket *socket, const struct wire_frame *frames, int 
 /** The next message; ERROR_TIMEOUT where none came. Fills in message, which must be finished or zeroed. */
 bool wire_receive(struct wire_socket *socket, struct wire_message *message, int64_t timeout_ms, struct error *err);
 
+/** What a watch tells of the socket that it watches. */
+enum wire_event { WIRE_CONNECTED, WIRE_DISCONNECTED };
+
+/**
+ * A socket on which the events of `socket` can be polled for: connections made (and shaken hands over), and broken.
+ * Close it before the one that it watches. Same thread. Returns owned.
+ */
+struct wire_socket *wire_watch_open(struct wire_context *context, struct wire_socket *socket, struct error *err);
+/** The next event that has arrived; false where there is none. */
+bool wire_watch_next(struct wire_socket *watch, enum wire_event *out);
+
 /** One entry of wire_poll: a socket, or a file descriptor where socket is NULL. */
 struct wire_poll_item {
     struct wire_socket *socket;

@@ -2,6 +2,7 @@
 #include "common/base/text.h"
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { VARINT_MAX_BYTES = 10, FIELD_NUMBER_MAX = (1 << 29) - 1, TRACKED_FIELDS = 64 };
 
@@ -209,4 +210,61 @@ bool message_peek(struct wire_frame frame, uint32_t number, uint64_t *out) {
         }
     }
     return true;
+}
+
+bool message_find(struct wire_frame frame, uint32_t number, struct wire_frame *out) {
+    struct reader reader = {frame.data, (const uint8_t *)frame.data + frame.size};
+    struct field found = {0};
+    while (reader.at < reader.end && read_field(&reader, &found)) {
+        if (found.number == number && found.wire == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED) {
+            *out = found.nested;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_among(uint32_t number, const uint32_t *numbers, int count) {
+    for (int i = 0; i < count; i++) {
+        if (numbers[i] == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t message_copy_without(struct wire_frame frame, const uint32_t *fields, int count, uint8_t *out) {
+    struct reader reader = {frame.data, (const uint8_t *)frame.data + frame.size};
+    size_t copied = 0;
+    while (reader.at < reader.end) {
+        const uint8_t *start = reader.at;
+        struct field found = {0};
+        if (!read_field(&reader, &found)) {
+            break;
+        }
+        if (!is_among(found.number, fields, count)) {
+            memcpy(out + copied, start, (size_t)(reader.at - start));
+            copied += (size_t)(reader.at - start);
+        }
+    }
+    return copied;
+}
+
+static size_t put_varint(uint64_t value, uint8_t *out) {
+    size_t size = 0;
+    for (; value >= 0x80; value >>= 7) {
+        out[size++] = (uint8_t)(value | 0x80);
+    }
+    out[size++] = (uint8_t)value;
+    return size;
+}
+
+size_t message_put_varint(uint32_t field, uint64_t value, uint8_t *out) {
+    size_t size = put_varint((uint64_t)field << 3 | PROTOBUF_C_WIRE_TYPE_VARINT, out);
+    return size + put_varint(value, out + size);
+}
+
+size_t message_put_head(uint32_t field, size_t size_bytes, uint8_t *out) {
+    size_t size = put_varint((uint64_t)field << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, out);
+    return size + put_varint(size_bytes, out + size);
 }

@@ -39,3 +39,18 @@ bool message_pack(const ProtobufCMessage *message, struct bytes *out, struct err
  * a message of a version that we do not know otherwise. False where the outermost fields are malformed.
  */
 bool message_peek(struct wire_frame frame, uint32_t field, uint64_t *out);
+
+/** The outermost length-delimited field of that number; false where there is none, or the fields are malformed. */
+bool message_find(struct wire_frame frame, uint32_t field, struct wire_frame *out);
+
+/**
+ * Copies a message without its outermost fields of these numbers, as they stand in its bytes. out has room for
+ * frame.size. The number of bytes copied; malformed fields end the copy.
+ */
+size_t message_copy_without(struct wire_frame frame, const uint32_t *fields, int count, uint8_t *out);
+
+enum { MESSAGE_FIELD_HEAD_MAX = 20 };
+/** Writes a varint field (tag and value) to out, which has MESSAGE_FIELD_HEAD_MAX bytes. Returns the bytes written. */
+size_t message_put_varint(uint32_t field, uint64_t value, uint8_t *out);
+/** Writes tag and length of a length-delimited field; its bytes are to follow. As message_put_varint. */
+size_t message_put_head(uint32_t field, size_t size_bytes, uint8_t *out);

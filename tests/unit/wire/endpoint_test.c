@@ -212,6 +212,39 @@ static void poll_sees_sockets_and_descriptors(void **state) {
     pair_fini(&pair);
 }
 
+/** Waits for an event of that kind. */
+static void expect_event(struct wire_socket *watch, enum wire_event wanted) {
+    enum wire_event event;
+    struct wire_poll_item item = {.socket = watch};
+    for (int64_t deadline_ms = clock_now_ms() + 10000; clock_left_ms(deadline_ms) > 0;) {
+        wire_poll(&item, 1, 100, NULL);
+        if (wire_watch_next(watch, &event) && event == wanted) {
+            return;
+        }
+    }
+    fail_msg("no event %d", (int)wanted);
+}
+
+static void a_watch_tells_of_connections_made_and_broken(void **state) {
+    (void)state;
+    char endpoint[128];
+    struct wire_context *context = wire_context_create(1, NULL);
+    struct wire_socket_spec spec = {.kind = WIRE_ROUTER, .bind = LOOPBACK};
+    struct wire_socket *router = open_or_fail(context, &spec);
+    wire_socket_bound(router, 0, endpoint, sizeof endpoint);
+    const char *const connect[] = {endpoint, NULL};
+    struct wire_socket *dealer =
+        open_or_fail(context, &(struct wire_socket_spec){.kind = WIRE_DEALER, .connect = connect});
+    struct wire_socket *watch = wire_watch_open(context, dealer, NULL);
+    assert_non_null(watch);
+    expect_event(watch, WIRE_CONNECTED);
+    wire_socket_close(router);
+    expect_event(watch, WIRE_DISCONNECTED);
+    wire_socket_close(watch);
+    wire_socket_close(dealer);
+    wire_context_destroy(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_arrive_as_sent_behind_the_identity),
@@ -224,6 +257,7 @@ int main(void) {
         cmocka_unit_test(an_endpoint_in_use_is_an_error_that_names_it),
         cmocka_unit_test(a_subscriber_gets_what_matches_its_prefix),
         cmocka_unit_test(poll_sees_sockets_and_descriptors),
+        cmocka_unit_test(a_watch_tells_of_connections_made_and_broken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,12 +115,37 @@ static void a_version_can_be_read_from_a_message_that_is_unknown_otherwise(void 
     assert_false(message_peek((struct wire_frame){"\x12\x05", 2}, 1, &version));
 }
 
+static void fields_are_found_left_out_and_put_in_their_place(void **state) {
+    (void)state;
+    /* 1: 5, 2: "ab", 3: fixed64, 2000: 300 */
+    static const char bytes[] = "\x08\x05\x12\x02"
+                                "ab\x19"
+                                "12345678\x80\x7d\xac\x02";
+    struct wire_frame frame = {bytes, sizeof bytes - 1}, found;
+    uint8_t out[sizeof bytes], put[2 * MESSAGE_FIELD_HEAD_MAX];
+    assert_true(message_find(frame, 2, &found));
+    assert_true(found.size == 2 && memcmp(found.data, "ab", 2) == 0);
+    assert_false(message_find(frame, 1, &found)); /* a number */
+    assert_false(message_find((struct wire_frame){"\x12\x05", 2}, 2, &found));
+    assert_int_equal(message_copy_without(frame, (const uint32_t[]){1, 3}, 2, out), 8);
+    assert_memory_equal(out, "\x12\x02"
+                             "ab\x80\x7d\xac\x02",
+                        8);
+    assert_int_equal(message_copy_without((struct wire_frame){bytes, 5}, NULL, 0, out), 2); /* cut off */
+    assert_int_equal(message_put_varint(2000, 300, put), 4);
+    assert_memory_equal(put, "\x80\x7d\xac\x02", 4);
+    assert_int_equal(message_put_head(2, 2, put), 2);
+    assert_memory_equal(put, "\x12\x02", 2);
+    assert_true(message_put_varint((1u << 29) - 1, UINT64_MAX, put) <= MESSAGE_FIELD_HEAD_MAX);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_rule_has_its_error),
         cmocka_unit_test(more_bytes_than_the_limit_are_not_looked_at),
         cmocka_unit_test(messages_deeper_than_the_limit_are_refused),
         cmocka_unit_test(what_is_packed_unpacks_to_the_same),
+        cmocka_unit_test(fields_are_found_left_out_and_put_in_their_place),
         cmocka_unit_test(a_version_can_be_read_from_a_message_that_is_unknown_otherwise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
