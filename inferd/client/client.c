@@ -1,14 +1,11 @@
 #include "inferd/client/client.h"
 #include "common/base/clock.h"
-#include "common/wire/message.h"
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ID_SIZE = 40, RETRY_MIN_MS = 5, SEND_LINGER_MS = 0, REPLY_MAX_FIELDS = 512, REPLY_MAX_DEPTH = 4 };
-static const size_t REPLY_MAX_BYTES = 1 << 20;
+enum { ID_SIZE = 40, SEND_LINGER_MS = 0 };
 static const int64_t REQUEST_MAX_BYTES = 256 << 20;
 
 struct client {
@@ -51,59 +48,6 @@ void client_reply_fini(struct client_reply *reply) {
     memset(reply, 0, sizeof *reply);
 }
 
-const char *client_status_name(Thorax__V1__Status status) {
-    const ProtobufCEnumValue *value =
-        protobuf_c_enum_descriptor_get_value(&thorax__v1__status__descriptor, (int)status);
-    return value ? value->name + strlen("STATUS_") : "UNKNOWN";
-}
-
-const char *client_decision_name(Thorax__V1__Decision decision) {
-    const ProtobufCEnumValue *value =
-        protobuf_c_enum_descriptor_get_value(&thorax__v1__decision__descriptor, (int)decision);
-    return value ? value->name + strlen("DECISION_") : "UNKNOWN";
-}
-
-static bool check_answer(const Thorax__V1__DiagnosisReply *reply, const char *request_id,
-                         const struct digest *image, struct error *err) {
-    double sum = 0;
-    if (strcmp(reply->request_id, request_id) != 0) {
-        return error_set(err, ERROR_PEER, "the reply is to another request");
-    }
-    if (reply->image_sha256.len != sizeof image->bytes ||
-        memcmp(reply->image_sha256.data, image->bytes, sizeof image->bytes) != 0) {
-        return error_set(err, ERROR_PEER, "the reply is about another image");
-    }
-    for (size_t i = 0; i < reply->n_probabilities; i++) {
-        double probability = reply->probabilities[i]->probability;
-        if (!(probability >= 0 && probability <= 1)) {
-            return error_set(err, ERROR_PEER, "a probability is not within 0 to 1");
-        }
-        sum += probability;
-    }
-    if (reply->n_probabilities < 2 || fabs(sum - 1) > 1e-6 ||
-        reply->decision == THORAX__V1__DECISION__DECISION_UNSPECIFIED) {
-        return error_set(err, ERROR_PEER, "the reply says OK and has no complete answer");
-    }
-    return (reply->model && reply->model->digest.len == sizeof(struct digest)) ||
-           error_set(err, ERROR_PEER, "the reply does not say which model answered");
-}
-
-bool client_check(const Thorax__V1__DiagnosisReply *reply, const char *request_id, const struct digest *image,
-                  struct error *err) {
-    if (reply->status == THORAX__V1__STATUS__STATUS_OK) {
-        return check_answer(reply, request_id, image, err);
-    }
-    if (reply->status == THORAX__V1__STATUS__STATUS_UNSPECIFIED) {
-        return error_set(err, ERROR_PEER, "the reply has no status");
-    }
-    if (reply->n_probabilities > 0 || reply->decision != THORAX__V1__DECISION__DECISION_UNSPECIFIED) {
-        return error_set(err, ERROR_PEER, "the reply says %s and has an answer all the same",
-                         client_status_name(reply->status));
-    }
-    return !*reply->request_id || strcmp(reply->request_id, request_id) == 0 ||
-           error_set(err, ERROR_PEER, "the reply is to another request");
-}
-
 /** Waits for the reply with our correlation; older ones, to requests given up, are dropped. */
 static bool receive(struct client *client, int64_t deadline_ms, struct wire_message *message,
                     struct error *err) {
@@ -119,15 +63,9 @@ static bool receive(struct client *client, int64_t deadline_ms, struct wire_mess
 }
 
 static bool unpack(const struct wire_message *message, struct client_reply *out, struct error *err) {
-    struct message_limits limits = {REPLY_MAX_BYTES, REPLY_MAX_FIELDS, REPLY_MAX_DEPTH};
-    out->envelope = (Thorax__V1__Envelope *)message_unpack(&thorax__v1__envelope__descriptor,
-                                                           message->frames[2], &limits, err);
+    out->envelope = client_unpack(message->frames[2], err);
     if (!out->envelope) {
-        return error_prefix(err, "reply");
-    }
-    if (out->envelope->protocol_version != MESSAGE_PROTOCOL_VERSION) {
-        return error_set(err, ERROR_PEER, "the reply is of protocol version %" PRIu32,
-                         out->envelope->protocol_version);
+        return false;
     }
     if (out->envelope->body_case == THORAX__V1__ENVELOPE__BODY_DIAGNOSIS_REPLY) {
         out->diagnosis = out->envelope->diagnosis_reply;
@@ -222,25 +160,6 @@ bool client_diagnose(struct client *client, const struct client_request *request
     fill(request, &question);
     struct digest image = digest_of(request->image, request->image_size);
     return ask_and_check(client, &question, &image, request->timeout_ms, out, err);
-}
-
-bool client_diagnose_patiently(struct client *client, const struct client_request *request,
-                               struct client_reply *out, struct error *err) {
-    int64_t deadline_ms = clock_now_ms() + request->timeout_ms;
-    struct question question;
-    fill(request, &question);
-    struct digest image = digest_of(request->image, request->image_size);
-    while (ask_and_check(client, &question, &image, clock_left_ms(deadline_ms), out, err)) {
-        int64_t pause_ms =
-            out->diagnosis->retry_after_ms > RETRY_MIN_MS ? out->diagnosis->retry_after_ms : RETRY_MIN_MS;
-        if (out->diagnosis->status != THORAX__V1__STATUS__STATUS_BUSY ||
-            pause_ms >= clock_left_ms(deadline_ms)) {
-            return true;
-        }
-        client_reply_fini(out);
-        clock_sleep_ms(pause_ms);
-    }
-    return false;
 }
 
 bool client_status(struct client *client, int64_t timeout_ms, struct client_reply *out, struct error *err) {

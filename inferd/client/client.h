@@ -1,12 +1,11 @@
 #pragma once
-#include "common/base/digest.h"
-#include "common/base/error.h"
-#include "proto/envelope.pb-c.h"
+#include "inferd/client/check.h"
 
 /**
- * Asks a member for diagnoses and believes only what was meant for it: every reply's form, request id and
- * image digest are checked, so that a late, mixed-up or empty reply can never be read as another patient's
- * diagnosis. One thread at a time; one request at a time.
+ * Asks one member, once: for tools and tests. Who wants answers from a pool uses libthorax (thorax.h).
+ * Believes only what was meant for it: every reply's form, request id and image digest are checked, so that a
+ * late, mixed-up or empty reply can never be read as another patient's diagnosis. One thread at a time; one
+ * request at a time.
  */
 struct client;
 
@@ -42,19 +41,5 @@ void client_reply_fini(struct client_reply *reply);
 bool client_diagnose(struct client *client, const struct client_request *request, struct client_reply *out,
                      struct error *err);
 
-/** As client_diagnose, but while the reply is BUSY asks again, after the pause that it names, until the time
- * is over. */
-bool client_diagnose_patiently(struct client *client, const struct client_request *request,
-                               struct client_reply *out, struct error *err);
-
 /** Asks for the member's status. */
 bool client_status(struct client *client, int64_t timeout_ms, struct client_reply *out, struct error *err);
-
-/** Checks a diagnosis reply against what was asked. ERROR_PEER says what is wrong. */
-bool client_check(const Thorax__V1__DiagnosisReply *reply, const char *request_id, const struct digest *image,
-                  struct error *err);
-
-/** "OK", "BUSY" and so on. Never NULL. */
-const char *client_status_name(Thorax__V1__Status status);
-/** "RULE_IN" and so on. Never NULL. */
-const char *client_decision_name(Thorax__V1__Decision decision);

@@ -1,4 +1,5 @@
 #include "common/base/file.h"
+#include "inferd/client/thorax.h"
 #include "inferd/inferctl/commands.h"
 #include "inferd/inferctl/options.h"
 #include <jansson.h>
@@ -17,72 +18,62 @@ struct output {
     char headings[HEADINGS_SIZE]; /**< the classes that the rows above are about */
 };
 
-static json_t *digest_json(const ProtobufCBinaryData *bytes) {
+static json_t *digest_json(const uint8_t bytes[32]) {
     struct digest digest;
     char hex[DIGEST_HEX_SIZE];
-    if (bytes->len != sizeof digest.bytes) {
-        return json_null();
-    }
-    memcpy(digest.bytes, bytes->data, sizeof digest.bytes);
+    memcpy(digest.bytes, bytes, sizeof digest.bytes);
     return json_string(digest_hex(&digest, hex));
 }
 
-static json_t *probabilities_json(const Thorax__V1__DiagnosisReply *reply) {
+static json_t *probabilities_json(const struct thorax_answer *answer) {
     json_t *out = json_object();
-    for (size_t i = 0; i < reply->n_probabilities; i++) {
-        json_object_set_new(out, reply->probabilities[i]->label,
-                            json_real(reply->probabilities[i]->probability));
+    for (size_t i = 0; i < answer->probability_count; i++) {
+        json_object_set_new(out, answer->probabilities[i].label,
+                            json_real(answer->probabilities[i].probability));
     }
     return out;
 }
 
-static json_t *warnings_json(const Thorax__V1__DiagnosisReply *reply) {
+static json_t *warnings_json(const struct thorax_answer *answer) {
     json_t *out = json_array();
-    for (size_t i = 0; i < reply->n_warnings; i++) {
-        json_array_append_new(out, json_string(reply->warnings[i]->message));
+    for (size_t i = 0; i < answer->warning_count; i++) {
+        json_array_append_new(out, json_string(answer->warnings[i].message));
     }
     return out;
 }
 
-/** What only an OK reply has. */
-static void add_answer(json_t *row, const Thorax__V1__DiagnosisReply *reply) {
-    json_object_set_new(row, "decision", json_string(client_decision_name(reply->decision)));
-    json_object_set_new(row, "decision_reason", json_string(reply->decision_reason));
-    json_object_set_new(row, "probabilities", probabilities_json(reply));
-    json_object_set_new(row, "warnings", warnings_json(reply));
-    if (reply->operating_point) {
-        const Thorax__V1__OperatingPoint *point = reply->operating_point;
-        json_object_set_new(row, "operating_point",
-                            json_pack("{s:s, s:s, s:f, s:f}", "name", point->name, "label", point->label,
-                                      "rule_in", point->rule_in, "rule_out", point->rule_out));
-    }
+/** What only an OK answer has. */
+static void add_answer(json_t *row, const struct thorax_answer *answer) {
+    json_object_set_new(row, "decision", json_string(thorax_decision_name(answer->decision)));
+    json_object_set_new(row, "decision_reason", json_string(answer->decision_reason));
+    json_object_set_new(row, "probabilities", probabilities_json(answer));
+    json_object_set_new(row, "warnings", warnings_json(answer));
+    json_object_set_new(row, "operating_point",
+                        json_pack("{s:s, s:s, s:f, s:f}", "name", answer->operating_point, "label",
+                                  answer->operating_point_label, "rule_in", answer->rule_in, "rule_out",
+                                  answer->rule_out));
 }
 
-static json_t *reply_json(const char *file, const struct client_reply *reply) {
-    const Thorax__V1__DiagnosisReply *diagnosis = reply->diagnosis;
-    json_t *row =
-        json_pack("{s:s, s:s, s:s, s:I}", "file", file, "status", client_status_name(diagnosis->status),
-                  "member", diagnosis->member, "elapsed_us", (json_int_t)reply->elapsed_us);
+static json_t *answer_json(const char *file, const struct thorax_answer *answer) {
+    json_t *row = json_pack("{s:s, s:s, s:s, s:I, s:i}", "file", file, "status",
+                            thorax_status_name(answer->status), "member", answer->member, "elapsed_us",
+                            (json_int_t)answer->elapsed_us, "attempts", answer->attempts);
     if (!row) { /* a file name that is no UTF-8 */
-        row = json_pack("{s:n, s:s}", "file", "status", client_status_name(diagnosis->status));
+        row = json_pack("{s:n, s:s}", "file", "status", thorax_status_name(answer->status));
     }
-    json_object_set_new(row, "image_sha256", digest_json(&diagnosis->image_sha256));
-    if (diagnosis->model) {
+    json_object_set_new(row, "image_sha256", digest_json(answer->image_sha256));
+    if (*answer->model_name) {
         json_object_set_new(row, "model",
-                            json_pack("{s:s, s:s, s:o}", "name", diagnosis->model->name, "version",
-                                      diagnosis->model->version, "digest",
-                                      digest_json(&diagnosis->model->digest)));
+                            json_pack("{s:s, s:s, s:o}", "name", answer->model_name, "version",
+                                      answer->model_version, "digest", digest_json(answer->model_digest)));
     }
-    if (diagnosis->times) {
-        json_object_set_new(row, "times_us",
-                            json_pack("{s:I, s:I, s:I}", "queue", (json_int_t)diagnosis->times->queue_us,
-                                      "decode", (json_int_t)diagnosis->times->decode_us, "compute",
-                                      (json_int_t)diagnosis->times->compute_us));
-    }
-    if (diagnosis->status == THORAX__V1__STATUS__STATUS_OK) {
-        add_answer(row, diagnosis);
+    json_object_set_new(row, "times_us",
+                        json_pack("{s:I, s:I, s:I}", "queue", (json_int_t)answer->queue_us, "decode",
+                                  (json_int_t)answer->decode_us, "compute", (json_int_t)answer->compute_us));
+    if (answer->status == THORAX_OK) {
+        add_answer(row, answer);
     } else {
-        json_object_set_new(row, "message", json_string(diagnosis->message));
+        json_object_set_new(row, "message", json_string(answer->message));
     }
     return row;
 }
@@ -103,18 +94,18 @@ static int name_width(char *const *files, int count) {
 }
 
 /** A class's column is as wide as its label. */
-static int class_width(const Thorax__V1__ClassProbability *row) {
+static int class_width(const struct thorax_probability *row) {
     size_t length = strlen(row->label);
     return length > PROBABILITY_WIDTH ? (int)length : PROBABILITY_WIDTH;
 }
 
 /** The table's first line; again where another model with other classes answers. */
-static void print_headings(struct output *output, const Thorax__V1__DiagnosisReply *reply) {
+static void print_headings(struct output *output, const struct thorax_answer *answer) {
     char line[HEADINGS_SIZE] = "";
     size_t length = 0;
-    for (size_t i = 0; i < reply->n_probabilities && length < sizeof line; i++) {
+    for (size_t i = 0; i < answer->probability_count && length < sizeof line; i++) {
         length += (size_t)snprintf(line + length, sizeof line - length, "  %*s",
-                                   class_width(reply->probabilities[i]), reply->probabilities[i]->label);
+                                   class_width(&answer->probabilities[i]), answer->probabilities[i].label);
     }
     if (strcmp(line, output->headings) != 0) {
         memcpy(output->headings, line, sizeof line);
@@ -123,70 +114,81 @@ static void print_headings(struct output *output, const Thorax__V1__DiagnosisRep
     }
 }
 
-static void print_answer(struct output *output, const char *file, const struct client_reply *reply) {
-    const Thorax__V1__DiagnosisReply *diagnosis = reply->diagnosis;
-    print_headings(output, diagnosis);
+static void print_answer(struct output *output, const char *file, const struct thorax_answer *answer) {
+    print_headings(output, answer);
     printf("%-*s  %-*s", output->name_width, base_name(file), DECISION_WIDTH,
-           client_decision_name(diagnosis->decision));
-    for (size_t i = 0; i < diagnosis->n_probabilities; i++) {
-        printf("  %*.3f", class_width(diagnosis->probabilities[i]), diagnosis->probabilities[i]->probability);
+           thorax_decision_name(answer->decision));
+    for (size_t i = 0; i < answer->probability_count; i++) {
+        printf("  %*.3f", class_width(&answer->probabilities[i]), answer->probabilities[i].probability);
     }
-    printf("  %7.1f ms  %s %s\n", (double)reply->elapsed_us / 1000, diagnosis->model->name,
-           diagnosis->model->version);
-    for (size_t i = 0; i < diagnosis->n_warnings; i++) {
-        printf("%-*s  warning: %s\n", output->name_width, "", diagnosis->warnings[i]->message);
+    printf("  %7.1f ms  %s %s\n", (double)answer->elapsed_us / 1000, answer->model_name,
+           answer->model_version);
+    for (size_t i = 0; i < answer->warning_count; i++) {
+        printf("%-*s  warning: %s\n", output->name_width, "", answer->warnings[i].message);
     }
 }
 
-static void put_reply(struct output *output, const char *file, const struct client_reply *reply) {
-    bool ok = reply->diagnosis->status == THORAX__V1__STATUS__STATUS_OK;
+static void put_answer(struct output *output, const char *file, const struct thorax_answer *answer) {
+    bool ok = answer->status == THORAX_OK;
     output->unanswered += ok ? 0 : 1;
     if (output->json) {
-        json_array_append_new(output->rows, reply_json(file, reply));
+        json_array_append_new(output->rows, answer_json(file, answer));
     } else if (ok) {
-        print_answer(output, file, reply);
+        print_answer(output, file, answer);
     } else {
         printf("%-*s  no answer: %s: %s\n", output->name_width, base_name(file),
-               client_status_name(reply->diagnosis->status), reply->diagnosis->message);
+               thorax_status_name(answer->status), answer->message);
     }
 }
 
-static void put_error(struct output *output, const char *file, const struct error *err) {
+static void put_error(struct output *output, const char *file, const char *message, const char *hint) {
     output->unanswered++;
     if (output->json) {
-        json_t *row = json_pack("{s:s, s:n, s:s}", "file", file, "status", "message", err->message);
+        json_t *row = json_pack("{s:s, s:n, s:s}", "file", file, "status", "message", message);
         json_array_append_new(output->rows, row ? row : json_null());
     } else {
-        printf("%-*s  no answer: %s%s%s\n", output->name_width, base_name(file), err->message,
-               *err->hint ? "; " : "", err->hint);
+        printf("%-*s  no answer: %s%s%s\n", output->name_width, base_name(file), message, *hint ? "; " : "",
+               hint);
     }
 }
 
-static void diagnose(struct client *client, const struct options *options, const char *file,
+static void diagnose(struct thorax_client *client, const struct options *options, const char *file,
                      struct output *output) {
     struct error err = {0};
+    struct thorax_error failure = {0};
     struct bytes image;
-    struct client_reply reply;
+    struct thorax_answer answer;
     if (!file_read(file, IMAGE_MAX_BYTES, &image, &err)) {
-        put_error(output, file, &err);
+        put_error(output, file, err.message, err.hint);
         return;
     }
-    struct client_request request = {
+    struct thorax_request request = {
         .image = image.data,
         .image_size = image.size,
         .operating_point = options->operating_point,
         .age_years = options->has_age ? &options->age_years : NULL,
-        .view = options->view,
+        .view = (enum thorax_view)options->view,
         .stat = options->stat,
         .timeout_ms = options->timeout_ms,
     };
-    if (client_diagnose_patiently(client, &request, &reply, &err)) {
-        put_reply(output, file, &reply);
-        client_reply_fini(&reply);
+    if (thorax_diagnose(client, &request, &answer, &failure)) {
+        put_answer(output, file, &answer);
+        thorax_answer_free(&answer);
     } else {
-        put_error(output, file, &err);
+        put_error(output, file, failure.message, failure.hint);
     }
     free(image.data);
+}
+
+static struct thorax_client *connect_to(const struct options *options, struct error *err) {
+    struct thorax_error failure = {0};
+    struct thorax_options spec = {.endpoints = options->endpoints, .endpoint_count = options->endpoint_count};
+    struct thorax_client *client = thorax_open(&spec, &failure);
+    if (!client) {
+        error_set(err, ERROR_INVALID, "%s", failure.message);
+        error_hint(err, "%s", failure.hint);
+    }
+    return client;
 }
 
 int command_diagnose(int argc, char **argv) {
@@ -199,7 +201,7 @@ int command_diagnose(int argc, char **argv) {
         error_set(&err, ERROR_INVALID, "diagnose: expected image files");
         return options_fail(&err, INFERCTL_USAGE);
     }
-    struct client *client = client_open(options.endpoint, &err);
+    struct thorax_client *client = connect_to(&options, &err);
     if (!client) {
         return options_fail(&err, INFERCTL_FAILED);
     }
@@ -216,6 +218,6 @@ int command_diagnose(int argc, char **argv) {
         puts("Research and integration; not a medical device.");
     }
     json_decref(output.rows);
-    client_close(client);
+    thorax_close(client);
     return output.unanswered ? INFERCTL_FAILED : 0;
 }

@@ -9,7 +9,7 @@ static const struct {
     const char *help;
 } commands[] = {
     {"diagnose", command_diagnose,
-     "FILE... [--json] [--endpoint E] [--timeout-ms MS] [--operating-point P] [--age YEARS] [--view V] "
+     "FILE... [--json] [--endpoint E]... [--timeout-ms MS] [--operating-point P] [--age YEARS] [--view V] "
      "[--stat]"},
     {"status", command_status, "[--json] [--endpoint E] [--timeout-ms MS]"},
     {"drain", command_drain, "[--json] [--endpoint E] [--timeout-ms MS]"},
@@ -26,7 +26,8 @@ static void print_usage(FILE *out) {
     for (int i = 0; i < COMMANDS; i++) {
         fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
     }
-    fprintf(out, "\n--endpoint is %s unless given; ipc://PATH works too.\n", INFERCTL_DEFAULT_ENDPOINT);
+    fprintf(out, "\n--endpoint is %s unless given; ipc://PATH works too. diagnose takes several and asks whichever\n"
+                 "has the least to do, and another one where that fails.\n", INFERCTL_DEFAULT_ENDPOINT);
 }
 
 int main(int argc, char **argv) {

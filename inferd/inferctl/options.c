@@ -32,11 +32,18 @@ static bool parse_count(const char *flag, const char *text, int64_t high, int64_
     return text_to_int(text, 1, high, out, err) || error_prefix(err, "%s", flag);
 }
 
+static bool take_endpoint(struct options *out, struct error *err) {
+    if (out->endpoint_count == OPTIONS_MAX_ENDPOINTS) {
+        return error_set(err, ERROR_INVALID, "more than %d --endpoint", OPTIONS_MAX_ENDPOINTS);
+    }
+    out->endpoint = out->endpoints[out->endpoint_count++] = optarg;
+    return true;
+}
+
 static bool take(int option, struct options *out, struct error *err) {
     switch (option) {
     case 'e':
-        out->endpoint = optarg;
-        return true;
+        return take_endpoint(out, err);
     case 'o':
         out->operating_point = optarg;
         return true;
@@ -73,6 +80,9 @@ bool options_parse(int argc, char **argv, struct options *out, struct error *err
         if (!take(option, out, err)) {
             return false;
         }
+    }
+    if (out->endpoint_count == 0) {
+        out->endpoints[out->endpoint_count++] = out->endpoint;
     }
     out->files = argv + optind;
     out->file_count = argc - optind;

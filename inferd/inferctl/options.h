@@ -2,9 +2,13 @@
 #include "common/base/error.h"
 #include "inferd/client/client.h"
 
+enum { OPTIONS_MAX_ENDPOINTS = 64 };
+
 /** What the commands' flags say; each command uses its part. */
 struct options {
-    const char *endpoint, *operating_point;
+    const char *endpoint, *operating_point; /**< endpoint: the one that was given last */
+    const char *endpoints[OPTIONS_MAX_ENDPOINTS]; /**< all that were given, or the default */
+    int endpoint_count;
     int64_t timeout_ms;
     bool json, stat, has_age;
     float age_years;
