@@ -18,6 +18,9 @@ struct inferd_config {
     const char *device;
     int device_index, device_threads;
     const char *model_file;
+    bool keep_previous;
+    int64_t pin_time_ms;
+    int pin_limit, staged_max;
     const char *announce, *control, *blobs;
     const char *store;
     size_t max_model_bytes;

@@ -2,7 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
-#include "inferd/loaded_model.h"
+#include "inferd/activation.h"
 #include "inferd/monitor.h"
 #include "inferd/server.h"
 #include "inferd/subscriber.h"
@@ -14,6 +14,9 @@ enum { STEP_MS = 200, PATH_SIZE = 4096, BIND_MAX = 16, RETRY_MS = 5000 };
 struct inferd {
     const struct inferd_config *config;
     struct slot *slot;
+    struct model_stats *stats;
+    uint64_t incarnation;
+    struct activation_spec activation;
     struct server *server;
     struct subscriber *subscriber;
     struct monitor *monitor; /* NULL: there is no HTTP */
@@ -29,41 +32,35 @@ static const char *fastest_device(void) {
     return name;
 }
 
-static struct model *open_model(const struct inferd_config *config, const char *path, struct error *err) {
-    char hex[DIGEST_HEX_SIZE];
-    int golden = 0;
-    int64_t start = clock_now_ms();
-    struct loaded_model_spec spec = {
-        .device = {.name = strcmp(config->device, "auto") == 0 ? fastest_device() : config->device,
-                   .index = config->device_index,
-                   .threads = config->device_threads},
-        .max_batch = config->max_batch,
-    };
-    struct model *model = loaded_model_open(path, &spec, &golden, err);
-    if (model) {
-        log_event(golden ? LOG_INFO : LOG_WARNING, "model_loaded",
-                  "name=%s version=%s digest=%s device=%s golden_images=%d ms=%" PRId64, model->info.name,
-                  model->info.version, digest_hex(&model->info.digest, hex), spec.device.name, golden,
-                  clock_now_ms() - start);
-    }
-    return model;
+static struct activation_spec activation_spec(const struct inferd_config *config, struct slot *slot) {
+    return (struct activation_spec){
+        .slot = slot,
+        .load = {.device = {.name = strcmp(config->device, "auto") == 0 ? fastest_device() : config->device,
+                            .index = config->device_index,
+                            .threads = config->device_threads},
+                 .max_batch = config->max_batch}};
 }
 
 /** The subscriber's call: a model is here and it is our turn. */
 static bool activate(void *context, const char *path, const struct digest *digest, struct error *err) {
     struct inferd *inferd = context;
-    char hex[DIGEST_HEX_SIZE];
-    struct model *model = open_model(inferd->config, path, err);
-    if (!model) {
-        return false;
+    return activation_run(&inferd->activation, path, digest, err);
+}
+
+/** The subscriber's call: what its next report says of us. */
+static void describe(void *context, struct subscriber_facts *facts) {
+    struct inferd *inferd = context;
+    struct model *models[SLOT_MODELS];
+    int count = slot_residents(inferd->slot, models);
+    facts->resident_count = 0;
+    for (int i = 0; i < count; i++) {
+        if (i > 0) {
+            facts->residents[facts->resident_count++] = models[i]->info.digest;
+        }
+        model_release(models[i]);
     }
-    if (!digest_equal(&model->info.digest, digest)) {
-        model_release(model);
-        return error_set(err, ERROR_FORMAT, "the model file changed while it was loaded");
-    }
-    slot_swap(inferd->slot, model);
-    log_event(LOG_INFO, "model_active", "digest=%s", digest_hex(digest, hex));
-    return true;
+    facts->has_shadow = false;
+    facts->stats_count = model_stats_copy(inferd->stats, facts->stats);
 }
 
 /** Serves what was served before the last stop, until the publisher has something newer: with no trainer in
@@ -95,7 +92,10 @@ static bool start_following(struct inferd *inferd, struct error *err) {
         .store_folder = config->store,
         .max_model_bytes = (int64_t)config->max_model_bytes,
         .retry_ms = RETRY_MS,
+        .staged_max = config->staged_max,
+        .incarnation = inferd->incarnation,
         .activate = activate,
+        .describe = describe,
         .context = inferd,
     };
     inferd->subscriber = subscriber_create(&spec, err);
@@ -111,7 +111,7 @@ static bool start_model(struct inferd *inferd, struct error *err) {
     if (inferd->config->follows) {
         return start_following(inferd, err);
     }
-    struct model *model = open_model(inferd->config, inferd->config->model_file, err);
+    struct model *model = activation_load(&inferd->activation, inferd->config->model_file, err);
     if (model) {
         slot_swap(inferd->slot, model);
     }
@@ -146,6 +146,9 @@ static bool start_server(struct inferd *inferd, struct error *err) {
         .limits = {.max_bytes = config->max_message_bytes,
                    .max_pixels = config->max_pixels,
                    .max_side = config->max_side},
+        .pins = {.limit = (size_t)config->pin_limit, .time_ms = config->pin_time_ms},
+        .stats = inferd->stats,
+        .incarnation = inferd->incarnation,
     };
     inferd->server = server_create(&spec, err);
     return inferd->server != NULL;
@@ -193,8 +196,15 @@ static bool serve(struct inferd *inferd, struct error *err) {
 }
 
 bool daemon_run(const struct inferd_config *config, struct error *err) {
-    struct inferd inferd = {.config = config, .slot = slot_create()};
-    bool ok = inferd.slot || error_set(err, ERROR_MEMORY, "no memory");
+    struct inferd inferd = {.config = config,
+                            .slot = slot_create(),
+                            .stats = model_stats_create(),
+                            .incarnation = digest_random_u64()};
+    bool ok = (inferd.slot && inferd.stats) || error_set(err, ERROR_MEMORY, "no memory");
+    if (ok) {
+        slot_keep_previous(inferd.slot, config->keep_previous);
+        inferd.activation = activation_spec(config, inferd.slot);
+    }
     ok = ok && start_server(&inferd, err); /* first: an address in use should cost no model's loading */
     ok = ok && start_monitor(&inferd, err); /* a probe gets its answer while the model is loaded */
     ok = ok && start_model(&inferd, err);
@@ -206,6 +216,7 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
     subscriber_destroy(inferd.subscriber);
     server_destroy(inferd.server);
     slot_destroy(inferd.slot);
+    model_stats_destroy(inferd.stats);
     return ok;
 }
 
@@ -213,7 +224,8 @@ bool daemon_check(const struct inferd_config *config, struct error *err) {
     if (!*config->model_file) {
         return true;
     }
-    struct model *model = open_model(config, config->model_file, err);
+    struct activation_spec spec = activation_spec(config, NULL);
+    struct model *model = activation_load(&spec, config->model_file, err);
     model_release(model);
     return model != NULL;
 }

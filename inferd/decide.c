@@ -65,6 +65,13 @@ bool decide(const struct model_info *info, const struct decision_point *point, c
     return true;
 }
 
+void decide_warn_changed(struct verdict *out) {
+    struct verdict_warning *warning = &out->warnings[out->warning_count++];
+    warning->code = THORAX__V1__WARNING_CODE__WARNING_MODEL_CHANGED;
+    snprintf(warning->message, sizeof warning->message,
+             "another model, which is no longer here, answered for this routing key before");
+}
+
 void decide_warn(const struct model_info *info, const float *age_years, Thorax__V1__View view,
                  struct verdict *out) {
     if (age_years && info->age_max_years > 0 &&

@@ -2,7 +2,7 @@
 #include "inferd/model.h"
 #include "proto/diagnosis.pb-c.h"
 
-enum { VERDICT_REASON_SIZE = 200, VERDICT_MAX_WARNINGS = 2, WARNING_TEXT_SIZE = 160 };
+enum { VERDICT_REASON_SIZE = 200, VERDICT_MAX_WARNINGS = 3, WARNING_TEXT_SIZE = 160 };
 
 struct verdict_warning {
     Thorax__V1__WarningCode code;
@@ -31,6 +31,9 @@ bool decide_probabilities(const float *logits, int count, double temperature, do
  */
 bool decide(const struct model_info *info, const struct decision_point *point, const float *logits,
             struct verdict *out, struct error *err);
+
+/** Adds the warning that another model answered for this routing key before. */
+void decide_warn_changed(struct verdict *out);
 
 /** Adds warnings where age (NULL: unknown) or view lie outside the model's intended use. */
 void decide_warn(const struct model_info *info, const float *age_years, Thorax__V1__View view,

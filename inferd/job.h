@@ -14,6 +14,8 @@ struct job {
     int64_t arrived_ns, deadline_ns;         /**< monotonic */
     struct model *model;                     /**< owned reference: the one that it began with */
     const struct decision_point *point;     /**< inside model */
+    bool model_changed;   /**< the routing key is pinned to another model, which is not here */
+    struct digest pinned; /**< where model_changed: which */
 
     /* Filled in on the way. */
     bool has_digest;

@@ -51,7 +51,8 @@ struct model {
     const struct model_ops *ops;
     atomic_int references; /**< starts at 1: its maker's */
     struct model_info info;
-    int max_batch; /**< images per compute, 1..MODEL_MAX_BATCH */
+    int max_batch;      /**< images per compute, 1..MODEL_MAX_BATCH */
+    atomic_bool broken; /**< it failed to compute: never made active again without loading it anew */
 };
 
 /** One more reference. Returns the model. */

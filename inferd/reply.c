@@ -111,6 +111,10 @@ bool reply_to_job(const struct job *job, const char *member, struct bytes *out, 
         reply.message = text(job->error.message);
         return pack(&reply, out, err);
     }
+    if (job->model_changed) {
+        reply.pinned_model =
+            (ProtobufCBinaryData){sizeof job->pinned.bytes, (uint8_t *)text((const char *)job->pinned.bytes)};
+    }
     fill_probabilities(job, &answer, &reply);
     fill_decision(job, &answer, &reply);
     if (!recipe_print(&job->model->info.recipe, answer.recipe, sizeof answer.recipe, err)) {

@@ -88,9 +88,12 @@ struct server *server_create(const struct server_spec *spec, struct error *err) 
         .allow_drain = spec->allow_drain,
         .max_jobs = spec->max_jobs,
         .slot = spec->slot,
+        .stats = spec->stats,
+        .incarnation = spec->incarnation,
         .started_ms = clock_now_ms(),
     };
-    if (!open_socket(server, spec, err) || !start_pipeline(server, spec, err)) {
+    server->service.pins = pins_create(&spec->pins, err);
+    if (!server->service.pins || !open_socket(server, spec, err) || !start_pipeline(server, spec, err)) {
         server_destroy(server);
         return NULL;
     }
@@ -315,6 +318,7 @@ void server_destroy(struct server *server) {
     }
     abandon(server);
     pipeline_destroy(server->service.pipeline);
+    pins_destroy(server->service.pins);
     wire_socket_close(server->router);
     wire_context_destroy(server->context);
     if (server->finished_event >= 0) {

@@ -1,6 +1,8 @@
 #pragma once
 #include "common/image/image.h"
 #include "inferd/counters.h"
+#include "inferd/model_stats.h"
+#include "inferd/pins.h"
 #include "inferd/slot.h"
 
 /**
@@ -24,6 +26,9 @@ struct server_spec {
     int max_batch;
     int64_t max_delay_us;
     struct image_limits limits;
+    struct pins_spec pins;     /**< of routing keys; zero: none is pinned */
+    struct model_stats *stats; /**< borrowed; NULL: nobody counts */
+    uint64_t incarnation;      /**< of the process, for status replies */
 };
 
 /** Binds and starts the pipeline. Returns owned, NULL on error. Use from one thread. */

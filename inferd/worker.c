@@ -46,6 +46,9 @@ static void conclude(struct job *job, const float *logits) {
         job_fail(job, THORAX__V1__STATUS__STATUS_INTERNAL, &err);
         return;
     }
+    if (job->model_changed) {
+        decide_warn_changed(&job->verdict);
+    }
     decide_warn(info, job->ask->age ? &job->ask->age->years : NULL, job->ask->view, &job->verdict);
     job->status = THORAX__V1__STATUS__STATUS_OK;
 }
@@ -69,6 +72,7 @@ static void run_batch(struct worker *worker) {
     if (ok) {
         count(worker->spec.counters, batch->count, compute_us);
     } else {
+        atomic_store(&model->broken, true);
         log_error("compute_failed", &err);
     }
     for (int i = 0; i < batch->count; i++) {

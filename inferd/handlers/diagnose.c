@@ -19,6 +19,10 @@ static bool check_fields(const Thorax__V1__DiagnosisRequest *ask, struct error *
     if (ask->routing_key.len > ROUTING_KEY_MAX_BYTES) {
         return error_set(err, ERROR_INVALID, "routing_key: more than %d bytes", ROUTING_KEY_MAX_BYTES);
     }
+    if (ask->pinned_model.len != 0 && ask->pinned_model.len != sizeof(struct digest)) {
+        return error_set(err, ERROR_INVALID, "pinned_model: expected a digest of %zu bytes",
+                         sizeof(struct digest));
+    }
     if (ask->age && !(ask->age->years >= 0 && ask->age->years <= 150)) {
         return error_set(err, ERROR_INVALID, "age.years: expected 0 to 150");
     }
@@ -29,18 +33,48 @@ static bool check_fields(const Thorax__V1__DiagnosisRequest *ask, struct error *
     return job_image_bytes(&job).len > 0 || error_set(err, ERROR_INVALID, "image: it is empty");
 }
 
-/** Whether this model is the one that the request names. */
-static bool check_model(const struct model *model, const char *name, struct error *err) {
-    struct digest wanted;
-    if (!*name || strcmp(name, "stable") == 0) {
+/** What the request's routing key is pinned to: its own word for it, else what this member remembers. */
+static bool find_pin(const struct service *service, const Thorax__V1__DiagnosisRequest *ask,
+                     struct digest *out) {
+    if (ask->pinned_model.len == sizeof out->bytes) {
+        memcpy(out->bytes, ask->pinned_model.data, sizeof out->bytes);
         return true;
     }
-    if (!digest_parse(name, &wanted, NULL)) {
-        return error_set(err, ERROR_INVALID,
-                         "model: expected \"stable\" or the 64 hexadecimal digits of a digest");
+    return pins_get(service->pins, ask->routing_key.data, ask->routing_key.len, clock_now_ms(), out);
+}
+
+static bool names_a_model(const Thorax__V1__DiagnosisRequest *ask) {
+    return *ask->model && strcmp(ask->model, "stable") != 0;
+}
+
+/** The model that a request gets, with a reference: the one that it names, else the one that its key is
+ * pinned to where that is here, else the active one. */
+static struct model *choose_model(const struct service *service, struct job *job, struct error *err) {
+    const Thorax__V1__DiagnosisRequest *ask = job->ask;
+    struct digest pinned;
+    if (names_a_model(ask) || !find_pin(service, ask, &pinned)) {
+        return slot_choose(service->slot, ask->model, err);
     }
-    return digest_equal(&wanted, &model->info.digest) ||
-           error_set(err, ERROR_STATE, "model: this member runs another one");
+    struct model *model = slot_find(service->slot, &pinned);
+    if (!model) {
+        job->model_changed = true;
+        job->pinned = pinned;
+        model = slot_choose(service->slot, "", err);
+    }
+    return model;
+}
+
+/**
+ * The request was accepted: its key stays with its model from now on, so that a swap between two pictures of
+ * one study, both under way, does not part them. A request that names a model says nothing of what the others
+ * of its key are to get.
+ */
+static void pin(const struct service *service, const struct job *job) {
+    const Thorax__V1__DiagnosisRequest *ask = job->ask;
+    if (!names_a_model(ask)) {
+        const struct digest *model = job->model_changed ? &job->pinned : &job->model->info.digest;
+        pins_put(service->pins, ask->routing_key.data, ask->routing_key.len, model, clock_now_ms());
+    }
 }
 
 static void set_deadline(const struct service *service, struct job *job) {
@@ -69,11 +103,8 @@ static bool admit(const struct service *service, struct job *job, struct error *
     if (service->draining) {
         return error_set(err, ERROR_STATE, "this member is shutting down");
     }
-    job->model = slot_acquire(service->slot);
+    job->model = choose_model(service, job, err);
     if (!job->model) {
-        return error_set(err, ERROR_STATE, "this member has no model yet");
-    }
-    if (!check_model(job->model, job->ask->model, err)) {
         return false;
     }
     job->point = model_point(job->model, job->ask->operating_point, err);
@@ -101,6 +132,7 @@ static bool diagnose(struct service *service, struct request *request, struct by
     job->urgent = job->ask->priority == THORAX__V1__PRIORITY__PRIORITY_STAT;
     set_deadline(service, job);
     if (admit(service, job, &reason) && pipeline_submit(service->pipeline, job, &reason)) {
+        pin(service, job); /* still whole: jobs come back to this thread only */
         *how = HANDLED_LATER;
         return true;
     }

@@ -1,5 +1,7 @@
 #pragma once
 #include "inferd/counters.h"
+#include "inferd/model_stats.h"
+#include "inferd/pins.h"
 #include "inferd/pipeline.h"
 #include "inferd/reply.h"
 #include "inferd/route.h"
@@ -21,8 +23,11 @@ struct service {
     int max_jobs;
     struct slot *slot;
     struct pipeline *pipeline;
+    struct pins *pins;         /**< which model answers for a routing key */
+    struct model_stats *stats; /**< borrowed; NULL: nobody counts */
     struct counters counters;
     int64_t started_ms;
+    uint64_t incarnation; /**< of the process */
     bool allow_drain;     /**< a peer may ask for it */
     atomic_bool draining; /**< for good: nothing new is accepted */
 };

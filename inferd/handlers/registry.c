@@ -30,9 +30,20 @@ static void count_times(struct counters *counters, const struct job *job) {
     }
 }
 
+/** By the model that was chosen; what a request itself is to blame for says nothing of it. */
+static void count_model(struct model_stats *stats, const struct job *job) {
+    if (stats && job->status == THORAX__V1__STATUS__STATUS_OK) {
+        uint64_t latency_us = (uint64_t)(clock_now_ns() - job->arrived_ns) / 1000;
+        model_stats_answered(stats, &job->model->info.digest, latency_us);
+    } else if (stats && job->status == THORAX__V1__STATUS__STATUS_INTERNAL) {
+        model_stats_failed(stats, &job->model->info.digest);
+    }
+}
+
 bool service_conclude(struct service *service, const struct job *job, struct bytes *reply,
                       struct error *err) {
     atomic_fetch_add(&service->counters.by_status[job->status], 1);
     count_times(&service->counters, job);
+    count_model(service->stats, job);
     return reply_to_job(job, service->member, reply, err);
 }

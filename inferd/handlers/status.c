@@ -7,6 +7,9 @@ struct parts {
     Thorax__V1__StatusCount counts[COUNTERS_STATUSES], *count_list[COUNTERS_STATUSES];
     Thorax__V1__ModelIdentity identity;
     char *points[MODEL_MAX_POINTS];
+    int resident_count;
+    struct model *models[SLOT_MODELS]; /* referenced; the active one first */
+    Thorax__V1__ModelIdentity residents[SLOT_MODELS], *resident_list[SLOT_MODELS];
 };
 
 static void fill_counts(struct service *service, struct parts *parts, Thorax__V1__StatusReply *reply) {
@@ -38,6 +41,15 @@ static void fill_model(struct model *model, struct parts *parts, Thorax__V1__Sta
     reply->n_operating_points = (size_t)model->info.point_count;
 }
 
+static void fill_residents(struct parts *parts, Thorax__V1__StatusReply *reply) {
+    for (int i = 0; i < parts->resident_count; i++) {
+        reply_identify(&parts->models[i]->info, &parts->residents[i]);
+        parts->resident_list[i] = &parts->residents[i];
+    }
+    reply->resident = parts->resident_list;
+    reply->n_resident = (size_t)parts->resident_count;
+}
+
 static Thorax__V1__MemberCondition condition(const struct service *service, const struct model *model) {
     if (service->draining) {
         return THORAX__V1__MEMBER_CONDITION__CONDITION_DRAINING;
@@ -52,9 +64,11 @@ static bool status(struct service *service, struct request *request, struct byte
     struct parts parts;
     Thorax__V1__StatusReply body = THORAX__V1__STATUS_REPLY__INIT;
     Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
-    struct model *model = slot_acquire(service->slot);
+    parts.resident_count = slot_residents(service->slot, parts.models);
+    struct model *model = parts.resident_count > 0 ? parts.models[0] : NULL;
     if (model) {
         fill_model(model, &parts, &body);
+        fill_residents(&parts, &body);
     }
     fill_counts(service, &parts, &body);
     body.member = (char *)(uintptr_t)service->member; /* packing reads only */
@@ -62,12 +76,15 @@ static bool status(struct service *service, struct request *request, struct byte
     body.condition = condition(service, model);
     body.uptime_ms = (uint64_t)(clock_now_ms() - service->started_ms);
     body.in_flight = (uint32_t)pipeline_in_flight(service->pipeline);
+    body.incarnation = service->incarnation;
     body.queue_limit = (uint32_t)service->max_jobs;
     envelope.protocol_version = MESSAGE_PROTOCOL_VERSION;
     envelope.body_case = THORAX__V1__ENVELOPE__BODY_STATUS_REPLY;
     envelope.status_reply = &body;
     bool ok = message_pack(&envelope.base, reply, err);
-    model_release(model);
+    for (int i = 0; i < parts.resident_count; i++) {
+        model_release(parts.models[i]);
+    }
     *how = HANDLED_NOW;
     return ok;
 }

@@ -11,12 +11,12 @@ static const char *condition_name(Thorax__V1__MemberCondition condition) {
     return value ? value->name + strlen("CONDITION_") : "UNKNOWN";
 }
 
-static const char *model_digest(const Thorax__V1__StatusReply *status, char hex[DIGEST_HEX_SIZE]) {
+static const char *model_digest(const Thorax__V1__ModelIdentity *model, char hex[DIGEST_HEX_SIZE]) {
     struct digest digest;
-    if (!status->model || status->model->digest.len != sizeof digest.bytes) {
+    if (model->digest.len != sizeof digest.bytes) {
         return "";
     }
-    memcpy(digest.bytes, status->model->digest.data, sizeof digest.bytes);
+    memcpy(digest.bytes, model->digest.data, sizeof digest.bytes);
     return digest_hex(&digest, hex);
 }
 
@@ -26,7 +26,11 @@ static void print_table(const Thorax__V1__StatusReply *status) {
     printf("condition    %s\n", condition_name(status->condition));
     if (status->model) {
         printf("model        %s %s %s\n", status->model->name, status->model->version,
-               model_digest(status, hex));
+               model_digest(status->model, hex));
+    }
+    for (size_t i = 1; i < status->n_resident; i++) {
+        const Thorax__V1__ModelIdentity *model = status->resident[i];
+        printf("resident     %s %s %s\n", model->name, model->version, model_digest(model, hex));
     }
     printf("uptime       %.1f s\n", (double)status->uptime_ms / 1000);
     printf("in flight    %" PRIu32 " of %" PRIu32 "\n", status->in_flight, status->queue_limit);
@@ -40,8 +44,13 @@ static void print_table(const Thorax__V1__StatusReply *status) {
     printf("swaps        %" PRIu64 "\n", status->swaps);
 }
 
-static void print_json(const Thorax__V1__StatusReply *status) {
+static json_t *model_json(const Thorax__V1__ModelIdentity *model) {
     char hex[DIGEST_HEX_SIZE];
+    return json_pack("{s:s, s:s, s:s}", "name", model->name, "version", model->version, "digest",
+                     model_digest(model, hex));
+}
+
+static void print_json(const Thorax__V1__StatusReply *status) {
     json_t *counts = json_object();
     for (size_t i = 0; i < status->n_counts; i++) {
         json_object_set_new(counts, client_status_name(status->counts[i]->status),
@@ -55,10 +64,13 @@ static void print_json(const Thorax__V1__StatusReply *status) {
                             "compute_us", (json_int_t)status->compute_us, "swaps", (json_int_t)status->swaps,
                             "undelivered", (json_int_t)status->undelivered, "counts", counts);
     if (status->model) {
-        json_object_set_new(out, "model",
-                            json_pack("{s:s, s:s, s:s}", "name", status->model->name, "version",
-                                      status->model->version, "digest", model_digest(status, hex)));
+        json_object_set_new(out, "model", model_json(status->model));
     }
+    json_t *resident = json_array();
+    for (size_t i = 0; i < status->n_resident; i++) {
+        json_array_append_new(resident, model_json(status->resident[i]));
+    }
+    json_object_set_new(out, "resident", resident);
     json_dumpf(out, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(out);

@@ -1,0 +1,65 @@
+#include "inferd/activation.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "inferd/memory.h"
+#include <inttypes.h>
+#include <sys/stat.h>
+
+/* While it is loaded a model's weights are there up to three times (file, parameters, plan), and its plans
+ * have buffers. */
+enum { LOADING_FACTOR = 4, LOADING_EXTRA_BYTES = 64 << 20 };
+
+static void drop_previous(struct slot *slot, const char *reason) {
+    if (slot_drop_previous(slot)) {
+        log_event(LOG_WARNING, "previous_model_dropped", "reason=\"%s\"", reason);
+    }
+}
+
+static void make_room(struct slot *slot, const char *path) {
+    struct stat status;
+    if (stat(path, &status) == 0 &&
+        memory_available() / LOADING_FACTOR < status.st_size + LOADING_EXTRA_BYTES / LOADING_FACTOR) {
+        drop_previous(slot, "little memory is available");
+    }
+}
+
+struct model *activation_load(const struct activation_spec *spec, const char *path, struct error *err) {
+    char hex[DIGEST_HEX_SIZE];
+    int golden = 0;
+    int64_t start = clock_now_ms();
+    struct model *model = loaded_model_open(path, &spec->load, &golden, err);
+    if (!model) {
+        return NULL;
+    }
+    log_event(golden ? LOG_INFO : LOG_WARNING, "model_loaded",
+              "name=%s version=%s digest=%s device=%s golden_images=%d ms=%" PRId64, model->info.name,
+              model->info.version, digest_hex(&model->info.digest, hex), spec->load.device.name, golden,
+              clock_now_ms() - start);
+    return model;
+}
+
+bool activation_run(const struct activation_spec *spec, const char *path, const struct digest *digest,
+                    struct error *err) {
+    char hex[DIGEST_HEX_SIZE];
+    if (slot_activate(spec->slot, digest)) {
+        log_event(LOG_INFO, "model_active", "digest=%s resident=yes", digest_hex(digest, hex));
+        return true;
+    }
+    struct error reason = {0};
+    make_room(spec->slot, path);
+    struct model *model = activation_load(spec, path, &reason);
+    if (!model && reason.code == ERROR_MEMORY) {
+        drop_previous(spec->slot, "memory ended");
+        model = activation_load(spec, path, &reason);
+    }
+    if (!model) {
+        return error_set(err, reason.code, "%s", reason.message);
+    }
+    if (!digest_equal(&model->info.digest, digest)) {
+        model_release(model);
+        return error_set(err, ERROR_FORMAT, "the model file changed while it was loaded");
+    }
+    slot_swap(spec->slot, model);
+    log_event(LOG_INFO, "model_active", "digest=%s resident=no", digest_hex(digest, hex));
+    return true;
+}
