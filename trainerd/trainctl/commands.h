@@ -12,5 +12,8 @@ int command_evaluate(int argc, char **argv);
 /** `trainctl import FILE`: published ImageNet weights (safetensors) into the project's names, for model.init. */
 int command_import(int argc, char **argv);
 
+/** `trainctl keygen`: a pair of keys in files, for encrypted sockets or for signing models. */
+int command_keygen(int argc, char **argv);
+
 /** `trainctl config`: every key of trainerd's configuration with type, default, range and meaning. */
 int command_config(int argc, char **argv);

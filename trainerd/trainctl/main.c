@@ -19,6 +19,7 @@ static const struct command {
     {"import", "turn published weights into a file to start training from", command_import},
     {"publish", "hand a model file to a running publisher", command_publish},
     {"models", "what a publisher has published, and who is in its pool", command_models},
+    {"keygen", "make a pair of keys, for encrypted sockets or for signing models", command_keygen},
     {"config", "every key of trainerd's configuration", command_config},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
