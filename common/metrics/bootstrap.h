@@ -1,5 +1,6 @@
 #pragma once
 #include "common/base/error.h"
+#include "common/metrics/interval.h"
 #include <stdint.h>
 
 /** How to resample. Zero rounds or confidence take the default. */
@@ -9,11 +10,6 @@ struct bootstrap_spec {
     int rounds;            /**< resamples; default 1,000 */
     double confidence;     /**< default 0.95 */
     uint64_t seed;
-};
-
-/** An interval around a statistic. */
-struct interval {
-    double low, high;
 };
 
 /** A statistic of the samples that indices name, (count), repeats included; NaN where it is undefined for
