@@ -38,13 +38,13 @@ struct command {
 /* ---- announcing ---- */
 
 static void announce(struct publisher *publisher, Thorax__V1__EventKind kind,
-                     const struct catalogue_model *model) {
+                     const struct registry_model *model) {
     Thorax__V1__Announcement event;
     Thorax__V1__PublishedModel published;
     thorax__v1__announcement__init(&event);
     event.protocol_version = POOL_PROTOCOL_VERSION;
     event.incarnation = publisher->incarnation;
-    event.number = publisher->catalogue.number;
+    event.number = registry_number(publisher->registry);
     event.kind = kind;
     if (kind == THORAX__V1__EVENT_KIND__EVENT_STAGED) {
         descriptor_message(&model->descriptor, &published);
@@ -59,33 +59,43 @@ static void announce(struct publisher *publisher, Thorax__V1__EventKind kind,
     publisher->heartbeat_due_ms = clock_now_ms() + publisher->heartbeat_ms;
 }
 
-static void log_model(const char *event, const struct catalogue_model *model, uint64_t number) {
+static void log_model(const char *event, const struct registry_model *model, uint64_t number) {
     char hex[DIGEST_HEX_SIZE];
     log_event(LOG_INFO, event, "name=%s version=%s digest=%.12s bytes=%lld event=%llu",
               model->descriptor.name, model->descriptor.version, digest_hex(&model->descriptor.digest, hex),
               (long long)model->descriptor.size_bytes, (unsigned long long)number);
 }
 
-static bool activate(struct publisher *publisher, const struct digest *digest, struct error *err) {
-    if (!catalogue_activate(&publisher->catalogue, digest, err))
-        return false;
-    struct catalogue_model *model = catalogue_current(&publisher->catalogue);
-    log_model("model_current", model, publisher->catalogue.number);
+void publisher_announce_targets(struct publisher *publisher) {
     announce(publisher, THORAX__V1__EVENT_KIND__EVENT_TARGETS, NULL);
+}
+
+static bool activate(struct publisher *publisher, const struct digest *digest, struct error *err) {
+    if (!registry_set_stable(publisher->registry, digest, "", err))
+        return false;
+    log_model("model_current", registry_stable(publisher->registry), registry_number(publisher->registry));
+    publisher_announce_targets(publisher);
+    return true;
+}
+
+/** A new model: into the registry and, where the gate lets it, to the members. */
+static bool add(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
+    struct digest digest = descriptor->digest;
+    struct registry_addition addition = {.descriptor = descriptor};
+    if (!registry_add(publisher->registry, &addition, err))
+        return false;
+    const struct registry_model *model = registry_find(publisher->registry, &digest);
+    log_model("model_staged", model, registry_number(publisher->registry));
+    announce(publisher, THORAX__V1__EVENT_KIND__EVENT_STAGED, model);
     return true;
 }
 
 bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
     struct digest digest = descriptor->digest;
-    if (catalogue_find(&publisher->catalogue, &digest)) {
+    if (registry_find(publisher->registry, &digest))
         descriptor_fini(descriptor);
-    } else {
-        if (!catalogue_add(&publisher->catalogue, descriptor, err))
-            return false;
-        struct catalogue_model *model = catalogue_find(&publisher->catalogue, &digest);
-        log_model("model_staged", model, publisher->catalogue.number);
-        announce(publisher, THORAX__V1__EVENT_KIND__EVENT_STAGED, model);
-    }
+    else if (!add(publisher, descriptor, err))
+        return false;
     return publisher->activate != PUBLISHER_ACTIVATE_AUTO || activate(publisher, &digest, err);
 }
 
@@ -155,9 +165,9 @@ static bool run_activate(struct publisher *publisher, struct command *command, s
 static bool run_status(struct publisher *publisher, struct command *command, struct error *err) {
     (void)err;
     struct publisher_status *status = &command->status;
-    struct catalogue_model *current = catalogue_current(&publisher->catalogue);
-    *status = (struct publisher_status){.number = publisher->catalogue.number,
-                                        .models = publisher->catalogue.count,
+    const struct registry_model *current = registry_stable(publisher->registry);
+    *status = (struct publisher_status){.number = registry_number(publisher->registry),
+                                        .models = registry_count(publisher->registry),
                                         .uploads = publisher->uploads_accepted,
                                         .sent_bytes = publisher->sent_bytes};
     status->has_current = current;
@@ -320,11 +330,15 @@ static bool open_sockets(struct publisher *publisher, const struct publisher_spe
 
 static bool load_state(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
     int keep = spec->keep_models ? spec->keep_models : DEFAULT_KEEP_MODELS, dropped;
-    if (keep < 1 || keep > CATALOGUE_MAX_RETIRED)
-        return error_set(err, ERROR_INVALID, "keep_models is 1 to %d", CATALOGUE_MAX_RETIRED);
+    if (keep < 1 || keep > REGISTRY_MAX_RETIRED)
+        return error_set(err, ERROR_INVALID, "keep_models is 1 to %d", REGISTRY_MAX_RETIRED);
     publisher->store = store_open(spec->store_folder, publisher->max_model_bytes, err);
-    if (!publisher->store || !catalogue_load(&publisher->catalogue, publisher->store, keep, &dropped, err))
+    struct registry_spec registry = {.store = publisher->store, .keep_retired = keep};
+    if (!publisher->store || !(publisher->registry = registry_open(&registry, &dropped, err)))
         return false;
+    if (registry_held(publisher->registry)[0])
+        log_event(LOG_WARNING, "activation_held", "reason=\"%s\" lift=\"trainctl rollout resume\"",
+                  registry_held(publisher->registry));
     if (dropped > 0)
         log_event(LOG_WARNING, "models_dropped", "count=%d reason=\"file missing or damaged\"", dropped);
     return true;
@@ -347,7 +361,7 @@ static bool start(struct publisher *publisher, const struct publisher_spec *spec
                      .silence_ms = silence_ms,
                      .activation_timeout_ms = spec->activation_timeout_ms ? spec->activation_timeout_ms
                                                                           : DEFAULT_ACTIVATION_TIMEOUT_MS,
-                     .quiet_until_ms = publisher->catalogue.count > 0 ? clock_now_ms() + silence_ms : 0,
+                     .quiet_until_ms = registry_count(publisher->registry) > 0 ? clock_now_ms() + silence_ms : 0,
                  });
     publisher->incarnation = digest_random_u64();
     publisher->members.last_turn =
@@ -394,7 +408,7 @@ void publisher_destroy(struct publisher *publisher) {
     publisher_close_uploads(publisher, true);
     publisher_close_blobs(publisher);
     members_fini(&publisher->members);
-    catalogue_fini(&publisher->catalogue);
+    registry_close(publisher->registry);
     for (int i = 0; i < PUBLISHER_SOCKETS; i++)
         wire_socket_close(publisher->sockets[i]);
     wire_context_destroy(publisher->context);

@@ -9,7 +9,7 @@
  * other. Owns a thread, which owns the three sockets (proto/pool.proto); the functions here may be called
  * from any other thread.
  *
- * What it publishes is kept in the store's folder (objects, and the file publisher.state), so a publisher
+ * What it publishes is kept in the store's folder (objects, and the file registry.sqlite), so a publisher
  * that was killed at any moment goes on where it was. No signatures, approvals or health gates yet.
  */
 struct publisher;

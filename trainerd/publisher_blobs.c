@@ -49,7 +49,7 @@ static struct publisher_blob *open_blob(struct publisher *publisher, const struc
         if (blob->used_ms < oldest->used_ms)
             oldest = blob;
     }
-    const struct catalogue_model *model = catalogue_find(&publisher->catalogue, digest);
+    const struct registry_model *model = registry_find(publisher->registry, digest);
     if (!model) {
         error_set(err, ERROR_NOT_FOUND, "no such model is published here");
         return NULL;

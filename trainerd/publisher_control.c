@@ -5,24 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/** One message on the control socket: who asks, what, and the bytes that came with it. */
-struct control {
-    struct wire_frame route;
-    const Thorax__V1__ControlRequest *request;
-    const struct wire_frame *data; /* NULL where there was no second frame */
-    struct member *member;         /* NULL where the request carries no report */
-};
-
 static void send_reply(struct publisher *publisher, const struct wire_frame *route,
                        Thorax__V1__ControlReply *reply) {
     reply->protocol_version = POOL_PROTOCOL_VERSION;
     reply->incarnation = publisher->incarnation;
-    reply->number = publisher->catalogue.number;
+    reply->number = registry_number(publisher->registry);
+    reply->registry_id =
+        (ProtobufCBinaryData){REGISTRY_ID_BYTES, (uint8_t *)registry_id(publisher->registry)};
     struct packed packed = pool_pack(&reply->base);
     struct wire_frame frames[] = {*route, {packed.data, packed.size}};
     if (packed.data) /* a peer that is gone or does not read asks again when it is back */
         wire_send(publisher->sockets[PUBLISHER_CONTROL], frames, 2, 0, NULL);
     free(packed.data);
+}
+
+void publisher_reply(struct publisher *publisher, const struct control *control,
+                     Thorax__V1__ControlReply *reply) {
+    send_reply(publisher, &control->route, reply);
 }
 
 static void refuse(struct publisher *publisher, const struct wire_frame *route, const struct error *err) {
@@ -46,28 +45,42 @@ static bool answer_heartbeat(struct publisher *publisher, const struct control *
     return true;
 }
 
-static bool answer_snapshot(struct publisher *publisher, const struct control *control, struct error *err) {
-    (void)err;
-    Thorax__V1__PublishedModel current, staged[CATALOGUE_MAX_MODELS], *pointers[CATALOGUE_MAX_MODELS];
-    Thorax__V1__Snapshot snapshot;
-    thorax__v1__snapshot__init(&snapshot);
-    snapshot.staged = pointers;
-    for (int i = 0; i < publisher->catalogue.count; i++) {
-        const struct catalogue_model *model = &publisher->catalogue.models[i];
+/** What the member is to run, and to have ready. Nothing to run while all is held: it keeps what it runs. */
+static void fill_snapshot(struct publisher *publisher, Thorax__V1__Snapshot *snapshot,
+                          Thorax__V1__PublishedModel models[REGISTRY_MAX_MODELS]) {
+    for (int i = 0; i < registry_count(publisher->registry); i++) {
+        const struct registry_model *model = registry_model(publisher->registry, i);
+        descriptor_message(&model->descriptor, &models[i]);
         if (model->state == THORAX__V1__MODEL_STATE__MODEL_CURRENT) {
-            descriptor_message(&model->descriptor, &current);
-            snapshot.current = &current;
-        } else if (model->state == THORAX__V1__MODEL_STATE__MODEL_STAGED) {
-            descriptor_message(&model->descriptor, &staged[snapshot.n_staged]);
-            pointers[snapshot.n_staged] = &staged[snapshot.n_staged];
-            snapshot.n_staged++;
+            snapshot->current = registry_held(publisher->registry)[0] ? NULL : &models[i];
+            snapshot->stable_digest = pool_digest_field(&model->descriptor.digest);
+        } else if ((model->state == THORAX__V1__MODEL_STATE__MODEL_STAGED ||
+                    model->state == THORAX__V1__MODEL_STATE__MODEL_CANDIDATE) &&
+                   !model->gate[0]) {
+            snapshot->staged[snapshot->n_staged++] = &models[i];
         }
     }
+}
+
+static bool answer_snapshot(struct publisher *publisher, const struct control *control, struct error *err) {
+    Thorax__V1__PublishedModel models[REGISTRY_MAX_MODELS], *staged[REGISTRY_MAX_MODELS];
+    Thorax__V1__Snapshot snapshot;
     Thorax__V1__ControlReply reply;
+    int revoked_count;
+    const struct digest *revoked = registry_revoked(publisher->registry, &revoked_count);
+    thorax__v1__snapshot__init(&snapshot);
     thorax__v1__control_reply__init(&reply);
+    snapshot.staged = staged;
+    fill_snapshot(publisher, &snapshot, models);
+    snapshot.revoked = calloc((size_t)revoked_count + 1, sizeof *snapshot.revoked);
+    if (!snapshot.revoked)
+        return error_set(err, ERROR_MEMORY, "out of memory for a snapshot");
+    for (int i = 0; i < revoked_count; i++)
+        snapshot.revoked[snapshot.n_revoked++] = pool_digest_field(&revoked[i]);
     reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_SNAPSHOT;
     reply.snapshot = &snapshot;
     send_reply(publisher, &control->route, &reply);
+    free(snapshot.revoked);
     return true;
 }
 
@@ -86,9 +99,11 @@ static void send_turn(struct publisher *publisher, const struct member *member) 
 }
 
 void publisher_grant(struct publisher *publisher) {
-    const struct catalogue_model *current = catalogue_current(&publisher->catalogue);
+    const struct registry_model *current = registry_stable(publisher->registry);
     struct member *member =
-        current ? members_next(&publisher->members, &current->descriptor.digest, clock_now_ms()) : NULL;
+        current && !registry_held(publisher->registry)[0]
+            ? members_next(&publisher->members, &current->descriptor.digest, clock_now_ms())
+            : NULL;
     if (!member)
         return;
     char hex[DIGEST_HEX_SIZE];
@@ -162,70 +177,6 @@ static bool answer_chunk(struct publisher *publisher, const struct control *cont
     return true;
 }
 
-static void fill_model_row(Thorax__V1__ModelRow *row, const struct catalogue_model *model) {
-    thorax__v1__model_row__init(row);
-    row->name = (char *)model->descriptor.name;
-    row->version = (char *)model->descriptor.version;
-    row->digest = pool_digest_field(&model->descriptor.digest);
-    row->size_bytes = (uint64_t)model->descriptor.size_bytes;
-    row->state = model->state;
-    row->published_ms = model->published_ms;
-    row->activated_ms = model->activated_ms;
-}
-
-/** One row's three messages, so that they have somewhere to lie while the reply is packed. */
-struct member_row {
-    Thorax__V1__MemberRow row;
-    Thorax__V1__MemberReport report;
-};
-
-static void fill_member_row(struct member_row *out, const struct member *member, int64_t now_ms) {
-    thorax__v1__member_row__init(&out->row);
-    thorax__v1__member_report__init(&out->report);
-    out->report.member = (char *)member->name;
-    out->report.state = member->state;
-    if (member->has_active)
-        out->report.active_digest = pool_digest_field(&member->active);
-    if (member->has_target)
-        out->report.target_digest = pool_digest_field(&member->target);
-    out->report.fetched_bytes = member->fetched_bytes;
-    out->report.error = (char *)member->error;
-    out->report.software = (char *)member->software;
-    out->row.report = &out->report;
-    out->row.silent_ms = now_ms - member->heard_ms;
-}
-
-static bool answer_models(struct publisher *publisher, const struct control *control, struct error *err) {
-    size_t members = (size_t)publisher->members.count;
-    struct member_row *rows = calloc(members + 1, sizeof *rows);
-    Thorax__V1__MemberRow **member_rows = calloc(members + 1, sizeof(void *));
-    Thorax__V1__ModelRow models[CATALOGUE_MAX_MODELS], *model_rows[CATALOGUE_MAX_MODELS];
-    Thorax__V1__ModelsReply body;
-    Thorax__V1__ControlReply reply;
-    thorax__v1__models_reply__init(&body);
-    thorax__v1__control_reply__init(&reply);
-    bool ok = (rows && member_rows) || error_set(err, ERROR_MEMORY, "out of memory for the list of members");
-    for (size_t i = 0; ok && i < members; i++) {
-        fill_member_row(&rows[i], publisher->members.rows[i], clock_now_ms());
-        member_rows[i] = &rows[i].row;
-    }
-    for (int i = 0; i < publisher->catalogue.count; i++) {
-        fill_model_row(&models[i], &publisher->catalogue.models[i]);
-        model_rows[i] = &models[i];
-    }
-    body.n_members = members;
-    body.members = member_rows;
-    body.n_models = (size_t)publisher->catalogue.count;
-    body.models = model_rows;
-    reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_MODELS;
-    reply.models = &body;
-    if (ok)
-        send_reply(publisher, &control->route, &reply);
-    free(member_rows);
-    free(rows);
-    return ok;
-}
-
 /* One row per thing that can be asked. */
 static const struct {
     Thorax__V1__ControlRequest__BodyCase body;
@@ -237,7 +188,10 @@ static const struct {
     {THORAX__V1__CONTROL_REQUEST__BODY_OUTCOME, answer_outcome},
     {THORAX__V1__CONTROL_REQUEST__BODY_UPLOAD, answer_upload},
     {THORAX__V1__CONTROL_REQUEST__BODY_CHUNK, answer_chunk},
-    {THORAX__V1__CONTROL_REQUEST__BODY_MODELS, answer_models},
+    {THORAX__V1__CONTROL_REQUEST__BODY_MODELS, publisher_answer_models},
+    {THORAX__V1__CONTROL_REQUEST__BODY_APPROVE, publisher_answer_approve},
+    {THORAX__V1__CONTROL_REQUEST__BODY_REVOKE, publisher_answer_revoke},
+    {THORAX__V1__CONTROL_REQUEST__BODY_EVENTS, publisher_answer_events},
 };
 
 static bool answer(struct publisher *publisher, struct control *control, struct error *err) {

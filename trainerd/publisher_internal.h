@@ -3,16 +3,16 @@
 #include "common/base/queue.h"
 #include "common/wire/endpoint.h"
 #include "trainerd/publisher.h"
-#include "trainerd/publisher_catalogue.h"
 #include "trainerd/publisher_members.h"
+#include "trainerd/registry.h"
 
 #include "common/store/partial.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* The publisher's parts: publisher.c (life, thread, commands), publisher_control.c, publisher_upload.c,
- * publisher_blobs.c. */
+/* The publisher's parts: publisher.c (life, thread, commands), publisher_control.c (members),
+ * publisher_admin.c, publisher_upload.c, publisher_blobs.c. */
 
 enum {
     PUBLISHER_SOCKETS = 3,
@@ -56,7 +56,7 @@ struct publisher {
 
     uint64_t incarnation;
     struct wire_socket *sockets[PUBLISHER_SOCKETS];
-    struct catalogue catalogue;
+    struct registry *registry;
     struct members members;
     struct publisher_upload uploads[PUBLISHER_UPLOADS];
     struct publisher_blob blobs[PUBLISHER_BLOBS_OPEN];
@@ -65,7 +65,7 @@ struct publisher {
     uint64_t uploads_accepted, sent_bytes; /**< since the start, see struct publisher_status */
 };
 
-/** Adds a model to the catalogue (or finds it there), makes it current where that is automatic, and announces
+/** Adds a model to the registry (or finds it there), makes it current where that is automatic, and announces
  * it. Takes descriptor. */
 bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor, struct error *err);
 /** Calls spec.inspect on an object and checks that it agrees with name and version, either of which may be
@@ -73,6 +73,28 @@ bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor
 bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
                        char name[DESCRIPTOR_NAME_SIZE], char version[DESCRIPTOR_NAME_SIZE],
                        struct error *err);
+
+/** One message on the control socket: who asks, what, and the bytes that came with it. */
+struct control {
+    struct wire_frame route;
+    const Thorax__V1__ControlRequest *request;
+    const struct wire_frame *data; /**< NULL where there was no second frame */
+    struct member *member;         /**< NULL where the request carries no report */
+};
+/** Answers; fills in what every reply carries. */
+void publisher_reply(struct publisher *publisher, const struct control *control, Thorax__V1__ControlReply *reply);
+/** Answers that what was asked is done. */
+void publisher_reply_done(struct publisher *publisher, const struct control *control, const char *message);
+/** What members are to run, or what they may fetch, has changed: they ask for a snapshot each. */
+void publisher_announce_targets(struct publisher *publisher);
+
+/* publisher_admin.c: what administrators ask. Each answers, or returns false with the reason to refuse. */
+bool publisher_answer_models(struct publisher *publisher, const struct control *control, struct error *err);
+bool publisher_answer_approve(struct publisher *publisher, const struct control *control, struct error *err);
+bool publisher_answer_revoke(struct publisher *publisher, const struct control *control, struct error *err);
+bool publisher_answer_events(struct publisher *publisher, const struct control *control, struct error *err);
+/** Fills in a row, which borrows from model. */
+void publisher_model_row(Thorax__V1__ModelRow *row, const struct registry_model *model);
 
 /** Answers one message on the control socket. */
 void publisher_serve_control(struct publisher *publisher, const struct wire_message *message);

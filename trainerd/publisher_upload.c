@@ -81,7 +81,7 @@ bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__Publi
     *digest = descriptor.digest;
     *offset = descriptor.size_bytes;
     *published = true;
-    if (catalogue_find(&publisher->catalogue, digest))
+    if (registry_find(publisher->registry, digest))
         return publisher_accept(publisher, &descriptor, err);
     struct publisher_upload *upload = find(publisher, digest);
     if (upload)

@@ -263,13 +263,13 @@ static void a_damaged_record_stops_the_publisher_with_a_reason(void **state) {
     publisher_destroy(pool->publisher);
     pool->publisher = NULL;
     snprintf(store, sizeof store, "%s/publisher", pool->folder);
-    snprintf(path, sizeof path, "%s/publisher.state", store);
+    snprintf(path, sizeof path, "%s/registry.sqlite", store);
     assert_int_equal(truncate(path, 30), 0);
     struct publisher_spec spec = {
         .announce = pool->announce, .control = pool->control, .blobs = pool->blobs, .store_folder = store};
     struct error err = {0};
     assert_null(publisher_create(&spec, &err));
-    assert_non_null(strstr(err.message, "publisher.state"));
+    assert_non_null(strstr(err.message, "registry.sqlite"));
 }
 
 int main(void) {

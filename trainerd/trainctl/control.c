@@ -11,15 +11,54 @@ static int wrong_usage(char **argv, const char *usage, const char *message) {
     return 2;
 }
 
-int control_parse(int argc, char **argv, bool takes_file, const char *usage,
-                  struct control_options *options) {
+/** Takes one option. Returns what is wrong with it, NULL: nothing. */
+static const char *take_option(int letter, unsigned takes, struct control_options *options) {
+    switch (letter) {
+    case 't':
+        options->endpoint = optarg;
+        return NULL;
+    case 'j':
+        options->json = true;
+        return NULL;
+    case 'm':
+        return text_to_int(optarg, 1, 3600000, &options->timeout_ms, NULL)
+                   ? NULL
+                   : "--timeout-ms: a number from 1 to 3600000 is wanted";
+    case 'b':
+        options->by = optarg;
+        return takes & CONTROL_BY ? NULL : "--by was not expected";
+    case 'r':
+        options->reason = optarg;
+        return takes & CONTROL_BY ? NULL : "--reason was not expected";
+    case 'a':
+        if (!(takes & CONTROL_AFTER))
+            return "--after was not expected";
+        return text_to_int(optarg, 0, INT64_MAX, &options->after, NULL) ? NULL : "--after: a number is wanted";
+    default:
+        return "unknown option, or an option without its value";
+    }
+}
+
+/** What is wrong with all of it; NULL: nothing. */
+static const char *check_whole(int arguments, unsigned takes, const struct control_options *options) {
+    bool one = takes & CONTROL_ARGUMENT;
+    if (arguments != one)
+        return one ? "one argument is wanted" : "an argument was not expected";
+    return takes & CONTROL_BY && !options->by ? "--by NAME is wanted: it is kept with what is done" : NULL;
+}
+
+int control_parse(int argc, char **argv, unsigned takes, const char *usage, struct control_options *options) {
     static const struct option rows[] = {{"to", required_argument, NULL, 't'},
                                          {"at", required_argument, NULL, 't'},
                                          {"timeout-ms", required_argument, NULL, 'm'},
                                          {"json", no_argument, NULL, 'j'},
+                                         {"by", required_argument, NULL, 'b'},
+                                         {"reason", required_argument, NULL, 'r'},
+                                         {"note", required_argument, NULL, 'r'},
+                                         {"after", required_argument, NULL, 'a'},
                                          {"help", no_argument, NULL, 'h'},
                                          {0}};
-    *options = (struct control_options){.endpoint = POOL_DEFAULT_CONTROL, .timeout_ms = 10000};
+    *options = (struct control_options){.endpoint = POOL_DEFAULT_CONTROL, .timeout_ms = 10000, .reason = ""};
     optind = 1;
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, "", rows, NULL)) != -1;) {
@@ -27,18 +66,14 @@ int control_parse(int argc, char **argv, bool takes_file, const char *usage,
             fputs(usage, stdout);
             return 0;
         }
-        if (letter == 't')
-            options->endpoint = optarg;
-        else if (letter == 'j')
-            options->json = true;
-        else if (letter != 'm')
-            return wrong_usage(argv, usage, "unknown option, or an option without its value");
-        else if (!text_to_int(optarg, 1, 3600000, &options->timeout_ms, NULL))
-            return wrong_usage(argv, usage, "--timeout-ms: a number from 1 to 3600000 is wanted");
+        const char *wrong = take_option(letter, takes, options);
+        if (wrong)
+            return wrong_usage(argv, usage, wrong);
     }
-    if (argc - optind != takes_file)
-        return wrong_usage(argv, usage, takes_file ? "one FILE is wanted" : "an argument was not expected");
-    options->file = takes_file ? argv[optind] : NULL;
+    const char *wrong = check_whole(argc - optind, takes, options);
+    if (wrong)
+        return wrong_usage(argv, usage, wrong);
+    options->file = takes & CONTROL_ARGUMENT ? argv[optind] : NULL;
     return -1;
 }
 
@@ -100,4 +135,19 @@ Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__Contr
         return NULL;
     }
     return reply;
+}
+
+Thorax__V1__ControlReply *control_ask_once(const struct control_options *options,
+                                           Thorax__V1__ControlRequest *request,
+                                           Thorax__V1__ControlReply__BodyCase kind, struct error *err) {
+    struct control control;
+    Thorax__V1__ControlReply *reply = NULL;
+    if (control_open(&control, options->endpoint, options->timeout_ms, err))
+        reply = control_ask(&control, request, NULL, err);
+    control_close(&control);
+    if (!reply || reply->body_case == kind)
+        return reply;
+    error_set(err, ERROR_FORMAT, "the publisher's answer is about something else");
+    pool_free(reply);
+    return NULL;
 }

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/signals.h"
 #include "trainerd/trainctl/commands.h"
+#include "trainerd/trainctl/decide.h"
 #include "trainerd/trainctl/models.h"
 #include "trainerd/trainctl/phantom.h"
 #include "trainerd/trainctl/publish.h"
@@ -19,6 +20,9 @@ static const struct command {
     {"import", "turn published weights into a file to start training from", command_import},
     {"publish", "hand a model file to a running publisher", command_publish},
     {"models", "what a publisher has published, and who is in its pool", command_models},
+    {"approve", "let a published model be rolled out", command_approve},
+    {"revoke", "never let a published model be run again", command_revoke},
+    {"events", "what happened, from the publisher's registry", command_events},
     {"keygen", "make a pair of keys, for encrypted sockets or for signing models", command_keygen},
     {"config", "every key of trainerd's configuration", command_config},
 };

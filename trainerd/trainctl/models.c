@@ -21,7 +21,7 @@ static const char *name_of(const char *const *names, size_t count, int i) {
 }
 
 static const char *model_state(Thorax__V1__ModelState state) {
-    static const char *const names[] = {"", "staged", "current", "retired"};
+    static const char *const names[] = {"", "staged", "stable", "retired", "candidate", "revoked"};
     return name_of(names, sizeof names / sizeof *names, (int)state);
 }
 
@@ -47,13 +47,17 @@ static const char *time_of(int64_t ms, char out[32]) {
 
 static void print_table(const Thorax__V1__ModelsReply *reply) {
     char hex[DIGEST_HEX_SIZE], when[32];
-    printf("%-24s %-16s %-12s %12s  %-8s %s\n", "MODEL", "VERSION", "DIGEST", "BYTES", "STATE",
-           "PUBLISHED (UTC)");
+    if (reply->held[0])
+        printf("HELD: %s\nNothing is activated until: trainctl rollout resume --by NAME\n\n", reply->held);
+    printf("%-24s %-16s %-12s %12s  %-9s %-19s  %s\n", "MODEL", "VERSION", "DIGEST", "BYTES", "STATE",
+           "PUBLISHED (UTC)", "APPROVED BY");
     for (size_t i = 0; i < reply->n_models; i++) {
         const Thorax__V1__ModelRow *row = reply->models[i];
-        printf("%-24s %-16s %.12s %12llu  %-8s %s\n", row->name, row->version, hex_of(&row->digest, hex),
+        printf("%-24s %-16s %.12s %12llu  %-9s %-19s  %s\n", row->name, row->version, hex_of(&row->digest, hex),
                (unsigned long long)row->size_bytes, model_state(row->state),
-               time_of(row->published_ms, when));
+               time_of(row->published_ms, when), row->approved_by);
+        if (row->gate[0])
+            printf("    refused by the gate: %s\n", row->gate);
     }
     printf("\n%-24s %-11s %-12s %-10s %10s  %s\n", "MEMBER", "STATE", "RUNS", "SOFTWARE", "SILENT", "ERROR");
     for (size_t i = 0; i < reply->n_members; i++) {
@@ -67,10 +71,11 @@ static void print_table(const Thorax__V1__ModelsReply *reply) {
 
 static json_t *model_json(const Thorax__V1__ModelRow *row) {
     char hex[DIGEST_HEX_SIZE];
-    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I}", "name", row->name, "version", row->version,
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:s, s:s, s:s}", "name", row->name, "version", row->version,
                      "digest", hex_of(&row->digest, hex), "size_bytes", (json_int_t)row->size_bytes, "state",
                      model_state(row->state), "published_ms", (json_int_t)row->published_ms, "activated_ms",
-                     (json_int_t)row->activated_ms);
+                     (json_int_t)row->activated_ms, "approved_by", row->approved_by, "signer", row->signer, "gate",
+                     row->gate);
 }
 
 static json_t *member_json(const Thorax__V1__MemberRow *row) {
@@ -88,7 +93,7 @@ static bool print_json(const Thorax__V1__ModelsReply *reply, struct error *err) 
         json_array_append_new(models, model_json(reply->models[i]));
     for (size_t i = 0; i < reply->n_members; i++)
         json_array_append_new(members, member_json(reply->members[i]));
-    json_t *root = json_pack("{s:o, s:o}", "models", models, "members", members);
+    json_t *root = json_pack("{s:o, s:o, s:s}", "models", models, "members", members, "held", reply->held);
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     if (text)
         puts(text);
@@ -98,32 +103,27 @@ static bool print_json(const Thorax__V1__ModelsReply *reply, struct error *err) 
 }
 
 static bool show(const struct control_options *options, struct error *err) {
-    struct control control;
     Thorax__V1__ControlRequest request;
     Thorax__V1__ModelsRequest models;
     thorax__v1__control_request__init(&request);
     thorax__v1__models_request__init(&models);
     request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_MODELS;
     request.models = &models;
-    Thorax__V1__ControlReply *reply = NULL;
-    if (control_open(&control, options->endpoint, options->timeout_ms, err))
-        reply = control_ask(&control, &request, NULL, err);
+    Thorax__V1__ControlReply *reply =
+        control_ask_once(options, &request, THORAX__V1__CONTROL_REPLY__BODY_MODELS, err);
     bool ok = reply;
-    if (ok && reply->body_case != THORAX__V1__CONTROL_REPLY__BODY_MODELS)
-        ok = error_set(err, ERROR_FORMAT, "the publisher's answer is about something else");
-    else if (ok && options->json)
+    if (ok && options->json)
         ok = print_json(reply->models, err);
     else if (ok)
         print_table(reply->models);
     pool_free(reply);
-    control_close(&control);
     return ok;
 }
 
 int command_models(int argc, char **argv) {
     struct control_options options;
     struct error err = {0};
-    int code = control_parse(argc, argv, false, usage, &options);
+    int code = control_parse(argc, argv, 0, usage, &options);
     if (code >= 0)
         return code;
     return show(&options, &err) ? 0 : control_failed(argv, &err);

@@ -45,7 +45,7 @@ static bool publish(const struct control_options *options, struct error *err) {
 int command_publish(int argc, char **argv) {
     struct control_options options;
     struct error err = {0};
-    int code = control_parse(argc, argv, true, usage, &options);
+    int code = control_parse(argc, argv, CONTROL_ARGUMENT, usage, &options);
     if (code >= 0)
         return code;
     return publish(&options, &err) ? 0 : control_failed(argv, &err);
