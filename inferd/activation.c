@@ -38,6 +38,25 @@ struct model *activation_load(const struct activation_spec *spec, const char *pa
     return model;
 }
 
+/** Releases a model that is another one than it should be. */
+static bool check_digest(struct model *model, const struct digest *digest, struct error *err) {
+    if (!digest_equal(&model->info.digest, digest)) {
+        model_release(model);
+        return error_set(err, ERROR_FORMAT, "the model file changed while it was loaded");
+    }
+    return true;
+}
+
+struct model *activation_load_shadow(const struct activation_spec *spec, const char *path,
+                                     const struct digest *digest, struct error *err) {
+    struct activation_spec small = *spec;
+    small.load.max_batch = 1;
+    small.load.device.threads = spec->shadow_threads;
+    make_room(spec->slot, path);
+    struct model *model = activation_load(&small, path, err);
+    return model && check_digest(model, digest, err) ? model : NULL;
+}
+
 bool activation_run(const struct activation_spec *spec, const char *path, const struct digest *digest,
                     struct error *err) {
     char hex[DIGEST_HEX_SIZE];
@@ -55,9 +74,8 @@ bool activation_run(const struct activation_spec *spec, const char *path, const 
     if (!model) {
         return error_set(err, reason.code, "%s", reason.message);
     }
-    if (!digest_equal(&model->info.digest, digest)) {
-        model_release(model);
-        return error_set(err, ERROR_FORMAT, "the model file changed while it was loaded");
+    if (!check_digest(model, digest, err)) {
+        return false;
     }
     slot_swap(spec->slot, model);
     log_event(LOG_INFO, "model_active", "digest=%s resident=no", digest_hex(digest, hex));

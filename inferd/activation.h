@@ -6,6 +6,7 @@
 struct activation_spec {
     struct slot *slot; /**< borrowed */
     struct loaded_model_spec load;
+    int shadow_threads; /**< that compute a shadow, on a CPU */
 };
 
 /**
@@ -17,6 +18,14 @@ struct activation_spec {
  */
 bool activation_run(const struct activation_spec *spec, const char *path, const struct digest *digest,
                     struct error *err);
+
+/**
+ * Loads the model in the file as a shadow: proved as any other, but for one picture at a time and with a
+ * small team, since it must not take from those that serve. Returns owned, NULL where it cannot be loaded or
+ * proved.
+ */
+struct model *activation_load_shadow(const struct activation_spec *spec, const char *path,
+                                     const struct digest *digest, struct error *err);
 
 /** Loads and proves a model without making it active: for activation_run and for a file given by hand.
  * Returns owned. */

@@ -19,6 +19,7 @@ struct inferd_config {
     int device_index, device_threads;
     const char *model_file;
     bool keep_previous;
+    int shadow_threads;
     int64_t pin_time_ms;
     int pin_limit, staged_max;
     const char *announce, *control, *blobs;

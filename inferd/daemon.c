@@ -9,12 +9,13 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { STEP_MS = 200, PATH_SIZE = 4096, BIND_MAX = 16, RETRY_MS = 5000 };
+enum { STEP_MS = 200, PATH_SIZE = 4096, BIND_MAX = 16, RETRY_MS = 5000, SHADOW_SAMPLES = 32 };
 
 struct inferd {
     const struct inferd_config *config;
     struct slot *slot;
     struct model_stats *stats;
+    struct shadow *shadow;
     uint64_t incarnation;
     struct activation_spec activation;
     struct server *server;
@@ -38,13 +39,36 @@ static struct activation_spec activation_spec(const struct inferd_config *config
         .load = {.device = {.name = strcmp(config->device, "auto") == 0 ? fastest_device() : config->device,
                             .index = config->device_index,
                             .threads = config->device_threads},
-                 .max_batch = config->max_batch}};
+                 .max_batch = config->max_batch},
+        .shadow_threads = config->shadow_threads};
 }
 
 /** The subscriber's call: a model is here and it is our turn. */
 static bool activate(void *context, const char *path, const struct digest *digest, struct error *err) {
     struct inferd *inferd = context;
     return activation_run(&inferd->activation, path, digest, err);
+}
+
+/** The subscriber's call: a model is to be compared with the active one, or none any more. */
+static bool load_shadow(void *context, const char *path, const struct digest *digest, int permille,
+                        struct error *err) {
+    struct inferd *inferd = context;
+    struct digest current;
+    char hex[DIGEST_HEX_SIZE];
+    bool same = path && shadow_current(inferd->shadow, &current) && digest_equal(&current, digest);
+    if (same) {
+        shadow_set_share(inferd->shadow, permille);
+    } else {
+        shadow_set(inferd->shadow, NULL, 0); /* first: two shadows at once would cost their memory */
+        struct model *model = path ? activation_load_shadow(&inferd->activation, path, digest, err) : NULL;
+        if (path && !model) {
+            return false;
+        }
+        shadow_set(inferd->shadow, model, permille);
+    }
+    log_event(LOG_INFO, path ? "shadow_active" : "shadow_ended", "digest=%s permille=%d",
+              digest_hex(digest, hex), permille);
+    return true;
 }
 
 /** The subscriber's call: what its next report says of us. */
@@ -59,7 +83,7 @@ static void describe(void *context, struct subscriber_facts *facts) {
         }
         model_release(models[i]);
     }
-    facts->has_shadow = false;
+    facts->has_shadow = shadow_current(inferd->shadow, &facts->shadow);
     facts->stats_count = model_stats_copy(inferd->stats, facts->stats);
 }
 
@@ -95,6 +119,7 @@ static bool start_following(struct inferd *inferd, struct error *err) {
         .staged_max = config->staged_max,
         .incarnation = inferd->incarnation,
         .activate = activate,
+        .shadow = load_shadow,
         .describe = describe,
         .context = inferd,
     };
@@ -148,6 +173,7 @@ static bool start_server(struct inferd *inferd, struct error *err) {
                    .max_side = config->max_side},
         .pins = {.limit = (size_t)config->pin_limit, .time_ms = config->pin_time_ms},
         .stats = inferd->stats,
+        .shadow = inferd->shadow,
         .incarnation = inferd->incarnation,
     };
     inferd->server = server_create(&spec, err);
@@ -201,11 +227,13 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
                             .stats = model_stats_create(),
                             .incarnation = digest_random_u64()};
     bool ok = (inferd.slot && inferd.stats) || error_set(err, ERROR_MEMORY, "no memory");
+    struct shadow_spec shadow = {.stats = inferd.stats, .limit = SHADOW_SAMPLES};
+    ok = ok && (inferd.shadow = shadow_create(&shadow, err)) != NULL;
     if (ok) {
         slot_keep_previous(inferd.slot, config->keep_previous);
         inferd.activation = activation_spec(config, inferd.slot);
     }
-    ok = ok && start_server(&inferd, err); /* first: an address in use should cost no model's loading */
+    ok = ok && start_server(&inferd, err);  /* first: an address in use should cost no model's loading */
     ok = ok && start_monitor(&inferd, err); /* a probe gets its answer while the model is loaded */
     ok = ok && start_model(&inferd, err);
     if (ok) {
@@ -215,6 +243,7 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
     monitor_destroy(inferd.monitor);
     subscriber_destroy(inferd.subscriber);
     server_destroy(inferd.server);
+    shadow_destroy(inferd.shadow);
     slot_destroy(inferd.slot);
     model_stats_destroy(inferd.stats);
     return ok;

@@ -29,20 +29,32 @@ static int most_probable(const double *probabilities, int count) {
     return best;
 }
 
-static void decide_by_thresholds(const struct model_info *info, const struct decision_point *point,
-                                 struct verdict *out) {
+Thorax__V1__Decision decide_outcome(const struct model_info *info, const struct decision_point *point,
+                                    const double *probabilities) {
+    double probability = probabilities[point->class_index];
+    if (most_probable(probabilities, info->class_count) == info->invalid_class) {
+        return THORAX__V1__DECISION__DECISION_INVALID;
+    }
+    return probability >= point->rule_in   ? THORAX__V1__DECISION__DECISION_RULE_IN
+           : probability < point->rule_out ? THORAX__V1__DECISION__DECISION_RULE_OUT
+                                           : THORAX__V1__DECISION__DECISION_UNCERTAIN;
+}
+
+/** The decision in words. */
+static void explain(const struct model_info *info, const struct decision_point *point, struct verdict *out) {
     double probability = out->probabilities[point->class_index];
     const char *label = info->classes[point->class_index];
-    if (probability >= point->rule_in) {
-        out->decision = THORAX__V1__DECISION__DECISION_RULE_IN;
+    if (out->decision == THORAX__V1__DECISION__DECISION_INVALID) {
+        snprintf(out->reason, sizeof out->reason,
+                 "%s %.4f is the most probable class: not a picture to be judged",
+                 info->classes[info->invalid_class], out->probabilities[info->invalid_class]);
+    } else if (out->decision == THORAX__V1__DECISION__DECISION_RULE_IN) {
         snprintf(out->reason, sizeof out->reason, "%s %.4f is at or above %.4f", label, probability,
                  point->rule_in);
-    } else if (probability < point->rule_out) {
-        out->decision = THORAX__V1__DECISION__DECISION_RULE_OUT;
+    } else if (out->decision == THORAX__V1__DECISION__DECISION_RULE_OUT) {
         snprintf(out->reason, sizeof out->reason, "%s %.4f is below %.4f", label, probability,
                  point->rule_out);
     } else {
-        out->decision = THORAX__V1__DECISION__DECISION_UNCERTAIN;
         snprintf(out->reason, sizeof out->reason, "%s %.4f is between %.4f and %.4f", label, probability,
                  point->rule_out, point->rule_in);
     }
@@ -53,15 +65,8 @@ bool decide(const struct model_info *info, const struct decision_point *point, c
     if (!decide_probabilities(logits, info->class_count, info->temperature, out->probabilities, err)) {
         return false;
     }
-    int best = most_probable(out->probabilities, info->class_count);
-    if (best == info->invalid_class) {
-        out->decision = THORAX__V1__DECISION__DECISION_INVALID;
-        snprintf(out->reason, sizeof out->reason,
-                 "%s %.4f is the most probable class: not a picture to be judged", info->classes[best],
-                 out->probabilities[best]);
-        return true;
-    }
-    decide_by_thresholds(info, point, out);
+    out->decision = decide_outcome(info, point, out->probabilities);
+    explain(info, point, out);
     return true;
 }
 

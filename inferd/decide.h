@@ -26,9 +26,13 @@ struct verdict {
 bool decide_probabilities(const float *logits, int count, double temperature, double *out, struct error *err);
 
 /**
- * Decides by the operating point. Where the INVALID class is the most probable one, the decision is INVALID
+ * What the operating point makes of the probabilities. Where the INVALID class is the most probable one, that is INVALID
  * whatever the finding's probability: thresholds were fitted on pictures that can be judged.
  */
+Thorax__V1__Decision decide_outcome(const struct model_info *info, const struct decision_point *point,
+                                    const double *probabilities);
+
+/** Probabilities, decision and reason. Errors as decide_probabilities. */
 bool decide(const struct model_info *info, const struct decision_point *point, const float *logits,
             struct verdict *out, struct error *err);
 

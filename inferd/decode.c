@@ -66,6 +66,7 @@ static bool preprocess(struct job *job, const struct image_limits *limits, struc
     job->grey = malloc(recipe_pixels(recipe));
     bool ok = job->grey ? preprocess_pixels(recipe, &image, job->grey, err)
                         : error_set(err, ERROR_MEMORY, "no memory for the picture");
+    job->sample = ok ? shadow_begin(job->shadow, job->model, &image, job->grey) : NULL;
     image_fini(&image);
     return ok;
 }

@@ -9,6 +9,8 @@ void job_fail(struct job *job, Thorax__V1__Status status, const struct error *er
 void job_fini(struct job *job) {
     model_release(job->model);
     job->model = NULL;
+    shadow_drop(job->sample);
+    job->sample = NULL;
     free(job->grey);
     job->grey = NULL;
 }

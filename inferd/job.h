@@ -1,5 +1,6 @@
 #pragma once
 #include "inferd/decide.h"
+#include "inferd/shadow.h"
 
 /**
  * One diagnosis on its way through the stages: accepted by the server, decoded on a thread of the pool,
@@ -16,11 +17,13 @@ struct job {
     const struct decision_point *point;     /**< inside model */
     bool model_changed;   /**< the routing key is pinned to another model, which is not here */
     struct digest pinned; /**< where model_changed: which */
+    struct shadow *shadow; /**< borrowed; NULL: this picture is not for comparing */
 
     /* Filled in on the way. */
     bool has_digest;
     struct digest digest; /**< of the image's bytes */
     uint8_t *grey;        /**< owned; (H, W) as the model's recipe says */
+    struct shadow_sample *sample; /**< owned; NULL: none was taken */
     int64_t batch_ns;     /**< when it joined the batcher */
     uint64_t queue_us, decode_us, compute_us; /**< queue_us: all waiting; batch_us of it in the batcher */
     uint64_t batch_us;
@@ -35,7 +38,7 @@ struct job {
 /** Sets the outcome from an error (whose code is not NONE). */
 void job_fail(struct job *job, Thorax__V1__Status status, const struct error *err);
 
-/** Releases the model and the pixels. */
+/** Releases the model, the pixels and the sample. */
 void job_fini(struct job *job);
 
 /** Bytes of the image asked about: of the encoded file, or of the raw pixels. Borrowed from the request. */

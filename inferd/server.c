@@ -89,6 +89,7 @@ struct server *server_create(const struct server_spec *spec, struct error *err) 
         .max_jobs = spec->max_jobs,
         .slot = spec->slot,
         .stats = spec->stats,
+        .shadow = spec->shadow,
         .incarnation = spec->incarnation,
         .started_ms = clock_now_ms(),
     };

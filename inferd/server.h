@@ -3,6 +3,7 @@
 #include "inferd/counters.h"
 #include "inferd/model_stats.h"
 #include "inferd/pins.h"
+#include "inferd/shadow.h"
 #include "inferd/slot.h"
 
 /**
@@ -28,6 +29,7 @@ struct server_spec {
     struct image_limits limits;
     struct pins_spec pins;     /**< of routing keys; zero: none is pinned */
     struct model_stats *stats; /**< borrowed; NULL: nobody counts */
+    struct shadow *shadow;     /**< borrowed; outlives the server; NULL: there are no shadows */
     uint64_t incarnation;      /**< of the process, for status replies */
 };
 

@@ -180,7 +180,7 @@ void turn_tidy(struct subscriber *subscriber);
 
 /* subscriber_shadow.c */
 /** Takes what a snapshot says; NULL: none. */
-void shadow_set(struct subscriber *subscriber, const Thorax__V1__Shadow *shadow);
+void shadow_follow(struct subscriber *subscriber, const Thorax__V1__Shadow *shadow);
 /** Starts to load or end the shadow, where that is due. The activating thread has nothing to do. */
 void shadow_tick(struct subscriber *subscriber);
 /** A job of ours is done. */

@@ -176,7 +176,7 @@ static void take_snapshot(struct subscriber *subscriber, const Thorax__V1__Contr
             log_error("model_refused", &err);
         }
     }
-    shadow_set(subscriber, reply->snapshot->shadow);
+    shadow_follow(subscriber, reply->snapshot->shadow);
     log_event(LOG_INFO, "publisher_snapshot", "incarnation=%016llx event=%llu staged=%d",
               (unsigned long long)reply->incarnation, (unsigned long long)reply->number,
               subscriber->staged_count);

@@ -55,9 +55,18 @@ static void fill_facts(struct report *report) {
     message->n_stats = (size_t)facts->stats_count;
 }
 
+static bool is_listed(const struct report *report, const struct digest *digest) {
+    for (size_t i = 0; i < report->message.n_staged_digests; i++) {
+        if (memcmp(report->staged[i].data, digest->bytes, sizeof digest->bytes) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void add_staged(struct subscriber *subscriber, const struct descriptor *descriptor) {
     struct report *report = &subscriber->report;
-    if (descriptor->packed && store_has(subscriber->store, &descriptor->digest))
+    if (descriptor->packed && !is_listed(report, &descriptor->digest) &&
+        store_has(subscriber->store, &descriptor->digest))
         report->staged[report->message.n_staged_digests++] = pool_digest_field(&descriptor->digest);
 }
 

@@ -1,7 +1,7 @@
 #include "common/base/log.h"
 #include "inferd/subscriber_internal.h"
 
-void shadow_set(struct subscriber *subscriber, const Thorax__V1__Shadow *shadow) {
+void shadow_follow(struct subscriber *subscriber, const Thorax__V1__Shadow *shadow) {
     struct descriptor descriptor = {0};
     struct error err = {0};
     if (shadow && !descriptor_parse(&descriptor, shadow->model, subscriber->max_model_bytes, &err)) {

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 /* Loading and warming up yield to the threads that serve. */
-enum { ACTIVATOR_NICE = 5 };
+enum { ACTIVATOR_NICE = 10 };
 
 /* ---- the activating thread ---- */
 

@@ -95,6 +95,14 @@ static uint32_t retry_after_ms(const struct service *service) {
     return ms < RETRY_MIN_MS ? RETRY_MIN_MS : ms > RETRY_MAX_MS ? RETRY_MAX_MS : (uint32_t)ms;
 }
 
+/** A shadow is compared with the active model only. */
+static bool is_active(const struct service *service, const struct model *model) {
+    struct model *active = slot_acquire(service->slot);
+    bool same = active == model;
+    model_release(active);
+    return same;
+}
+
 /** Makes the job ready for the pipeline. ERROR_STATE: not ready; ERROR_INVALID: a field. */
 static bool admit(const struct service *service, struct job *job, struct error *err) {
     if (!check_fields(job->ask, err)) {
@@ -107,6 +115,7 @@ static bool admit(const struct service *service, struct job *job, struct error *
     if (!job->model) {
         return false;
     }
+    job->shadow = is_active(service, job->model) ? service->shadow : NULL;
     job->point = model_point(job->model, job->ask->operating_point, err);
     return job->point != NULL;
 }

@@ -25,6 +25,7 @@ struct service {
     struct pipeline *pipeline;
     struct pins *pins;         /**< which model answers for a routing key */
     struct model_stats *stats; /**< borrowed; NULL: nobody counts */
+    struct shadow *shadow;     /**< borrowed; NULL: there are no shadows here */
     struct counters counters;
     int64_t started_ms;
     uint64_t incarnation; /**< of the process */
@@ -56,6 +57,6 @@ bool service_refuse(struct service *service, const struct refusal *refusal, stru
                     struct error *err);
 
 /** Counts and packs the reply to a job that the pipeline gave back. */
-bool service_conclude(struct service *service, const struct job *job, struct bytes *reply, struct error *err);
+bool service_conclude(struct service *service, struct job *job, struct bytes *reply, struct error *err);
 
 extern const struct handler handler_diagnose, handler_status, handler_drain;

@@ -40,10 +40,15 @@ static void count_model(struct model_stats *stats, const struct job *job) {
     }
 }
 
-bool service_conclude(struct service *service, const struct job *job, struct bytes *reply,
+bool service_conclude(struct service *service, struct job *job, struct bytes *reply,
                       struct error *err) {
     atomic_fetch_add(&service->counters.by_status[job->status], 1);
     count_times(&service->counters, job);
     count_model(service->stats, job);
-    return reply_to_job(job, service->member, reply, err);
+    bool ok = reply_to_job(job, service->member, reply, err);
+    if (job->sample && job->status == THORAX__V1__STATUS__STATUS_OK) {
+        shadow_submit(job->sample, &job->model->info, job->verdict.probabilities);
+        job->sample = NULL;
+    }
+    return ok;
 }
