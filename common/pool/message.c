@@ -97,6 +97,10 @@ Thorax__V1__BlobChunk *pool_unpack_blob_chunk(const void *data, size_t size, str
     return message ? checked(&message->base, message->protocol_version, pool_blob_chunk_fault(message), err) : NULL;
 }
 
+Thorax__V1__RolloutRecord *pool_unpack_rollout(const void *data, size_t size, struct error *err) {
+    return unpack_up_to(MAX_STATE_BYTES, &thorax__v1__rollout_record__descriptor, data, size, err);
+}
+
 Thorax__V1__PublisherState *pool_unpack_state(const void *data, size_t size, struct error *err) {
     return unpack_up_to(MAX_STATE_BYTES, &thorax__v1__publisher_state__descriptor, data, size, err);
 }

@@ -42,6 +42,8 @@ Thorax__V1__BlobRequest *pool_unpack_blob_request(const void *data, size_t size,
 Thorax__V1__BlobChunk *pool_unpack_blob_chunk(const void *data, size_t size, struct error *err);
 /** No version inside: for PublisherState. */
 Thorax__V1__PublisherState *pool_unpack_state(const void *data, size_t size, struct error *err);
+/** No version inside, nor are its fields checked: the publisher's own record of a rollout. */
+Thorax__V1__RolloutRecord *pool_unpack_rollout(const void *data, size_t size, struct error *err);
 /** Takes NULL. */
 void pool_free(void *message);
 
