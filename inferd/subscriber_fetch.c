@@ -82,6 +82,7 @@ static void fetch_start(struct subscriber *subscriber, const struct descriptor *
     struct partial_spec spec = {
         .digest = descriptor->digest,
         .size_bytes = descriptor->size_bytes,
+        .head_bytes = descriptor->head_bytes,
         .chunk_bytes = descriptor->chunk_bytes,
         .chunk_digests = descriptor->chunk_digests,
     };

@@ -3,6 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "trainerd/publisher_inspect.h"
 #include "trainerd/publisher_internal.h"
 
 #include <errno.h>
@@ -100,19 +101,19 @@ bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor
 }
 
 bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
-                       char name[DESCRIPTOR_NAME_SIZE], char version[DESCRIPTOR_NAME_SIZE],
-                       struct error *err) {
+                       struct publisher_findings *findings, struct error *err) {
+    struct publisher_findings found;
+    char path[4096];
     if (!publisher->inspect)
         return true;
-    char path[4096], found_name[DESCRIPTOR_NAME_SIZE] = "", found_version[DESCRIPTOR_NAME_SIZE] = "";
     if (!store_path(publisher->store, digest, path, sizeof path, err) ||
-        !publisher->inspect(publisher->inspect_context, path, found_name, found_version, err))
+        !publisher->inspect(publisher->inspect_context, path, &found, err))
         return false;
-    if ((name[0] && strcmp(name, found_name) != 0) || (version[0] && strcmp(version, found_version) != 0))
-        return error_set(err, ERROR_INVALID, "the model calls itself %s %s, not %s %s", found_name,
-                         found_version, name, version);
-    text_copy(name, DESCRIPTOR_NAME_SIZE, found_name);
-    text_copy(version, DESCRIPTOR_NAME_SIZE, found_version);
+    if ((findings->name[0] && strcmp(findings->name, found.name) != 0) ||
+        (findings->version[0] && strcmp(findings->version, found.version) != 0))
+        return error_set(err, ERROR_INVALID, "the model calls itself %s %s, not %s %s", found.name, found.version,
+                         findings->name, findings->version);
+    *findings = found;
     return true;
 }
 
@@ -186,37 +187,42 @@ static bool run_status(struct publisher *publisher, struct command *command, str
     return true;
 }
 
+/** Describes an object of the store, and signs that where there is a key. */
+static bool describe(struct publisher *publisher, const struct digest *digest,
+                     const struct publisher_findings *findings, struct descriptor *out, struct error *err) {
+    struct file_map map;
+    char stored[4096];
+    if (!store_path(publisher->store, digest, stored, sizeof stored, err) || !file_map_open(stored, &map, err))
+        return false;
+    struct descriptor_spec spec = publisher_describe(findings, map.data, map.size);
+    bool ok = descriptor_make(out, &spec, err);
+    file_map_close(&map);
+    if (ok && !digest_equal(&out->digest, digest))
+        ok = error_set(err, ERROR_IO, "the store's copy of the model is not what was written; check the disk");
+    if (!ok)
+        descriptor_fini(out);
+    return ok;
+}
+
 bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name,
                             const char *version, struct digest *digest, struct error *err) {
     struct command command = {.run = run_publish};
-    char found_name[DESCRIPTOR_NAME_SIZE] = "", found_version[DESCRIPTOR_NAME_SIZE] = "";
-    if ((name && !text_copy(found_name, sizeof found_name, name)) ||
-        (version && !text_copy(found_version, sizeof found_version, version)))
+    struct publisher_findings findings = {0};
+    if ((name && !text_copy(findings.name, sizeof findings.name, name)) ||
+        (version && !text_copy(findings.version, sizeof findings.version, version)))
         return error_set(err, ERROR_INVALID, "a model's name or version is too long");
-    struct file_map map;
     if (!store_put_file(publisher->store, path, &command.digest, err))
         return false;
-    if (!publisher_inspect(publisher, &command.digest, found_name, found_version, err)) {
+    if (!publisher_inspect(publisher, &command.digest, &findings, err)) {
         store_remove(publisher->store, &command.digest,
                      NULL); /* leaves it where it is published, and so pinned */
         return false;
     }
-    char stored[4096];
-    if (!store_path(publisher->store, &command.digest, stored, sizeof stored, err) ||
-        !file_map_open(stored, &map, err))
+    if (!describe(publisher, &command.digest, &findings, &command.descriptor, err))
         return false;
-    bool ok = descriptor_make(&command.descriptor, found_name, found_version, map.data, map.size, err);
-    file_map_close(&map);
-    if (!ok)
-        return false;
-    if (!digest_equal(&command.descriptor.digest, &command.digest)) {
-        descriptor_fini(&command.descriptor);
-        return error_set(err, ERROR_IO,
-                         "the store's copy of the model is not what was written; check the disk");
-    }
     if (digest)
         *digest = command.digest;
-    ok = call(publisher, &command, err);
+    bool ok = call(publisher, &command, err);
     descriptor_fini(&command.descriptor);
     return ok;
 }

@@ -19,6 +19,16 @@ enum publisher_activate {
     PUBLISHER_ACTIVATE_MANUAL, /**< it is staged only; publisher_activate makes it current */
 };
 
+/** What a model file says of itself. Plain data. */
+struct publisher_findings {
+    char name[DESCRIPTOR_NAME_SIZE], version[DESCRIPTOR_NAME_SIZE];
+    char architecture[DESCRIPTOR_NAME_SIZE];
+    char provenance[DESCRIPTOR_PROVENANCE_SIZE]; /**< for people */
+    int64_t head_bytes; /**< its header: what may differ while the weights are the same */
+    struct digest weights;
+    uint64_t memory_bytes; /**< about what it takes to serve it */
+};
+
 struct publisher_spec {
     const char *announce, *control,
         *blobs; /**< endpoints to bind; NULL: the defaults of common/pool/message.h */
@@ -30,13 +40,11 @@ struct publisher_spec {
     int keep_models;             /**< retired models that stay in the store; 0: 8 */
     bool allow_cleartext_remote; /**< bind addresses other than loopback, although nothing is encrypted */
     /**
-     * Looks into a file before it is published: is it a model that loads, and what is it called? Writes its
-     * name and version. NULL: any file will do, and uploads keep the name they come with. Called with the
-     * file's path in the store, on the thread that publishes (for uploads: the publisher's), one at a time on
-     * each.
+     * Looks into a file before it is published: is it a model that loads, and what does it say of itself? NULL: any
+     * file will do, and uploads keep the name they come with. Called with the file's path in the store, on the
+     * thread that publishes (for uploads: the publisher's), one at a time on each.
      */
-    bool (*inspect)(void *context, const char *path, char name[DESCRIPTOR_NAME_SIZE],
-                    char version[DESCRIPTOR_NAME_SIZE], struct error *err);
+    bool (*inspect)(void *context, const char *path, struct publisher_findings *findings, struct error *err);
     void *inspect_context;
 };
 

@@ -86,7 +86,7 @@ static bool read_chunk(struct publisher *publisher, struct publisher_blob *blob,
             return lose_file(publisher, blob, err);
         done += (size_t)got;
     }
-    int64_t index = offset / blob->descriptor.chunk_bytes;
+    int64_t index = descriptor_chunk_index(&blob->descriptor, offset);
     if (blob->checked[index])
         return true;
     struct digest found = digest_of(publisher->chunk, size);

@@ -41,8 +41,7 @@ struct publisher {
     int64_t max_model_bytes;
     enum publisher_activate activate;
     int heartbeat_ms;
-    bool (*inspect)(void *, const char *, char[DESCRIPTOR_NAME_SIZE], char[DESCRIPTOR_NAME_SIZE],
-                    struct error *);
+    bool (*inspect)(void *, const char *, struct publisher_findings *, struct error *);
     void *inspect_context;
     struct store *store; /* thread-safe */
     struct wire_context *context;
@@ -68,11 +67,10 @@ struct publisher {
 /** Adds a model to the registry (or finds it there), makes it current where that is automatic, and announces
  * it. Takes descriptor. */
 bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor, struct error *err);
-/** Calls spec.inspect on an object and checks that it agrees with name and version, either of which may be
- * empty; fills in both. */
+/** Calls spec.inspect on an object and checks that it agrees with the name and version that are in findings already,
+ * either of which may be empty; fills in all. */
 bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
-                       char name[DESCRIPTOR_NAME_SIZE], char version[DESCRIPTOR_NAME_SIZE],
-                       struct error *err);
+                       struct publisher_findings *findings, struct error *err);
 
 /** One message on the control socket: who asks, what, and the bytes that came with it. */
 struct control {

@@ -1,5 +1,6 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/text.h"
 #include "trainerd/publisher_internal.h"
 
 #include <string.h>
@@ -33,10 +34,13 @@ static struct publisher_upload *find(struct publisher *publisher, const struct d
 /** All bytes are here: makes them an object, looks into it, publishes it. Ends the upload, well or not. */
 static bool complete(struct publisher *publisher, struct publisher_upload *upload, struct error *err) {
     struct descriptor descriptor = upload->descriptor;
+    struct publisher_findings findings = {0};
+    text_copy(findings.name, sizeof findings.name, descriptor.name);
+    text_copy(findings.version, sizeof findings.version, descriptor.version);
     bool ok = partial_commit(upload->partial, err);
     upload->descriptor = (struct descriptor){0};
     close_upload(upload);
-    if (!ok || !publisher_inspect(publisher, &descriptor.digest, descriptor.name, descriptor.version, err)) {
+    if (!ok || !publisher_inspect(publisher, &descriptor.digest, &findings, err)) {
         if (ok)
             store_remove(publisher->store, &descriptor.digest, NULL);
         descriptor_fini(&descriptor);
@@ -57,6 +61,7 @@ static struct publisher_upload *open_upload(struct publisher *publisher, struct 
     struct partial_spec spec = {
         .digest = descriptor->digest,
         .size_bytes = descriptor->size_bytes,
+        .head_bytes = descriptor->head_bytes,
         .chunk_bytes = descriptor->chunk_bytes,
         .chunk_digests = descriptor->chunk_digests,
     };

@@ -7,6 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PROVENANCE_BYTES = DESCRIPTOR_PROVENANCE_SIZE - 1, PRECISIONS_MAX = 8 };
+
+/* Signatures cover these bytes, with their final NUL, and the packed descriptor: no signature of ours over
+ * anything else can be passed off as one of a model. */
+static const char signed_title[] = "thorax.v1.ModelDescriptor";
+
+/** On the heap, so that descriptor_message may point into it wherever the descriptor itself is moved to. */
+struct descriptor_signatures {
+    int count;
+    Thorax__V1__Signature messages[DESCRIPTOR_MAX_SIGNATURES], *list[DESCRIPTOR_MAX_SIGNATURES];
+    uint8_t keys[DESCRIPTOR_MAX_SIGNATURES][SIGNATURE_PUBLIC_SIZE];
+    uint8_t signatures[DESCRIPTOR_MAX_SIGNATURES][SIGNATURE_SIZE];
+};
+
 bool descriptor_name_ok(const char *text) {
     size_t length = strlen(text);
     if (length < 1 || length >= DESCRIPTOR_NAME_SIZE || !isalnum((unsigned char)text[0]))
@@ -16,6 +30,35 @@ bool descriptor_name_ok(const char *text) {
             return false;
     }
     return true;
+}
+
+/** Into how many chunks a file is cut. */
+static uint64_t chunks_of(uint64_t size, uint64_t head_bytes, uint64_t chunk_bytes) {
+    return (head_bytes > 0) + (size - head_bytes + chunk_bytes - 1) / chunk_bytes;
+}
+
+static bool text_fits(const char *text, size_t limit) {
+    size_t length = strnlen(text, limit + 1);
+    return length <= limit && text_is_utf8(text, length);
+}
+
+/** Of the fields that say what the model is, not how it travels. */
+static const char *fault_of_rest(const Thorax__V1__ModelDescriptor *message) {
+    if ((message->weights_digest.len != 0 && message->weights_digest.len != 32) ||
+        (message->parent_digest.len != 0 && message->parent_digest.len != 32))
+        return "a digest has not 32 bytes";
+    if (!text_fits(message->provenance, PROVENANCE_BYTES))
+        return "its provenance is too long or no UTF-8";
+    const Thorax__V1__ModelNeeds *needs = message->needs;
+    if (!needs)
+        return NULL;
+    if (!text_fits(needs->architecture, DESCRIPTOR_NAME_SIZE) || needs->n_precisions > PRECISIONS_MAX)
+        return "what it needs is too long";
+    for (size_t i = 0; i < needs->n_precisions; i++) {
+        if (!text_fits(needs->precisions[i], DESCRIPTOR_NAME_SIZE))
+            return "what it needs is too long";
+    }
+    return NULL;
 }
 
 /** What is wrong with a message's fields, or NULL. */
@@ -31,12 +74,14 @@ static const char *fault(const Thorax__V1__ModelDescriptor *message, int64_t max
     if (message->chunk_bytes < DESCRIPTOR_MIN_CHUNK_BYTES ||
         message->chunk_bytes > DESCRIPTOR_MAX_CHUNK_BYTES)
         return "its chunk size is out of range";
-    uint64_t count = (message->size_bytes + message->chunk_bytes - 1) / message->chunk_bytes;
+    if (message->head_bytes > DESCRIPTOR_MAX_CHUNK_BYTES || message->head_bytes > message->size_bytes)
+        return "its head is larger than a chunk may be, or than the file";
+    uint64_t count = chunks_of(message->size_bytes, message->head_bytes, message->chunk_bytes);
     if (count > DESCRIPTOR_MAX_CHUNKS)
         return "it has too many chunks";
     if (message->chunk_digests.len != count * 32)
         return "its chunk digests do not fit its size";
-    return NULL;
+    return fault_of_rest(message);
 }
 
 /** Fills in descriptor from its packed bytes, which it owns already. */
@@ -53,6 +98,7 @@ static bool unpack(struct descriptor *descriptor, int64_t max_bytes, struct erro
     text_copy(descriptor->version, sizeof descriptor->version, message->version);
     memcpy(descriptor->digest.bytes, message->digest.data, 32);
     descriptor->size_bytes = (int64_t)message->size_bytes;
+    descriptor->head_bytes = message->head_bytes;
     descriptor->chunk_bytes = message->chunk_bytes;
     descriptor->created_ms = message->created_ms;
     descriptor->chunk_count = message->chunk_digests.len / 32;
@@ -62,7 +108,7 @@ static bool unpack(struct descriptor *descriptor, int64_t max_bytes, struct erro
 }
 
 /* Largest packed descriptor: its digests, and room for the other fields. */
-enum { PACKED_LIMIT_BYTES = DESCRIPTOR_MAX_CHUNKS * 32 + 1024 };
+enum { PACKED_LIMIT_BYTES = DESCRIPTOR_MAX_CHUNKS * 32 + 4096 };
 
 /** Takes packed (from malloc), which may be NULL. */
 static bool adopt(struct descriptor *descriptor, uint8_t *packed, size_t size, int64_t max_bytes,
@@ -83,6 +129,36 @@ static uint8_t *duplicate(const void *data, size_t size) {
     return copy;
 }
 
+static bool add_signature(struct descriptor *descriptor, const uint8_t *key, const uint8_t *signature,
+                          struct error *err) {
+    if (!descriptor->signatures && !(descriptor->signatures = calloc(1, sizeof *descriptor->signatures)))
+        return error_set(err, ERROR_MEMORY, "out of memory for a signature");
+    struct descriptor_signatures *all = descriptor->signatures;
+    if (all->count == DESCRIPTOR_MAX_SIGNATURES)
+        return error_set(err, ERROR_TOO_LARGE, "a model has more than %d signatures",
+                         DESCRIPTOR_MAX_SIGNATURES);
+    int i = all->count++;
+    memcpy(all->keys[i], key, SIGNATURE_PUBLIC_SIZE);
+    memcpy(all->signatures[i], signature, SIGNATURE_SIZE);
+    thorax__v1__signature__init(&all->messages[i]);
+    all->messages[i].key = (ProtobufCBinaryData){SIGNATURE_PUBLIC_SIZE, all->keys[i]};
+    all->messages[i].signature = (ProtobufCBinaryData){SIGNATURE_SIZE, all->signatures[i]};
+    all->list[i] = &all->messages[i];
+    return true;
+}
+
+static bool take_signatures(struct descriptor *descriptor, const Thorax__V1__PublishedModel *model,
+                            struct error *err) {
+    for (size_t i = 0; i < model->n_signatures; i++) {
+        const Thorax__V1__Signature *signature = model->signatures[i];
+        if (signature->key.len != SIGNATURE_PUBLIC_SIZE || signature->signature.len != SIGNATURE_SIZE)
+            return error_set(err, ERROR_FORMAT, "a model's signature has not the length of one");
+        if (!add_signature(descriptor, signature->key.data, signature->signature.data, err))
+            return false;
+    }
+    return true;
+}
+
 bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__PublishedModel *model,
                       int64_t max_bytes, struct error *err) {
     *descriptor = (struct descriptor){0};
@@ -94,7 +170,12 @@ bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__Published
     if (memcmp(found.bytes, model->descriptor_digest.data, 32) != 0)
         return error_set(err, ERROR_FORMAT, "a model's descriptor does not match its digest");
     uint8_t *packed = duplicate(model->descriptor.data, model->descriptor.len);
-    return adopt(descriptor, packed, model->descriptor.len, max_bytes, err);
+    if (!adopt(descriptor, packed, model->descriptor.len, max_bytes, err))
+        return false;
+    if (take_signatures(descriptor, model, err))
+        return true;
+    descriptor_fini(descriptor);
+    return false;
 }
 
 static size_t chunk_bytes_for(size_t size) {
@@ -104,66 +185,171 @@ static size_t chunk_bytes_for(size_t size) {
     return chunk_bytes;
 }
 
-/** Returns owned: 32 bytes for each chunk of data, or NULL where memory ended. */
-static uint8_t *digest_chunks(const uint8_t *data, size_t size, size_t chunk_bytes, size_t count) {
+/** Returns owned: 32 bytes for each chunk of the file, or NULL where memory ended. */
+static uint8_t *digest_chunks(const struct descriptor_spec *spec, size_t head, size_t chunk_bytes,
+                              size_t count) {
     uint8_t *digests = malloc(count * 32);
+    size_t at = 0;
     for (size_t i = 0; digests && i < count; i++) {
-        size_t at = i * chunk_bytes, left = size - at;
-        struct digest chunk = digest_of(data + at, left < chunk_bytes ? left : chunk_bytes);
+        size_t left = spec->size - at, size = i == 0 && head ? head : chunk_bytes;
+        size = left < size ? left : size;
+        struct digest chunk = digest_of((const uint8_t *)spec->data + at, size);
         memcpy(digests + i * 32, chunk.bytes, 32);
+        at += size;
     }
     return digests;
 }
 
-bool descriptor_make(struct descriptor *descriptor, const char *name, const char *version, const void *data,
-                     size_t size, struct error *err) {
+/* The generated messages have char * and uint8_t * where they mean const: packing reads only. */
+static char *text(const char *borrowed) {
+    return (char *)(uintptr_t)(borrowed ? borrowed : "");
+}
+
+static ProtobufCBinaryData digest_field(const struct digest *digest) {
+    return digest ? (ProtobufCBinaryData){32, (uint8_t *)(uintptr_t)digest->bytes}
+                  : (ProtobufCBinaryData){0, NULL};
+}
+
+/** Packs the descriptor of a file whose chunks are digested. Returns owned, NULL where memory ended. */
+static uint8_t *pack(const struct descriptor_spec *spec, Thorax__V1__ModelDescriptor *message, size_t *size) {
+    struct digest whole = digest_of(spec->data, spec->size);
+    Thorax__V1__ModelNeeds needs;
+    char *precision = text(spec->precision);
+    thorax__v1__model_needs__init(&needs);
+    needs.architecture = text(spec->architecture);
+    needs.precisions = &precision;
+    needs.n_precisions = spec->precision ? 1 : 0;
+    needs.memory_bytes = spec->memory_bytes;
+    message->name = text(spec->name);
+    message->version = text(spec->version);
+    message->digest = digest_field(&whole);
+    message->size_bytes = spec->size;
+    message->created_ms = clock_wall_ms();
+    message->weights_digest = digest_field(spec->weights);
+    message->parent_digest = digest_field(spec->parent);
+    message->needs = spec->architecture ? &needs : NULL;
+    message->provenance = text(spec->provenance);
+    *size = thorax__v1__model_descriptor__get_packed_size(message);
+    uint8_t *packed = malloc(*size);
+    if (packed)
+        thorax__v1__model_descriptor__pack(message, packed);
+    return packed;
+}
+
+bool descriptor_make(struct descriptor *descriptor, const struct descriptor_spec *spec, struct error *err) {
     *descriptor = (struct descriptor){0};
-    if (!descriptor_name_ok(name) || !descriptor_name_ok(version))
+    if (!descriptor_name_ok(spec->name) || !descriptor_name_ok(spec->version))
         return error_set(err, ERROR_INVALID, "a model's name and version are 1 to 100 of [A-Za-z0-9._-]");
-    if (size < 1 || size > INT64_MAX)
+    if (spec->size < 1 || spec->size > INT64_MAX)
         return error_set(err, ERROR_INVALID, "an empty model file");
-    size_t chunk_bytes = chunk_bytes_for(size), count = (size + chunk_bytes - 1) / chunk_bytes;
-    uint8_t *digests = digest_chunks(data, size, chunk_bytes, count);
+    bool headed = spec->head_bytes > 0 && spec->head_bytes <= DESCRIPTOR_MAX_CHUNK_BYTES &&
+                  (size_t)spec->head_bytes < spec->size;
+    size_t head = headed ? (size_t)spec->head_bytes : 0, chunk_bytes = chunk_bytes_for(spec->size);
+    size_t count = chunks_of(spec->size, head, chunk_bytes), packed_size = 0;
+    uint8_t *digests = digest_chunks(spec, head, chunk_bytes, count);
     if (!digests)
         return error_set(err, ERROR_MEMORY, "out of memory for a model's descriptor");
-    struct digest whole = digest_of(data, size);
     Thorax__V1__ModelDescriptor message;
     thorax__v1__model_descriptor__init(&message);
-    message.name = (char *)name;
-    message.version = (char *)version;
-    message.digest = (ProtobufCBinaryData){32, whole.bytes};
-    message.size_bytes = size;
+    message.head_bytes = (uint32_t)head;
     message.chunk_bytes = (uint32_t)chunk_bytes;
     message.chunk_digests = (ProtobufCBinaryData){count * 32, digests};
-    message.created_ms = clock_wall_ms();
-    size_t packed_size = thorax__v1__model_descriptor__get_packed_size(&message);
-    uint8_t *packed = malloc(packed_size);
-    if (packed)
-        thorax__v1__model_descriptor__pack(&message, packed);
+    uint8_t *packed = pack(spec, &message, &packed_size);
     free(digests);
-    return adopt(descriptor, packed, packed_size, (int64_t)size, err);
+    return adopt(descriptor, packed, packed_size, (int64_t)spec->size, err);
 }
 
 void descriptor_message(const struct descriptor *descriptor, Thorax__V1__PublishedModel *out) {
     thorax__v1__published_model__init(out);
     out->descriptor = (ProtobufCBinaryData){descriptor->packed_size, descriptor->packed};
     out->descriptor_digest = (ProtobufCBinaryData){32, (uint8_t *)descriptor->packed_digest.bytes};
+    if (descriptor->signatures) {
+        out->n_signatures = (size_t)descriptor->signatures->count;
+        out->signatures = descriptor->signatures->list;
+    }
+}
+
+int64_t descriptor_chunk_index(const struct descriptor *descriptor, int64_t offset) {
+    int64_t head = descriptor->head_bytes;
+    if (offset < 0 || offset >= descriptor->size_bytes)
+        return -1;
+    if (offset == 0)
+        return 0;
+    if (offset < head || (offset - head) % descriptor->chunk_bytes != 0)
+        return -1;
+    return (head > 0) + (offset - head) / descriptor->chunk_bytes;
+}
+
+int64_t descriptor_chunk_offset(const struct descriptor *descriptor, int64_t index) {
+    int64_t head = descriptor->head_bytes, whole = index - (head > 0);
+    int64_t offset = index <= 0 ? 0 : head + whole * descriptor->chunk_bytes;
+    return offset < descriptor->size_bytes ? offset : descriptor->size_bytes;
 }
 
 size_t descriptor_chunk_size(const struct descriptor *descriptor, int64_t offset) {
-    if (offset < 0 || offset >= descriptor->size_bytes || offset % descriptor->chunk_bytes != 0)
-        return 0;
-    int64_t left = descriptor->size_bytes - offset;
-    return (size_t)(left < descriptor->chunk_bytes ? left : descriptor->chunk_bytes);
+    int64_t index = descriptor_chunk_index(descriptor, offset);
+    return index < 0 ? 0 : (size_t)(descriptor_chunk_offset(descriptor, index + 1) - offset);
 }
 
+/* ---- signatures ---- */
+
+/** What is signed: owned, *size bytes; NULL where memory ended. */
+static uint8_t *signed_bytes(const struct descriptor *descriptor, size_t *size) {
+    *size = sizeof signed_title + descriptor->packed_size;
+    uint8_t *bytes = malloc(*size);
+    if (bytes) {
+        memcpy(bytes, signed_title, sizeof signed_title);
+        memcpy(bytes + sizeof signed_title, descriptor->packed, descriptor->packed_size);
+    }
+    return bytes;
+}
+
+bool descriptor_sign(struct descriptor *descriptor, const struct signature_key *key, struct error *err) {
+    uint8_t signature[SIGNATURE_SIZE];
+    size_t size;
+    uint8_t *bytes = signed_bytes(descriptor, &size);
+    if (!bytes)
+        return error_set(err, ERROR_MEMORY, "out of memory for a signature");
+    signature_make(key, bytes, size, signature);
+    free(bytes);
+    return add_signature(descriptor, key->public_key, signature, err);
+}
+
+int descriptor_signature_count(const struct descriptor *descriptor) {
+    return descriptor->signatures ? descriptor->signatures->count : 0;
+}
+
+const uint8_t *descriptor_signer(const struct descriptor *descriptor, int i) {
+    return descriptor->signatures->keys[i];
+}
+
+bool descriptor_signature_good(const struct descriptor *descriptor, int i) {
+    size_t size;
+    uint8_t *bytes = signed_bytes(descriptor, &size);
+    const struct descriptor_signatures *all = descriptor->signatures;
+    bool good = bytes && signature_verify(all->keys[i], all->signatures[i], bytes, size);
+    free(bytes);
+    return good;
+}
+
+/* ---- life ---- */
+
 bool descriptor_copy(struct descriptor *copy, const struct descriptor *from, struct error *err) {
-    return adopt(copy, duplicate(from->packed, from->packed_size), from->packed_size, from->size_bytes, err);
+    if (!adopt(copy, duplicate(from->packed, from->packed_size), from->packed_size, from->size_bytes, err))
+        return false;
+    for (int i = 0; i < descriptor_signature_count(from); i++) {
+        if (!add_signature(copy, from->signatures->keys[i], from->signatures->signatures[i], err)) {
+            descriptor_fini(copy);
+            return false;
+        }
+    }
+    return true;
 }
 
 void descriptor_fini(struct descriptor *descriptor) {
     if (descriptor->message)
         thorax__v1__model_descriptor__free_unpacked(descriptor->message, NULL);
     free(descriptor->packed);
+    free(descriptor->signatures);
     *descriptor = (struct descriptor){0};
 }

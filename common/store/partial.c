@@ -23,11 +23,21 @@ struct partial {
 };
 
 static int64_t chunk_count(const struct partial_spec *spec) {
-    return (spec->size_bytes + spec->chunk_bytes - 1) / spec->chunk_bytes;
+    int64_t rest = spec->size_bytes - spec->head_bytes;
+    return (spec->head_bytes > 0) + (rest + spec->chunk_bytes - 1) / spec->chunk_bytes;
+}
+
+static int64_t next_chunk_index(const struct partial *partial) {
+    const struct partial_spec *spec = &partial->spec;
+    if (partial->offset < spec->head_bytes)
+        return 0;
+    return (spec->head_bytes > 0) + (partial->offset - spec->head_bytes) / spec->chunk_bytes;
 }
 
 static int64_t next_chunk_bytes(const struct partial *partial) {
     int64_t left = partial->spec.size_bytes - partial->offset;
+    if (partial->offset < partial->spec.head_bytes)
+        return partial->spec.head_bytes;
     return left < partial->spec.chunk_bytes ? left : partial->spec.chunk_bytes;
 }
 
@@ -36,8 +46,7 @@ static bool is_next_chunk(const struct partial *partial, const void *data, size_
     if ((int64_t)size != next_chunk_bytes(partial))
         return false;
     struct digest found = digest_of(data, size);
-    int64_t index = partial->offset / partial->spec.chunk_bytes;
-    return memcmp(found.bytes, partial->spec.chunk_digests + index * 32, 32) == 0;
+    return memcmp(found.bytes, partial->spec.chunk_digests + next_chunk_index(partial) * 32, 32) == 0;
 }
 
 static void accept_chunk(struct partial *partial, const void *data, size_t size) {
@@ -63,7 +72,9 @@ static bool resume(struct partial *partial, struct error *err) {
     struct stat status;
     if (fstat(partial->descriptor, &status) != 0 || !S_ISREG(status.st_mode))
         return error_set(err, ERROR_INVALID, "%s: not a regular file", partial->path);
-    uint8_t *chunk = malloc((size_t)partial->spec.chunk_bytes);
+    int64_t largest = partial->spec.chunk_bytes > partial->spec.head_bytes ? partial->spec.chunk_bytes
+                                                                           : partial->spec.head_bytes;
+    uint8_t *chunk = malloc((size_t)largest);
     if (!chunk)
         return error_set(err, ERROR_MEMORY, "out of memory for a chunk");
     while (partial->offset < partial->spec.size_bytes) {
@@ -97,7 +108,8 @@ static bool open_file(struct partial *partial, struct error *err) {
 }
 
 struct partial *partial_open(struct store *store, const struct partial_spec *spec, struct error *err) {
-    if (spec->size_bytes < 1 || spec->size_bytes > store->max_object_bytes || spec->chunk_bytes < 1) {
+    if (spec->size_bytes < 1 || spec->size_bytes > store->max_object_bytes || spec->chunk_bytes < 1 ||
+        spec->head_bytes < 0 || spec->head_bytes > spec->size_bytes) {
         error_set(err, ERROR_TOO_LARGE, "a file of %lld bytes, the store takes 1 to %lld",
                   (long long)spec->size_bytes, (long long)store->max_object_bytes);
         return NULL;

@@ -12,8 +12,9 @@ struct partial;
 struct partial_spec {
     struct digest digest;         /**< of the whole file */
     int64_t size_bytes;           /**< 1 to the store's limit */
-    int64_t chunk_bytes;          /**< of every chunk but the last; at least 1 */
-    const uint8_t *chunk_digests; /**< copied: 32 bytes for each of the ceil(size / chunk) chunks */
+    int64_t head_bytes;           /**< of the first chunk, where it differs from the others; 0: it does not */
+    int64_t chunk_bytes;          /**< of every other chunk but the last; at least 1 */
+    const uint8_t *chunk_digests; /**< copied: 32 bytes for each chunk */
 };
 
 /**

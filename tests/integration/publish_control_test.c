@@ -60,7 +60,9 @@ static bool upload(struct pool *pool, uint32_t seed, size_t size, struct digest 
     struct control control;
     struct descriptor descriptor;
     void *data = model_bytes(seed, size);
-    assert_true(descriptor_make(&descriptor, "chest", "1", data, size, NULL));
+    assert_true(descriptor_make(
+        &descriptor, &(struct descriptor_spec){.name = "chest", .version = "1", .data = data, .size = size},
+        NULL));
     *digest = descriptor.digest;
     assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
     bool ok = upload_model(&control, &descriptor, data, err);
@@ -111,7 +113,9 @@ static void an_upload_that_lies_about_its_digest_is_refused(void **state) {
     struct error err = {0};
     uint8_t *data = model_bytes(1, SMALL_BYTES);
     start_publisher(pool, PUBLISHER_ACTIVATE_AUTO);
-    assert_true(descriptor_make(&descriptor, "chest", "1", data, SMALL_BYTES, NULL));
+    assert_true(descriptor_make(
+        &descriptor,
+        &(struct descriptor_spec){.name = "chest", .version = "1", .data = data, .size = SMALL_BYTES}, NULL));
     data[SMALL_BYTES - 1] ^= 1; /* the bytes are not those that were described */
     assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
     assert_false(upload_model(&control, &descriptor, data, &err));

@@ -17,25 +17,27 @@ static const char usage[] =
     "  --help            this text\n";
 
 static bool publish(const struct control_options *options, struct error *err) {
-    char name[DESCRIPTOR_NAME_SIZE], version[DESCRIPTOR_NAME_SIZE], hex[DIGEST_HEX_SIZE];
+    struct publisher_findings findings;
+    char hex[DIGEST_HEX_SIZE];
     struct file_map map;
     struct descriptor descriptor = {0};
     if (!digest_start(err))
         return false;
-    if (!publisher_inspect_model(NULL, options->file, name, version, err))
+    if (!publisher_inspect_model(NULL, options->file, &findings, err))
         return false;
     if (!file_map_open(options->file, &map, err))
         return false;
     struct control control = {0};
-    bool ok = descriptor_make(&descriptor, name, version, map.data, map.size, err) &&
+    struct descriptor_spec spec = publisher_describe(&findings, map.data, map.size);
+    bool ok = descriptor_make(&descriptor, &spec, err) &&
               control_open(&control, options->endpoint, options->timeout_ms, err) &&
               upload_model(&control, &descriptor, map.data, err);
     control_close(&control);
     if (ok && options->json)
-        printf("{\"name\": \"%s\", \"version\": \"%s\", \"digest\": \"%s\", \"size_bytes\": %zu}\n", name,
-               version, digest_hex(&descriptor.digest, hex), map.size);
+        printf("{\"name\": \"%s\", \"version\": \"%s\", \"digest\": \"%s\", \"size_bytes\": %zu}\n",
+               findings.name, findings.version, digest_hex(&descriptor.digest, hex), map.size);
     else if (ok)
-        printf("published %s %s, %zu bytes, digest %s\n", name, version, map.size,
+        printf("published %s %s, %zu bytes, digest %s\n", findings.name, findings.version, map.size,
                digest_hex(&descriptor.digest, hex));
     descriptor_fini(&descriptor);
     file_map_close(&map);

@@ -18,7 +18,9 @@ static struct descriptor make(void) {
     struct descriptor descriptor;
     uint8_t *data = calloc(1, SIZE);
     data[SIZE - 1] = 1;
-    assert_true(descriptor_make(&descriptor, "chest", "14", data, SIZE, NULL));
+    assert_true(descriptor_make(
+        &descriptor, &(struct descriptor_spec){.name = "chest", .version = "14", .data = data, .size = SIZE},
+        NULL));
     free(data);
     return descriptor;
 }

@@ -63,7 +63,10 @@ static struct digest add_gated(struct fixture *fixture, int which, const char *g
     snprintf(data, sizeof data, "model %d", which);
     snprintf(version, sizeof version, "%d", which);
     assert_true(store_put(fixture->store, data, strlen(data), &digest, &err));
-    assert_true(descriptor_make(&descriptor, "chest", version, data, strlen(data), &err));
+    assert_true(descriptor_make(
+        &descriptor,
+        &(struct descriptor_spec){.name = "chest", .version = version, .data = data, .size = strlen(data)},
+        &err));
     struct registry_addition addition = {
         .descriptor = &descriptor, .metrics = metrics, .metric_count = 1, .gate = gate};
     if (!registry_add(fixture->registry, &addition, &err))
