@@ -24,22 +24,25 @@ struct before {
     uint32_t step;
     int told;
     uint64_t totals;
-    bool told_each[SIM_MEMBERS];
+    bool known[SIM_MEMBERS], told_each[SIM_MEMBERS];
 };
 
 static struct before note(const struct sim *sim) {
     struct before before = {
-        sim->rollout.state, sim->rollout.step, sim_count_told(sim), sim->rollout.totals.answered, {0}};
-    for (int i = 0; i < SIM_MEMBERS; i++)
-        before.told_each[i] = sim->all[i].name[0] && sim_told(sim, &sim->all[i]);
+        sim->rollout.state, sim->rollout.step, sim_count_told(sim), sim->rollout.totals.answered, {0}, {0}};
+    for (int i = 0; i < SIM_MEMBERS; i++) {
+        before.known[i] = sim->all[i].name[0];
+        before.told_each[i] = before.known[i] && sim_told(sim, &sim->all[i]);
+    }
     return before;
 }
 
-static int there(const struct sim *sim) {
-    int count = 0;
-    for (int i = 0; i < SIM_MEMBERS; i++)
-        count += sim->all[i].there;
-    return count;
+/** Members that count as alive: one that died a moment ago does too. */
+static int alive(const struct sim *sim) {
+    struct rollout_view view = sim_view(sim);
+    uint32_t assigned, running, members;
+    rollout_count(&sim->rollout, &view, &assigned, &running, &members);
+    return (int)members;
 }
 
 /** The most members that the step lets run the candidate, of so many that there ever were in it. */
@@ -48,7 +51,7 @@ static int allowed(const struct sim *sim, int members) {
     if (step->kind == THORAX__V1__ROLLOUT_STEP_KIND__STEP_CANARY)
         return (int)step->members < members ? (int)step->members : members;
     if (step->kind == THORAX__V1__ROLLOUT_STEP_KIND__STEP_WAVE)
-        return (members * (int)step->percent + 99) / 100;
+        return step->percent == 100 ? SIM_MEMBERS : (members * (int)step->percent + 99) / 100;
     return 0;
 }
 
@@ -65,7 +68,7 @@ static void check(const struct sim *sim, const struct before *before, int most_m
         assert_true(digest_equal(&sim->stable, &INCUMBENT));
     if (before->state == PAUSED && rollout->state == PAUSED) { /* a paused rollout changes no target */
         for (int i = 0; i < SIM_MEMBERS; i++)
-            assert_true(!sim->all[i].name[0] || before->told_each[i] == sim_told(sim, &sim->all[i]));
+            assert_true(!before->known[i] || before->told_each[i] == sim_told(sim, &sim->all[i]));
     }
     assert_true(rollout->step >= before->step);
 }
@@ -148,10 +151,10 @@ static void one_run(struct sim *sim, uint64_t seed, int ends[2]) {
             member_event(sim, &chance);
         if (draw(&chance, 4) == 0)
             publisher_event(sim, &chance);
-        most_members = there(sim) > most_members ? there(sim) : most_members;
         check(sim, &before, most_members);
         before = note(sim);
         sim_beats(sim, 1);
+        most_members = alive(sim) > most_members ? alive(sim) : most_members;
         check(sim, &before, most_members);
         assert_true(sim->rollout.step > before.step || sim->rollout.totals.answered >= before.totals);
     }
