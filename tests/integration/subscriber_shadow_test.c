@@ -164,7 +164,9 @@ static void fill_store(struct play *play) {
         void *bytes = model_bytes(i + 1, BYTES);
         struct digest digest;
         assert_true(store_put(store, bytes, BYTES, &digest, NULL));
-        assert_true(descriptor_make(&play->models[i], "chest", i ? "2" : "1", bytes, BYTES, NULL));
+        struct descriptor_spec spec = {
+            .name = "chest", .version = i ? "2" : "1", .data = bytes, .size = BYTES};
+        assert_true(descriptor_make(&play->models[i], &spec, NULL));
         assert_true(digest_equal(&digest, &play->models[i].digest));
         free(bytes);
     }
