@@ -23,12 +23,29 @@ static void make_room(struct slot *slot, const char *path) {
     }
 }
 
+static bool accept(const struct activation_spec *spec, struct model *model, struct error *err) {
+    struct acceptance_result result;
+    if (!spec->acceptance) {
+        return true;
+    }
+    bool ok = acceptance_run(spec->acceptance, model, &result, err);
+    log_event(ok ? LOG_INFO : LOG_WARNING, "acceptance_set",
+              "accepted=%s images=%d unreadable=%d balanced_accuracy=%.4f limit=%.4f", ok ? "yes" : "no",
+              result.images, result.unreadable, result.balanced_accuracy,
+              spec->acceptance->min_balanced_accuracy);
+    return ok;
+}
+
 struct model *activation_load(const struct activation_spec *spec, const char *path, struct error *err) {
     char hex[DIGEST_HEX_SIZE];
     int golden = 0;
     int64_t start = clock_now_ms();
     struct model *model = loaded_model_open(path, &spec->load, &golden, err);
     if (!model) {
+        return NULL;
+    }
+    if (!accept(spec, model, err)) {
+        model_release(model);
         return NULL;
     }
     log_event(golden ? LOG_INFO : LOG_WARNING, "model_loaded",
@@ -52,6 +69,7 @@ struct model *activation_load_shadow(const struct activation_spec *spec, const c
     struct activation_spec small = *spec;
     small.load.max_batch = 1;
     small.load.device.threads = spec->shadow_threads;
+    small.acceptance = NULL; /* it answers nobody; activation asks */
     make_room(spec->slot, path);
     struct model *model = activation_load(&small, path, err);
     return model && check_digest(model, digest, err) ? model : NULL;

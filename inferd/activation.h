@@ -1,4 +1,5 @@
 #pragma once
+#include "inferd/acceptance.h"
 #include "inferd/loaded_model.h"
 #include "inferd/slot.h"
 
@@ -6,15 +7,16 @@
 struct activation_spec {
     struct slot *slot; /**< borrowed */
     struct loaded_model_spec load;
-    int shadow_threads; /**< that compute a shadow, on a CPU */
+    const struct acceptance_spec *acceptance; /**< borrowed; NULL: the site has no pictures of its own */
+    int shadow_threads;                       /**< that compute a shadow, on a CPU */
 };
 
 /**
  * Makes the model in the file the active one. One that is resident takes its place at once: it was proved
  * when it was loaded and has computed without fault since. Any other is loaded, warmed up, has to answer its
- * golden images, and only then takes over. The previous model is let go first where memory is short. False,
- * with the old model still serving and nothing left behind, where any of that fails. One call at a time, off
- * the threads that serve.
+ * golden images and the site's own, and only then takes over. The previous model is let go first where memory
+ * is short. False, with the old model still serving and nothing left behind, where any of that fails. One
+ * call at a time, off the threads that serve.
  */
 bool activation_run(const struct activation_spec *spec, const char *path, const struct digest *digest,
                     struct error *err);

@@ -149,6 +149,31 @@ static const struct schema_row rows[] = {
      .offset = FIELD(keep_previous),
      .fallback = "true",
      .help = "the model before stays in memory: a rollback loads nothing, and studies that began with it end with it"},
+    {.key = "acceptance.folder",
+     .type = SCHEMA_PATH,
+     .offset = FIELD(acceptance_folder),
+     .fallback = "",
+     .help = "pictures of this site, as CLASS/FILE, that a model must judge well enough before it serves"},
+    {.key = "acceptance.manifest",
+     .type = SCHEMA_PATH,
+     .offset = FIELD(acceptance_manifest),
+     .fallback = "",
+     .help = "the same as a CSV file with the columns path (relative to its folder) and class"},
+    {.key = "acceptance.min_balanced_accuracy",
+     .type = SCHEMA_DOUBLE,
+     .offset = FIELD(min_balanced_accuracy),
+     .fallback = "0.8",
+     .min = 0,
+     .max = 1,
+     .help = "a model below it is refused: the mean of the classes' recalls"},
+    {.key = "acceptance.max_images",
+     .type = SCHEMA_INT,
+     .offset = FIELD(acceptance_images),
+     .fallback = "500",
+     .min = 2,
+     .max = 100000,
+     .unit = "images",
+     .help = "of a larger set, as many of each class; they are computed one by one at each activation"},
     {.key = "shadow.threads",
      .type = SCHEMA_INT,
      .offset = FIELD(shadow_threads),
@@ -249,6 +274,9 @@ bool inferd_config_read(struct config *config, const char *model_file, struct in
     }
     if (out->default_timeout_ms > out->max_timeout_ms) {
         config_problem(config, "server.default_timeout", "it is longer than server.max_timeout");
+    }
+    if (*out->acceptance_folder && *out->acceptance_manifest) {
+        config_problem(config, "acceptance.manifest", "acceptance.folder is given already");
     }
     if (!*out->model_file && !out->follows) {
         config_problem(config, "model.file",

@@ -20,6 +20,9 @@ struct inferd_config {
     const char *model_file;
     bool keep_previous;
     int shadow_threads;
+    const char *acceptance_folder, *acceptance_manifest;
+    double min_balanced_accuracy;
+    int acceptance_images;
     int64_t pin_time_ms;
     int pin_limit, staged_max;
     const char *announce, *control, *blobs;

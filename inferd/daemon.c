@@ -17,6 +17,7 @@ struct inferd {
     struct model_stats *stats;
     struct shadow *shadow;
     uint64_t incarnation;
+    struct acceptance_spec acceptance;
     struct activation_spec activation;
     struct server *server;
     struct subscriber *subscriber;
@@ -33,13 +34,27 @@ static const char *fastest_device(void) {
     return name;
 }
 
-static struct activation_spec activation_spec(const struct inferd_config *config, struct slot *slot) {
+static struct acceptance_spec acceptance_spec(const struct inferd_config *config) {
+    return (struct acceptance_spec){.folder = config->acceptance_folder,
+                                    .manifest = config->acceptance_manifest,
+                                    .min_balanced_accuracy = config->min_balanced_accuracy,
+                                    .max_images = config->acceptance_images,
+                                    .limits = {.max_bytes = config->max_message_bytes,
+                                               .max_pixels = config->max_pixels,
+                                               .max_side = config->max_side}};
+}
+
+/** acceptance: borrowed by what is returned. */
+static struct activation_spec activation_spec(const struct inferd_config *config, struct slot *slot,
+                                              const struct acceptance_spec *acceptance) {
+    bool has_set = *config->acceptance_folder || *config->acceptance_manifest;
     return (struct activation_spec){
         .slot = slot,
         .load = {.device = {.name = strcmp(config->device, "auto") == 0 ? fastest_device() : config->device,
                             .index = config->device_index,
                             .threads = config->device_threads},
                  .max_batch = config->max_batch},
+        .acceptance = has_set ? acceptance : NULL,
         .shadow_threads = config->shadow_threads};
 }
 
@@ -231,7 +246,8 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
     ok = ok && (inferd.shadow = shadow_create(&shadow, err)) != NULL;
     if (ok) {
         slot_keep_previous(inferd.slot, config->keep_previous);
-        inferd.activation = activation_spec(config, inferd.slot);
+        inferd.acceptance = acceptance_spec(config);
+        inferd.activation = activation_spec(config, inferd.slot, &inferd.acceptance);
     }
     ok = ok && start_server(&inferd, err);  /* first: an address in use should cost no model's loading */
     ok = ok && start_monitor(&inferd, err); /* a probe gets its answer while the model is loaded */
@@ -253,7 +269,8 @@ bool daemon_check(const struct inferd_config *config, struct error *err) {
     if (!*config->model_file) {
         return true;
     }
-    struct activation_spec spec = activation_spec(config, NULL);
+    struct acceptance_spec acceptance = acceptance_spec(config);
+    struct activation_spec spec = activation_spec(config, NULL, &acceptance);
     struct model *model = activation_load(&spec, config->model_file, err);
     model_release(model);
     return model != NULL;
