@@ -188,7 +188,7 @@ static void *run(void *context) {
         fetch_tick(subscriber);
         turn_tick(subscriber);
         publish_status(subscriber);
-        int64_t left_ms = link_left_ms(subscriber), most_ms = subscriber->heartbeat_ms / 2;
+        int64_t left_ms = fetch_left_ms(subscriber, link_left_ms(subscriber)), most_ms = subscriber->heartbeat_ms / 2;
         wait_for_work(subscriber, left_ms < most_ms ? left_ms : most_ms);
     }
     return NULL;

@@ -88,6 +88,7 @@ struct subscriber_status {
     bool has_active, has_target;
     struct digest active, target;
     int64_t fetched_bytes, fetch_bytes; /**< of the model that is being fetched; 0 where none is */
+    uint64_t reused_bytes;                /**< of fetched models, taken from others that are here */
     uint64_t transferred_bytes;         /**< all chunks that arrived since start, good or bad */
     uint64_t bad_chunks;
     struct error error; /**< the last failure; code ERROR_NONE after a success */

@@ -5,11 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STALL_FIRST_MS = 2000, STALL_LAST_MS = 16000, BAD_IN_ROW = 3 };
+enum {
+    STALL_FIRST_MS = 2000,
+    STALL_LAST_MS = 16000,
+    BAD_IN_ROW = 3,
+    REUSED_AT_ONCE = 32, /* chunks that are copied before the sockets get a look */
+};
 
 void fetch_close(struct subscriber *subscriber) {
     struct fetch *fetch = &subscriber->fetch;
     partial_close(fetch->partial);
+    reuse_close(&fetch->reuse);
     descriptor_fini(&fetch->descriptor);
     *fetch = (struct fetch){0};
 }
@@ -21,32 +27,86 @@ static void give_up(struct subscriber *subscriber, const struct error *err) {
     subscriber_fail(subscriber, &digest, err);
 }
 
-/** Gives credit so that the window is full again. */
-static void request_chunks(struct subscriber *subscriber) {
+/** The chunk after those that are here. */
+static int64_t next_chunk(const struct fetch *fetch) {
+    int64_t index = descriptor_chunk_index(&fetch->descriptor, partial_offset(fetch->partial));
+    return index < 0 ? (int64_t)fetch->descriptor.chunk_count : index;
+}
+
+/** Where the chunk is here already; NULL: nowhere. */
+static struct reuse_entry *find_here(const struct fetch *fetch, int64_t index) {
+    int64_t offset = descriptor_chunk_offset(&fetch->descriptor, index);
+    return reuse_find(&fetch->reuse, fetch->descriptor.chunk_digests + 32 * index,
+                      descriptor_chunk_size(&fetch->descriptor, offset));
+}
+
+/** Copies chunks that are here, up to one that is not. */
+static void copy_here(struct subscriber *subscriber) {
     struct fetch *fetch = &subscriber->fetch;
+    uint8_t *data = NULL;
+    for (int i = 0; i < REUSED_AT_ONCE && !partial_complete(fetch->partial); i++) {
+        struct reuse_entry *entry = find_here(fetch, next_chunk(fetch));
+        if (!entry || (!data && !(data = malloc(DESCRIPTOR_MAX_CHUNK_BYTES))))
+            break;
+        size_t size = entry->size;
+        if (!reuse_read(subscriber->store, entry, data)) {
+            fetch->requested = next_chunk(fetch); /* it was passed over when chunks were asked for */
+            break;
+        }
+        struct error err = {0};
+        if (!partial_append(fetch->partial, data, size, &err)) {
+            free(data);
+            give_up(subscriber, &err);
+            return;
+        }
+        subscriber->now.reused_bytes += size;
+        fetch->progress_ms = clock_now_ms();
+    }
+    free(data);
+}
+
+int64_t fetch_left_ms(const struct subscriber *subscriber, int64_t left_ms) {
+    const struct fetch *fetch = &subscriber->fetch;
+    bool more = fetch->partial && (partial_complete(fetch->partial) || find_here(fetch, next_chunk(fetch)));
+    return more ? 0 : left_ms;
+}
+
+/** Asks for chunks from index on. */
+static bool send_credit(struct subscriber *subscriber, int64_t index, int64_t count) {
+    const struct fetch *fetch = &subscriber->fetch;
     struct wire_socket *socket = subscriber->link.sockets[SUBSCRIBER_BLOBS];
-    int64_t chunk_bytes = fetch->descriptor.chunk_bytes;
-    int64_t window_end = partial_offset(fetch->partial) + subscriber->window_chunks * chunk_bytes;
-    if (window_end > fetch->descriptor.size_bytes)
-        window_end = fetch->descriptor.size_bytes;
-    if (!socket || fetch->requested_end >= window_end)
-        return;
     Thorax__V1__BlobRequest request;
     thorax__v1__blob_request__init(&request);
     request.protocol_version = POOL_PROTOCOL_VERSION;
     request.digest = pool_digest_field(&fetch->descriptor.digest);
-    request.offset = (uint64_t)fetch->requested_end;
-    request.chunks = (uint32_t)((window_end - fetch->requested_end + chunk_bytes - 1) / chunk_bytes);
+    request.offset = (uint64_t)descriptor_chunk_offset(&fetch->descriptor, index);
+    request.chunks = (uint32_t)count;
     struct packed packed = pool_pack(&request.base);
     struct wire_frame frame = {packed.data, packed.size};
-    if (packed.data && wire_send(socket, &frame, 1, 0, NULL))
-        fetch->requested_end = window_end;
+    bool ok = packed.data && socket && wire_send(socket, &frame, 1, 0, NULL);
     free(packed.data);
+    return ok;
+}
+
+/** Gives credit so that the window is full again: a request for each run of chunks that are not here. */
+static void request_chunks(struct subscriber *subscriber) {
+    struct fetch *fetch = &subscriber->fetch;
+    int64_t end = next_chunk(fetch) + subscriber->window_chunks,
+            count = (int64_t)fetch->descriptor.chunk_count;
+    end = end < count ? end : count;
+    while (fetch->requested < end) {
+        int64_t first = fetch->requested, last = first;
+        while (last < end && !find_here(fetch, last))
+            last++;
+        if (last > first && !send_credit(subscriber, first, last - first))
+            return;
+        fetch->requested = last > first ? last : first + 1;
+    }
 }
 
 /** Whatever was asked for is forgotten and asked for again, from the first byte that is missing. */
 static void request_again(struct subscriber *subscriber) {
-    subscriber->fetch.requested_end = partial_offset(subscriber->fetch.partial);
+    subscriber->fetch.requested = next_chunk(&subscriber->fetch);
     subscriber->fetch.progress_ms = clock_now_ms();
     request_chunks(subscriber);
 }
@@ -63,7 +123,8 @@ static bool wanted_now(const struct subscriber *subscriber, const struct descrip
            !subscriber_blocked(subscriber, &descriptor->digest);
 }
 
-/** What to fetch: first what the pool is to run, then the shadow, then what was staged last. NULL: nothing. */
+/** What to fetch: first what the pool is to run, then the shadow, then what was staged last. NULL: nothing.
+ */
 static const struct descriptor *choose(const struct subscriber *subscriber) {
     if (subscriber_target_pending(subscriber) && wanted_now(subscriber, &subscriber->target))
         return &subscriber->target;
@@ -98,6 +159,7 @@ static void fetch_start(struct subscriber *subscriber, const struct descriptor *
     log_event(LOG_INFO, "model_fetching", "name=%s version=%s digest=%.12s bytes=%lld from=%lld",
               descriptor->name, descriptor->version, digest_hex(&descriptor->digest, hex),
               (long long)descriptor->size_bytes, (long long)partial_offset(fetch->partial));
+    reuse_open(&fetch->reuse, subscriber->store);
     request_again(subscriber);
 }
 
@@ -105,7 +167,7 @@ static void complete(struct subscriber *subscriber) {
     struct fetch *fetch = &subscriber->fetch;
     struct error err = {0};
     char hex[DIGEST_HEX_SIZE];
-    if (!partial_commit(fetch->partial, &err)) {
+    if (!record_write(subscriber->store, &fetch->descriptor, &err) || !partial_commit(fetch->partial, &err)) {
         give_up(subscriber, &err);
         return;
     }
@@ -126,6 +188,8 @@ void fetch_tick(struct subscriber *subscriber) {
         return;
     if (!fetch->partial)
         fetch_start(subscriber, wanted);
+    if (fetch->partial)
+        copy_here(subscriber);
     if (fetch->partial && partial_complete(fetch->partial)) {
         complete(subscriber);
     } else if (fetch->partial && clock_now_ms() - fetch->progress_ms > fetch->stall_ms) {
@@ -159,8 +223,11 @@ static void take_chunk(struct subscriber *subscriber, const Thorax__V1__BlobChun
     fetch->bad_in_row = 0;
     fetch->stall_ms = STALL_FIRST_MS;
     fetch->progress_ms = clock_now_ms();
-    if (fetch->requested_end < partial_offset(fetch->partial))
-        fetch->requested_end = partial_offset(fetch->partial);
+    if (fetch->requested < next_chunk(fetch))
+        fetch->requested = next_chunk(fetch);
+    copy_here(subscriber);
+    if (!fetch->partial)
+        return;
     if (partial_complete(fetch->partial))
         complete(subscriber);
     else

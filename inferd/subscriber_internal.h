@@ -11,8 +11,8 @@
 
 /*
  * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets,
- * snapshot, events), subscriber_report.c (what a report says), subscriber_fetch.c (transfer), subscriber_turn.c
- * (turns and the activating thread), subscriber_shadow.c (the model that is computed beside the active one).
+ * snapshot, events), subscriber_report.c (what a report says), subscriber_fetch.c (transfer), subscriber_reuse.c
+ * (chunks that other models have), subscriber_records.c (descriptors of what is here), subscriber_turn.c (turns and the activating thread), subscriber_shadow.c (the model that is computed beside the active one).
  */
 
 enum { SUBSCRIBER_STAGED_MAX = 16, SUBSCRIBER_FAILURES = 16, SUBSCRIBER_ENDPOINT_SIZE = 256 };
@@ -44,11 +44,26 @@ struct link {
     struct backoff reopen, snapshot;
 };
 
+/** A chunk that is in one of the store's objects. */
+struct reuse_entry {
+    uint8_t chunk[32]; /**< its digest */
+    struct digest object;
+    int64_t offset;
+    size_t size; /**< 0: it turned out to be damaged */
+};
+
+/** Chunks that need not be fetched, since other models have them. Zeroed is none. */
+struct reuse {
+    struct reuse_entry *entries; /**< owned, sorted by chunk */
+    size_t count;
+};
+
 /** The one transfer under way. Unused where partial is NULL. */
 struct fetch {
     struct descriptor descriptor;
     struct partial *partial;
-    int64_t requested_end; /**< bytes asked for, from 0 */
+    struct reuse reuse;
+    int64_t requested;     /**< chunks before this one were asked for, or are here */
     int64_t progress_ms;   /**< when the last chunk came or was asked for again */
     int64_t stall_ms;      /**< how long to wait before asking again; doubles */
     int bad_in_row;
@@ -164,8 +179,26 @@ Thorax__V1__MemberReport *report_fill(struct subscriber *subscriber);
 void fetch_tick(struct subscriber *subscriber);
 void fetch_receive(struct subscriber *subscriber, const struct wire_message *message);
 void fetch_close(struct subscriber *subscriber);
+/** At most left_ms; 0 where fetch_tick has something to do at once. */
+int64_t fetch_left_ms(const struct subscriber *subscriber, int64_t left_ms);
 /** The link is new: nothing is on its way any more. */
 void fetch_restart(struct subscriber *subscriber);
+
+/* subscriber_records.c */
+/** Keeps the descriptor, with its signatures, of a model whose file is in the store. */
+bool record_write(const struct store *store, const struct descriptor *descriptor, struct error *err);
+/** Reads it again, with all the checks of one that comes from the network. ERROR_NOT_FOUND. */
+bool record_read(const struct store *store, const struct digest *digest, struct descriptor *out, struct error *err);
+void record_remove(const struct store *store, const struct digest *digest);
+
+/* subscriber_reuse.c */
+/** Notes which chunks the models in the store have. Where it cannot, everything is fetched. */
+void reuse_open(struct reuse *reuse, const struct store *store);
+void reuse_close(struct reuse *reuse);
+/** Where the chunk with that digest and size is; NULL: nowhere. */
+struct reuse_entry *reuse_find(const struct reuse *reuse, const uint8_t chunk[32], size_t size);
+/** Reads it into data (entry->size bytes). False: it cannot be had there, and is forgotten. */
+bool reuse_read(const struct store *store, struct reuse_entry *entry, void *data);
 
 /* subscriber_turn.c */
 void *turn_activator(void *subscriber);

@@ -123,8 +123,8 @@ void turn_tidy(struct subscriber *subscriber) {
         needed =
             needed || (subscriber->job.state != JOB_NONE && digest_equal(digest, &subscriber->job.digest));
         pthread_mutex_unlock(&subscriber->lock);
-        if (!needed)
-            store_remove(subscriber->store, digest, NULL);
+        if (!needed && store_remove(subscriber->store, digest, NULL))
+            record_remove(subscriber->store, digest);
     }
     store_list_fini(&list);
 }
