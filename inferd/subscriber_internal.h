@@ -10,9 +10,10 @@
 #include <stdatomic.h>
 
 /*
- * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets,
- * snapshot, events), subscriber_report.c (what a report says), subscriber_fetch.c (transfer), subscriber_reuse.c
- * (chunks that other models have), subscriber_records.c (descriptors of what is here), subscriber_turn.c (turns and the activating thread), subscriber_shadow.c (the model that is computed beside the active one).
+ * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets, snapshot,
+ * events), subscriber_report.c (what a report says), subscriber_fetch.c (transfer), subscriber_reuse.c (chunks
+ * that other models have), subscriber_records.c (descriptors of what is here), subscriber_turn.c (turns and the
+ * activating thread), subscriber_shadow.c (the model that is computed beside the active one).
  */
 
 enum { SUBSCRIBER_STAGED_MAX = 16, SUBSCRIBER_FAILURES = 16, SUBSCRIBER_ENDPOINT_SIZE = 256 };
