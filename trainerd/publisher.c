@@ -71,14 +71,6 @@ void publisher_announce_targets(struct publisher *publisher) {
     announce(publisher, THORAX__V1__EVENT_KIND__EVENT_TARGETS, NULL);
 }
 
-static bool activate(struct publisher *publisher, const struct digest *digest, struct error *err) {
-    if (!registry_set_stable(publisher->registry, digest, "", err))
-        return false;
-    log_model("model_current", registry_stable(publisher->registry), registry_number(publisher->registry));
-    publisher_announce_targets(publisher);
-    return true;
-}
-
 /** A new model: into the registry and, where the gate lets it, to the members. */
 static bool add(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
     struct digest digest = descriptor->digest;
@@ -97,7 +89,7 @@ bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor
         descriptor_fini(descriptor);
     else if (!add(publisher, descriptor, err))
         return false;
-    return publisher->activate != PUBLISHER_ACTIVATE_AUTO || activate(publisher, &digest, err);
+    return publisher->activate != PUBLISHER_ACTIVATE_AUTO || publisher_start_by_itself(publisher, &digest, err);
 }
 
 bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
@@ -160,7 +152,7 @@ static bool run_publish(struct publisher *publisher, struct command *command, st
 }
 
 static bool run_activate(struct publisher *publisher, struct command *command, struct error *err) {
-    return activate(publisher, &command->digest, err);
+    return publisher_roll_back(publisher, &command->digest, "", "", err);
 }
 
 static bool run_status(struct publisher *publisher, struct command *command, struct error *err) {
@@ -170,7 +162,8 @@ static bool run_status(struct publisher *publisher, struct command *command, str
     *status = (struct publisher_status){.number = registry_number(publisher->registry),
                                         .models = registry_count(publisher->registry),
                                         .uploads = publisher->uploads_accepted,
-                                        .sent_bytes = publisher->sent_bytes};
+                                        .sent_bytes = publisher->sent_bytes,
+                                        .rollout_state = publisher->rollout.id ? (int)publisher->rollout.state : 0};
     status->has_current = current;
     if (current)
         status->current = current->descriptor.digest;
@@ -268,6 +261,7 @@ static void tick(struct publisher *publisher) {
     if (taken)
         log_event(LOG_WARNING, "turn_taken_back", "turn=%llu", (unsigned long long)taken);
     publisher_close_uploads(publisher, false);
+    publisher_tick_rollout(publisher);
     publisher_grant(publisher);
     if (now_ms >= publisher->heartbeat_due_ms)
         announce(publisher, THORAX__V1__EVENT_KIND__EVENT_HEARTBEAT, NULL);
@@ -284,7 +278,10 @@ static void *run(void *context) {
             {.descriptor = publisher->wake},
         };
         struct error err = {0};
-        if (wire_poll(items, 4, clock_left_ms(publisher->heartbeat_due_ms), &err) < 0) {
+        int64_t wake_ms = publisher->heartbeat_due_ms;
+        if (rollout_live(&publisher->rollout) && publisher->rollout_due_ms < wake_ms)
+            wake_ms = publisher->rollout_due_ms;
+        if (wire_poll(items, 4, clock_left_ms(wake_ms), &err) < 0) {
             log_error("publisher_poll_failed", &err);
             clock_sleep_ms(publisher->heartbeat_ms); /* not a hot loop */
         }
@@ -347,7 +344,7 @@ static bool load_state(struct publisher *publisher, const struct publisher_spec 
                   registry_held(publisher->registry));
     if (dropped > 0)
         log_event(LOG_WARNING, "models_dropped", "count=%d reason=\"file missing or damaged\"", dropped);
-    return true;
+    return publisher_open_rollout(publisher, spec, err);
 }
 
 static void take_defaults(struct publisher *publisher, const struct publisher_spec *spec) {
@@ -369,6 +366,9 @@ static bool start(struct publisher *publisher, const struct publisher_spec *spec
                                                                           : DEFAULT_ACTIVATION_TIMEOUT_MS,
                      .quiet_until_ms = registry_count(publisher->registry) > 0 ? clock_now_ms() + silence_ms : 0,
                  });
+    /* Members that were there before get the time to connect again before a rollout takes them for gone. */
+    publisher->rollout_settled_ms =
+        rollout_live(&publisher->rollout) ? publisher->members.spec.quiet_until_ms + silence_ms : 0;
     publisher->incarnation = digest_random_u64();
     publisher->members.last_turn =
         publisher->incarnation >> 8; /* no turn of an earlier publisher is taken for ours */
@@ -414,6 +414,7 @@ void publisher_destroy(struct publisher *publisher) {
     publisher_close_uploads(publisher, true);
     publisher_close_blobs(publisher);
     members_fini(&publisher->members);
+    publisher_close_rollout(publisher);
     registry_close(publisher->registry);
     for (int i = 0; i < PUBLISHER_SOCKETS; i++)
         wire_socket_close(publisher->sockets[i]);

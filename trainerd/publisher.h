@@ -10,13 +10,13 @@
  * from any other thread.
  *
  * What it publishes is kept in the store's folder (objects, and the file registry.sqlite), so a publisher
- * that was killed at any moment goes on where it was. No signatures, approvals or health gates yet.
+ * that was killed at any moment goes on where it was, in the middle of a rollout (rollout.h) too.
  */
 struct publisher;
 
 enum publisher_activate {
-    PUBLISHER_ACTIVATE_AUTO,   /**< a published model becomes the one that the pool is to run */
-    PUBLISHER_ACTIVATE_MANUAL, /**< it is staged only; publisher_activate makes it current */
+    PUBLISHER_ACTIVATE_AUTO,   /**< a published model is rolled out by itself; what is under way then ends */
+    PUBLISHER_ACTIVATE_MANUAL, /**< it is staged only; a person approves it and starts its rollout */
 };
 
 /** What a model file says of itself. Plain data. */
@@ -35,6 +35,7 @@ struct publisher_spec {
     const char *store_folder;
     int64_t max_model_bytes; /**< 0: 1 GiB */
     enum publisher_activate activate;
+    const struct Thorax__V1__RolloutPlan *plan; /**< of a rollout that starts by itself, copied; NULL: all members, one after the other */
     int heartbeat_ms;            /**< 0: 1000. A member that says nothing for three of them is gone. */
     int activation_timeout_ms;   /**< how long a member may take over its turn; 0: 120000 */
     int keep_models;             /**< retired models that stay in the store; 0: 8 */
@@ -63,7 +64,8 @@ void publisher_destroy(struct publisher *publisher);
 bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name,
                             const char *version, struct digest *digest, struct error *err);
 
-/** Makes a published model the one that the pool is to run. ERROR_NOT_FOUND. */
+/** Makes a published model the one that the pool is to run, everywhere and without a rollout; one that is under way
+ * ends. ERROR_NOT_FOUND. */
 bool publisher_activate(struct publisher *publisher, const struct digest *digest, struct error *err);
 
 /** How the pool is, for logs, waiting and tests. */
@@ -77,6 +79,7 @@ struct publisher_status {
     int members_failed;    /**< of these: could not fetch or activate what they should run */
     uint64_t uploads;      /**< models that arrived over the network and were accepted, since the start */
     uint64_t sent_bytes;   /**< of models, to members, since the start */
+    int rollout_state;     /**< RolloutState of the newest rollout; 0: there never was one */
 };
 /** Answered by the thread: false only where it is stopped. */
 bool publisher_status(struct publisher *publisher, struct publisher_status *status, struct error *err);

@@ -35,9 +35,11 @@ void publisher_model_row(Thorax__V1__ModelRow *row, const struct registry_model 
 struct member_row {
     Thorax__V1__MemberRow row;
     Thorax__V1__MemberReport report;
+    struct digest assigned;
 };
 
-static void fill_member_row(struct member_row *out, const struct member *member, int64_t now_ms) {
+static void fill_member_row(const struct publisher *publisher, struct member_row *out, const struct member *member,
+                            int64_t now_ms) {
     thorax__v1__member_row__init(&out->row);
     thorax__v1__member_report__init(&out->report);
     out->report.member = (char *)member->name;
@@ -49,6 +51,15 @@ static void fill_member_row(struct member_row *out, const struct member *member,
     out->report.fetched_bytes = member->fetched_bytes;
     out->report.error = (char *)member->error;
     out->report.software = (char *)member->software;
+    out->report.incarnation = member->incarnation;
+    if (member->has_shadow)
+        out->report.shadow_digest = pool_digest_field(&member->shadow);
+    if (member->has_refused) {
+        out->report.refused_digest = pool_digest_field(&member->refused);
+        out->report.refused_reason = (char *)member->refused_reason;
+    }
+    if (publisher_target(publisher, member->name, &out->assigned))
+        out->row.assigned_digest = pool_digest_field(&out->assigned);
     out->row.report = &out->report;
     out->row.silent_ms = now_ms - member->heard_ms;
 }
@@ -64,7 +75,7 @@ bool publisher_answer_models(struct publisher *publisher, const struct control *
     thorax__v1__control_reply__init(&reply);
     bool ok = (rows && member_rows) || error_set(err, ERROR_MEMORY, "out of memory for the list of members");
     for (size_t i = 0; ok && i < members; i++) {
-        fill_member_row(&rows[i], publisher->members.rows[i], clock_now_ms());
+        fill_member_row(publisher, &rows[i], publisher->members.rows[i], clock_now_ms());
         member_rows[i] = &rows[i].row;
     }
     for (int i = 0; i < registry_count(publisher->registry); i++) {

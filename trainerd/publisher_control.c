@@ -45,14 +45,23 @@ static bool answer_heartbeat(struct publisher *publisher, const struct control *
     return true;
 }
 
-/** What the member is to run, and to have ready. Nothing to run while all is held: it keeps what it runs. */
-static void fill_snapshot(struct publisher *publisher, Thorax__V1__Snapshot *snapshot,
+/** What this member is to run, to compare, and to have ready. Nothing to run while all is held: it keeps what it
+ * runs. */
+static void fill_snapshot(struct publisher *publisher, const char *member, Thorax__V1__Snapshot *snapshot,
                           Thorax__V1__PublishedModel models[REGISTRY_MAX_MODELS]) {
+    struct digest target, shadow;
+    bool has_target = publisher_target(publisher, member, &target);
+    uint32_t permille = publisher_shadow(publisher, member, &shadow);
     for (int i = 0; i < registry_count(publisher->registry); i++) {
         const struct registry_model *model = registry_model(publisher->registry, i);
         descriptor_message(&model->descriptor, &models[i]);
+        if (has_target && digest_equal(&model->descriptor.digest, &target))
+            snapshot->current = &models[i];
+        if (permille && digest_equal(&model->descriptor.digest, &shadow)) {
+            snapshot->shadow->model = &models[i];
+            snapshot->shadow->permille = permille;
+        }
         if (model->state == THORAX__V1__MODEL_STATE__MODEL_CURRENT) {
-            snapshot->current = registry_held(publisher->registry)[0] ? NULL : &models[i];
             snapshot->stable_digest = pool_digest_field(&model->descriptor.digest);
         } else if ((model->state == THORAX__V1__MODEL_STATE__MODEL_STAGED ||
                     model->state == THORAX__V1__MODEL_STATE__MODEL_CANDIDATE) &&
@@ -60,18 +69,23 @@ static void fill_snapshot(struct publisher *publisher, Thorax__V1__Snapshot *sna
             snapshot->staged[snapshot->n_staged++] = &models[i];
         }
     }
+    if (!snapshot->shadow->model)
+        snapshot->shadow = NULL;
 }
 
 static bool answer_snapshot(struct publisher *publisher, const struct control *control, struct error *err) {
     Thorax__V1__PublishedModel models[REGISTRY_MAX_MODELS], *staged[REGISTRY_MAX_MODELS];
     Thorax__V1__Snapshot snapshot;
+    Thorax__V1__Shadow shadow;
     Thorax__V1__ControlReply reply;
     int revoked_count;
     const struct digest *revoked = registry_revoked(publisher->registry, &revoked_count);
     thorax__v1__snapshot__init(&snapshot);
     thorax__v1__control_reply__init(&reply);
+    thorax__v1__shadow__init(&shadow);
     snapshot.staged = staged;
-    fill_snapshot(publisher, &snapshot, models);
+    snapshot.shadow = &shadow;
+    fill_snapshot(publisher, control->member->name, &snapshot, models);
     snapshot.revoked = calloc((size_t)revoked_count + 1, sizeof *snapshot.revoked);
     if (!snapshot.revoked)
         return error_set(err, ERROR_MEMORY, "out of memory for a snapshot");
@@ -84,13 +98,14 @@ static bool answer_snapshot(struct publisher *publisher, const struct control *c
     return true;
 }
 
-static void send_turn(struct publisher *publisher, const struct member *member) {
+static void send_turn(struct publisher *publisher, const struct member *member, uint64_t number,
+                      const struct digest *digest) {
     Thorax__V1__ControlReply reply;
     Thorax__V1__Turn turn;
     thorax__v1__control_reply__init(&reply);
     thorax__v1__turn__init(&turn);
-    turn.turn = publisher->members.turn;
-    turn.digest = pool_digest_field(&publisher->members.turn_digest);
+    turn.turn = number;
+    turn.digest = pool_digest_field(digest);
     turn.lease_ms = (uint32_t)publisher->members.spec.activation_timeout_ms;
     reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_TURN;
     reply.turn = &turn;
@@ -98,28 +113,42 @@ static void send_turn(struct publisher *publisher, const struct member *member) 
     send_reply(publisher, &route, &reply);
 }
 
+static bool target_of(void *context, const struct member *member, struct digest *target) {
+    return publisher_target(context, member->name, target);
+}
+
 void publisher_grant(struct publisher *publisher) {
-    const struct registry_model *current = registry_stable(publisher->registry);
-    struct member *member =
-        current && !registry_held(publisher->registry)[0]
-            ? members_next(&publisher->members, &current->descriptor.digest, clock_now_ms())
-            : NULL;
+    struct members *members = &publisher->members;
+    struct member *member = members_next(members, target_of, publisher, clock_now_ms());
     if (!member)
         return;
     char hex[DIGEST_HEX_SIZE];
     log_event(LOG_INFO, "turn_given", "member=%s turn=%llu digest=%.12s", member->name,
-              (unsigned long long)publisher->members.turn, digest_hex(&current->descriptor.digest, hex));
-    send_turn(publisher, member);
+              (unsigned long long)members->turn, digest_hex(&members->turn_digest, hex));
+    send_turn(publisher, member, members->turn, &members->turn_digest);
+}
+
+/** What the member has loaded already takes no time to activate, and waits for nobody: a rollback is instant. */
+static bool needs_no_turn(const struct publisher *publisher, const struct member *member,
+                          const struct digest *digest) {
+    struct digest target;
+    return members_lists(&member->residents, digest) && publisher_target(publisher, member->name, &target) &&
+           digest_equal(&target, digest);
 }
 
 static bool answer_turn(struct publisher *publisher, const struct control *control, struct error *err) {
+    struct members *members = &publisher->members;
     struct digest digest;
     pool_digest(&control->request->turn->digest, &digest);
-    if (members_holds(&publisher->members, control->member, &digest)) {
-        send_turn(publisher, control->member); /* the first telling was lost */
+    if (members_holds(members, control->member, &digest)) {
+        send_turn(publisher, control->member, members->turn, &digest); /* the first telling was lost */
         return true;
     }
-    members_ask(&publisher->members, control->member, &digest, clock_now_ms());
+    if (needs_no_turn(publisher, control->member, &digest)) {
+        send_turn(publisher, control->member, ++members->last_turn, &digest);
+        return true;
+    }
+    members_ask(members, control->member, &digest, clock_now_ms());
     return answer_heartbeat(publisher, control, err);
 }
 
@@ -192,6 +221,10 @@ static const struct {
     {THORAX__V1__CONTROL_REQUEST__BODY_APPROVE, publisher_answer_approve},
     {THORAX__V1__CONTROL_REQUEST__BODY_REVOKE, publisher_answer_revoke},
     {THORAX__V1__CONTROL_REQUEST__BODY_EVENTS, publisher_answer_events},
+    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_START, publisher_answer_rollout_start},
+    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_COMMAND, publisher_answer_rollout_command},
+    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLBACK, publisher_answer_rollback},
+    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_STATUS, publisher_answer_rollout_status},
 };
 
 static bool answer(struct publisher *publisher, struct control *control, struct error *err) {

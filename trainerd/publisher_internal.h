@@ -5,6 +5,7 @@
 #include "trainerd/publisher.h"
 #include "trainerd/publisher_members.h"
 #include "trainerd/registry.h"
+#include "trainerd/rollout.h"
 
 #include "common/store/partial.h"
 
@@ -12,7 +13,7 @@
 #include <stdatomic.h>
 
 /* The publisher's parts: publisher.c (life, thread, commands), publisher_control.c (members),
- * publisher_admin.c, publisher_upload.c, publisher_blobs.c. */
+ * publisher_admin.c, publisher_rollout.c, publisher_upload.c, publisher_blobs.c. */
 
 enum {
     PUBLISHER_SOCKETS = 3,
@@ -61,6 +62,11 @@ struct publisher {
     struct publisher_blob blobs[PUBLISHER_BLOBS_OPEN];
     uint8_t chunk[DESCRIPTOR_MAX_CHUNK_BYTES]; /**< the one that is being sent */
     int64_t heartbeat_due_ms;
+    struct rollout rollout;        /* the newest one; publisher_rollout.c */
+    struct packed rollout_saved;   /* owned: its record, as it is on disk */
+    Thorax__V1__RolloutPlan *plan; /* owned: of what starts by itself; NULL: everywhere at once */
+    int64_t rollout_due_ms, rollout_settled_ms;
+    bool rollout_untold; /* targets changed, and no event has said so yet */
     uint64_t uploads_accepted, sent_bytes; /**< since the start, see struct publisher_status */
 };
 
@@ -93,6 +99,26 @@ bool publisher_answer_revoke(struct publisher *publisher, const struct control *
 bool publisher_answer_events(struct publisher *publisher, const struct control *control, struct error *err);
 /** Fills in a row, which borrows from model. */
 void publisher_model_row(Thorax__V1__ModelRow *row, const struct registry_model *model);
+
+/* publisher_rollout.c */
+/** Reads what there is of a rollout. */
+bool publisher_open_rollout(struct publisher *publisher, const struct publisher_spec *spec, struct error *err);
+void publisher_close_rollout(struct publisher *publisher);
+/** Goes on with the rollout where that is possible. */
+void publisher_tick_rollout(struct publisher *publisher);
+/** What the member is to run; false: nothing, or what it runs already. */
+bool publisher_target(const struct publisher *publisher, const char *member, struct digest *target);
+/** Of how many of a thousand pictures the member is to compute with *shadow too. */
+uint32_t publisher_shadow(const struct publisher *publisher, const char *member, struct digest *shadow);
+/** A model was published and nobody has to say that it may run: starts its rollout; one that is under way ends. */
+bool publisher_start_by_itself(struct publisher *publisher, const struct digest *candidate, struct error *err);
+/** Makes a model stable at once and everywhere; a rollout that is under way ends. by: "" by itself. */
+bool publisher_roll_back(struct publisher *publisher, const struct digest *target, const char *by, const char *reason,
+                         struct error *err);
+bool publisher_answer_rollout_start(struct publisher *publisher, const struct control *control, struct error *err);
+bool publisher_answer_rollout_command(struct publisher *publisher, const struct control *control, struct error *err);
+bool publisher_answer_rollback(struct publisher *publisher, const struct control *control, struct error *err);
+bool publisher_answer_rollout_status(struct publisher *publisher, const struct control *control, struct error *err);
 
 /** Answers one message on the control socket. */
 void publisher_serve_control(struct publisher *publisher, const struct wire_message *message);

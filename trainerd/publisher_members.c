@@ -212,14 +212,16 @@ static bool anyone_activating(const struct members *members, int64_t now_ms) {
     return false;
 }
 
-struct member *members_next(struct members *members, const struct digest *digest, int64_t now_ms) {
+struct member *members_next(struct members *members, members_target target, void *context, int64_t now_ms) {
     if (members->turn || now_ms < members->spec.quiet_until_ms || anyone_activating(members, now_ms))
         return NULL;
     struct member *first = NULL;
     for (int i = 0; i < members->count; i++) {
         struct member *member = members->rows[i];
-        if (member->asks && digest_equal(&member->asked, digest) && members_alive(members, member, now_ms) &&
-            (!first || member->asked_ms < first->asked_ms))
+        struct digest wanted;
+        if (member->asks && members_alive(members, member, now_ms) &&
+            (!first || member->asked_ms < first->asked_ms) && target(context, member, &wanted) &&
+            digest_equal(&member->asked, &wanted))
             first = member;
     }
     if (!first)
@@ -227,7 +229,7 @@ struct member *members_next(struct members *members, const struct digest *digest
     first->asks = false;
     members->turn = ++members->last_turn;
     text_copy(members->holder, sizeof members->holder, first->name);
-    members->turn_digest = *digest;
+    members->turn_digest = first->asked;
     members->turn_ms = now_ms;
     return first;
 }

@@ -85,9 +85,11 @@ void members_give_back(struct members *members, const struct member *member, uin
 /** Takes back the turn of a member that is gone or too slow, and forgets members gone for long. Returns the
  * turn taken, or 0. */
 uint64_t members_expire(struct members *members, int64_t now_ms);
-/** Begins the next turn for digest, if it is time for one: whoever has asked longest. Returns the member to
- * tell, or NULL. */
-struct member *members_next(struct members *members, const struct digest *digest, int64_t now_ms);
+/** What a member is to run; false: nothing. */
+typedef bool (*members_target)(void *context, const struct member *member, struct digest *target);
+/** Begins the next turn, if it is time for one: of the members that ask for what they are to run, whoever has asked
+ * longest. Returns the member to tell, or NULL. */
+struct member *members_next(struct members *members, members_target target, void *context, int64_t now_ms);
 /** True where the turn in progress is this member's and for this digest: it may be told again. */
 bool members_holds(const struct members *members, const struct member *member, const struct digest *digest);
 bool members_alive(const struct members *members, const struct member *member, int64_t now_ms);

@@ -149,6 +149,15 @@ void wait_for(struct daemon *daemon, const struct digest *digest,
     }
 }
 
+void wait_stable(struct pool *pool, const struct digest *digest) {
+    struct publisher_status status = {0};
+    for (int64_t deadline_ms = clock_now_ms() + WAIT_MS; !status.has_current || !digest_equal(&status.current, digest);) {
+        assert_true(clock_now_ms() < deadline_ms);
+        assert_true(publisher_status(pool->publisher, &status, NULL));
+        clock_sleep_ms(5);
+    }
+}
+
 void wait_all(struct daemon *daemons, int count, const struct digest *digest) {
     for (int i = 0; i < count; i++)
         wait_for(&daemons[i], digest, runs);

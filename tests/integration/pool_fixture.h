@@ -52,6 +52,8 @@ bool failed(struct daemon *daemon, const struct digest *digest);
 /** Waits until reached, and fails the test where that takes too long. */
 void wait_for(struct daemon *daemon, const struct digest *digest,
               bool (*reached)(struct daemon *, const struct digest *));
+/** Until the model is stable: its rollout is done. */
+void wait_stable(struct pool *pool, const struct digest *digest);
 void wait_all(struct daemon *daemons, int count, const struct digest *digest);
 void run_all(struct pool *pool, struct daemon *daemons, int count);
 void stop_all(struct daemon *daemons, int count);

@@ -131,11 +131,12 @@ static void models_lists_models_and_members(void **state) {
     struct pool *pool = *state;
     struct daemon daemon;
     start_publisher(pool, PUBLISHER_ACTIVATE_AUTO);
-    publish(pool, 1, SMALL_BYTES);
-    struct digest digest = publish(pool, 2, SMALL_BYTES);
     daemon_init(&daemon, pool, 0);
     daemon_run(&daemon);
-    wait_for(&daemon, &digest, runs);
+    struct digest digest = publish(pool, 1, SMALL_BYTES);
+    wait_stable(pool, &digest);
+    digest = publish(pool, 2, SMALL_BYTES);
+    wait_stable(pool, &digest);
     Thorax__V1__ControlRequest request;
     Thorax__V1__ModelsRequest models;
     thorax__v1__control_request__init(&request);

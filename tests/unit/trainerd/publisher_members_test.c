@@ -49,58 +49,64 @@ static struct member *asks(struct members *members, const char *name, int64_t no
     return member;
 }
 
+static bool is_for_all(void *context, const struct member *member, struct digest *target) {
+    (void)member;
+    *target = *(const struct digest *)context;
+    return true;
+}
+
 static void the_one_that_asked_first_goes_first_and_alone(void **state) {
     struct members *members = *state;
     struct member *b = asks(members, "b", 1), *a = asks(members, "a", 2);
     asks(members, "b", 3); /* asking again does not lose the place */
-    assert_ptr_equal(members_next(members, &MODEL, 4), b);
-    assert_null(members_next(members, &MODEL, 5));
+    assert_ptr_equal(members_next(members, is_for_all, (void *)&MODEL, 4), b);
+    assert_null(members_next(members, is_for_all, (void *)&MODEL, 5));
     members_give_back(members, a, members->turn); /* not a's to give */
-    assert_null(members_next(members, &MODEL, 6));
+    assert_null(members_next(members, is_for_all, (void *)&MODEL, 6));
     members_give_back(members, b, members->turn - 1); /* an old turn's outcome */
-    assert_null(members_next(members, &MODEL, 7));
+    assert_null(members_next(members, is_for_all, (void *)&MODEL, 7));
     members_give_back(members, b, members->turn);
-    assert_ptr_equal(members_next(members, &MODEL, 8), a);
+    assert_ptr_equal(members_next(members, is_for_all, (void *)&MODEL, 8), a);
 }
 
 static void only_the_model_that_the_pool_is_to_run_gets_turns(void **state) {
     struct members *members = *state;
     asks(members, "a", 1);
-    assert_null(members_next(members, &OTHER, 2));
-    assert_non_null(members_next(members, &MODEL, 3));
+    assert_null(members_next(members, is_for_all, (void *)&OTHER, 2));
+    assert_non_null(members_next(members, is_for_all, (void *)&MODEL, 3));
 }
 
 static void a_member_that_died_in_its_turn_does_not_hold_the_others(void **state) {
     struct members *members = *state;
     asks(members, "a", 1);
-    assert_non_null(members_next(members, &MODEL, 2));
+    assert_non_null(members_next(members, is_for_all, (void *)&MODEL, 2));
     struct member *b = asks(members, "b", SILENCE_MS);
     assert_int_equal(members_expire(members, SILENCE_MS), 0);
     uint64_t turn = members->turn;
     assert_int_equal(members_expire(members, SILENCE_MS + 2), turn);
-    assert_ptr_equal(members_next(members, &MODEL, SILENCE_MS + 2), b);
+    assert_ptr_equal(members_next(members, is_for_all, (void *)&MODEL, SILENCE_MS + 2), b);
 }
 
 static void a_turn_does_not_last_for_ever(void **state) {
     struct members *members = *state;
     asks(members, "a", 1);
-    assert_non_null(members_next(members, &MODEL, 2));
+    assert_non_null(members_next(members, is_for_all, (void *)&MODEL, 2));
     hear(members, "a", "a", THORAX__V1__MEMBER_STATE__MEMBER_ACTIVATING, NULL, 3);
     hear(members, "a", "a", THORAX__V1__MEMBER_STATE__MEMBER_ACTIVATING, NULL, TIMEOUT_MS);
     struct member *b = asks(members, "b", TIMEOUT_MS);
     assert_int_equal(members_expire(members, TIMEOUT_MS + 2), 0);
     hear(members, "a", "a", THORAX__V1__MEMBER_STATE__MEMBER_ACTIVATING, NULL, TIMEOUT_MS + 4);
     assert_int_not_equal(members_expire(members, TIMEOUT_MS + 4), 0);
-    assert_ptr_equal(members_next(members, &MODEL, TIMEOUT_MS + 4), b);
+    assert_ptr_equal(members_next(members, is_for_all, (void *)&MODEL, TIMEOUT_MS + 4), b);
 }
 
 static void a_lost_outcome_shows_in_the_next_report(void **state) {
     struct members *members = *state;
     asks(members, "a", 1);
     struct member *b = asks(members, "b", 2);
-    assert_non_null(members_next(members, &MODEL, 3));
+    assert_non_null(members_next(members, is_for_all, (void *)&MODEL, 3));
     hear(members, "a", "a", THORAX__V1__MEMBER_STATE__MEMBER_IDLE, &MODEL, 4);
-    assert_ptr_equal(members_next(members, &MODEL, 5), b);
+    assert_ptr_equal(members_next(members, is_for_all, (void *)&MODEL, 5), b);
     hear(members, "b", "b", THORAX__V1__MEMBER_STATE__MEMBER_FAILED, NULL, 6);
     assert_int_equal(members->turn, 0);
 }
@@ -109,26 +115,26 @@ static void nobody_starts_while_a_member_says_that_it_is_activating(void **state
     struct members *members = *state; /* an earlier publisher gave it the turn */
     hear(members, "a", "a", THORAX__V1__MEMBER_STATE__MEMBER_ACTIVATING, NULL, 1);
     asks(members, "b", 2);
-    assert_null(members_next(members, &MODEL, 3));
+    assert_null(members_next(members, is_for_all, (void *)&MODEL, 3));
     hear(members, "a", "a", THORAX__V1__MEMBER_STATE__MEMBER_IDLE, &MODEL, 4);
-    assert_non_null(members_next(members, &MODEL, 5));
+    assert_non_null(members_next(members, is_for_all, (void *)&MODEL, 5));
 }
 
 static void after_a_restart_members_get_to_speak_first(void **state) {
     struct members *members = *state;
     members->spec.quiet_until_ms = 100;
     asks(members, "a", 1);
-    assert_null(members_next(members, &MODEL, 99));
-    assert_non_null(members_next(members, &MODEL, 100));
+    assert_null(members_next(members, is_for_all, (void *)&MODEL, 99));
+    assert_non_null(members_next(members, is_for_all, (void *)&MODEL, 100));
 }
 
 static void a_member_on_a_new_connection_lost_its_turn(void **state) {
     struct members *members = *state;
     asks(members, "a", 1);
     struct member *b = asks(members, "b", 2);
-    assert_non_null(members_next(members, &MODEL, 3));
+    assert_non_null(members_next(members, is_for_all, (void *)&MODEL, 3));
     hear(members, "a", "a2", THORAX__V1__MEMBER_STATE__MEMBER_FETCHING, NULL, 4);
-    assert_ptr_equal(members_next(members, &MODEL, 5), b);
+    assert_ptr_equal(members_next(members, is_for_all, (void *)&MODEL, 5), b);
 }
 
 static void too_many_members_are_refused_and_dead_ones_make_room(void **state) {
