@@ -35,7 +35,8 @@ struct publisher_spec {
     const char *store_folder;
     int64_t max_model_bytes; /**< 0: 1 GiB */
     enum publisher_activate activate;
-    const struct Thorax__V1__RolloutPlan *plan; /**< of a rollout that starts by itself, copied; NULL: all members, one after the other */
+    /** Of a rollout that starts by itself; copied. NULL: all members, one after the other. */
+    const struct Thorax__V1__RolloutPlan *plan;
     int heartbeat_ms;            /**< 0: 1000. A member that says nothing for three of them is gone. */
     int activation_timeout_ms;   /**< how long a member may take over its turn; 0: 120000 */
     int keep_models;             /**< retired models that stay in the store; 0: 8 */
