@@ -119,9 +119,9 @@ class Member(Process):
         raise AssertionError(f"{self.name} does not serve what it should: {self.status()} {self.log()[-3000:]}")
 
 
-def standalone(arguments, folder, name, model):
+def standalone(arguments, folder, name, model, *more):
     """A member with a model file and no publisher."""
-    return Member(folder, name, arguments.inferctl, [arguments.inferd, "--model", model])
+    return Member(folder, name, arguments.inferctl, [arguments.inferd, "--model", model, *more])
 
 
 def temporary_folder():

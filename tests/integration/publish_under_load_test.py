@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Models whose answers differ clearly are published one after the other while clients ask both members without pause.
+"""Models whose answers differ clearly are published one after the other while clients ask both members.
 
 Every request must be answered, by the model that the answer names (compared with what that model's file gives alone in
-an `inferd --model`), for the image whose digest it echoes. On the way: a member that starts late fetches by itself; a
+an `inferd --model`), for the image whose digest it echoes. Pictures of one study (one routing key) are answered by one
+model, or the answer says that this was not possible. On the way: a member that starts late fetches by itself; a
 member that is stopped answers what it accepted; one that starts again without a trainer serves its last model."""
 import hashlib
 import random
@@ -20,6 +21,8 @@ CLEARLY = 0.02  # by this much any two models differ in some probability of each
 OUTSTANDING = 48  # requests that a member is stopped in the midst of
 REQUEST_MS = 60000
 PICTURES = 8
+PAUSE_S = 0.01  # between an asker's questions: without it the test's own processors are what activation waits for
+STUDY = 5  # pictures with one routing key
 
 
 class Pool:
@@ -52,7 +55,7 @@ class Pool:
         return path, self.answers_alone(path, f"alone{seed}")
 
     def answers_alone(self, path, name):
-        member = programs.standalone(self.arguments, self.folder, name, path)
+        member = programs.standalone(self.arguments, self.folder, name, path, "--set", "batch.max=1")
         self.processes.append(member)
         member.wait_ready(programs.file_digest(path))
         client = thorax_client.Client(member.endpoint, REQUEST_MS)
@@ -77,6 +80,7 @@ class Pool:
         for key, endpoint in self.endpoints.items():
             command += ["--set", f"publisher.{key}={endpoint}"]
         command += ["--set", f"store.directory={self.folder}/{name}-store", "--set", "device.threads=1"]
+        command += ["--set", "batch.max=4"]  # so that a model is loaded in less than a second
         member = programs.Member(self.folder, name, self.arguments.inferctl, command)
         self.processes.append(member)
         return member
@@ -108,17 +112,21 @@ class Asker(threading.Thread):
         self.pool, self.endpoint, self.random = pool, member.endpoint, random.Random(seed)
         self.halt = threading.Event()
         self.asked, self.answered, self.by_model, self.faults = 0, 0, {}, []
+        self.first, self.kept, self.changed = None, 0, 0  # the study's first model; later pictures that it got, and did not get
         self.start()
 
     def run(self):
         client = thorax_client.Client(self.endpoint, REQUEST_MS)
         while not self.halt.is_set():
             image = self.random.choice(self.pool.images)
+            if self.asked % STUDY == 0:
+                key, self.first = self.random.randbytes(16), None
             self.asked += 1
             try:
-                self.take(client.diagnose(image), image)
+                self.take(client.diagnose(image, routing_key=key), image)
             except Exception as reason:  # whatever it is, it counts as a request without an answer
                 self.faults.append(f"no answer: {reason!r}")
+            time.sleep(PAUSE_S)
         client.socket.close()
 
     def take(self, reply, image):
@@ -130,6 +138,19 @@ class Asker(threading.Thread):
         fault = self.pool.check(reply, image)
         if fault:
             self.faults.append(f"the answer {fault}")
+        self.check_study(reply)
+
+    def check_study(self, reply):
+        """One study, one model; or the reply names the one before."""
+        warned = any(warning.code == diagnosis.WARNING_MODEL_CHANGED for warning in reply.warnings)
+        if self.first is None:
+            self.first = reply.model.digest
+        if reply.model.digest == self.first and not warned and not reply.pinned_model:
+            self.kept += 1
+        elif reply.model.digest != self.first and warned and reply.pinned_model == self.first:
+            self.changed += 1
+        else:
+            self.faults.append("the answer is by another model than its study's, and does not say so (or says so and is not)")
 
     def stop(self):
         self.halt.set()
@@ -174,6 +195,8 @@ def report(askers, published):
         for name, count in asker.by_model.items():
             by_model[name] = by_model.get(name, 0) + count
     print(f"published {published}  asked {asked}  answered {answered}  wrong {wrong}  lost {asked - answered}")
+    kept, changed = sum(a.kept for a in askers), sum(a.changed for a in askers)
+    print(f"by the study's model {kept}  by another, and said so {changed}")
     print("answers by model: " + "  ".join(f"{name} {count}" for name, count in sorted(by_model.items())))
     for fault in faults[:10]:
         print(f"  {fault}")
@@ -230,7 +253,9 @@ def assert_says_nothing_of_pictures(pool):
 
 
 def run(pool, arguments):
+    start = time.monotonic()
     pool.make_models(arguments.publishes + 1)
+    print(f"models made after {time.monotonic() - start:.0f} s")
     pool.start_publisher()
     pool.publish(pool.models[0])
     members = [pool.start_member("a"), pool.start_member("b")]
@@ -240,6 +265,7 @@ def run(pool, arguments):
     publish_all(pool, members, askers, arguments.seconds)
     for asker in askers:
         asker.stop()
+    print(f"published after {time.monotonic() - start:.0f} s")
     report(askers, arguments.publishes)
     stop_with_requests_outstanding(pool, members[0])
     pool.publisher.stop()
@@ -252,7 +278,7 @@ def run(pool, arguments):
 def main():
     arguments = programs.parse_arguments(
         __doc__.splitlines()[0],
-        publishes=(10, "models published while clients ask"),
+        publishes=(6, "models published while clients ask"),
         seconds=(0.2, "pause after each"),
         askers=(1, "clients of each member"),
     )

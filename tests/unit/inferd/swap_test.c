@@ -69,23 +69,66 @@ static void *ask_without_pause(void *argument) {
     return NULL;
 }
 
+/** Swaps and, after every other one, rolls back to the model before and forward again. Returns how often
+ * something was swapped. */
+static uint64_t exchange_models(struct slot *slot, atomic_int *alive) {
+    uint64_t swaps = 0;
+    for (int i = 1; i < MODELS; i++) {
+        struct model *before = slot_acquire(slot);
+        clock_sleep_ms(SWAP_EVERY_MS);
+        slot_swap(slot, make_model(i, alive));
+        swaps++;
+        struct model *now = slot_acquire(slot);
+        if (i % 2) {
+            clock_sleep_ms(SWAP_EVERY_MS / 2);
+            assert_true(slot_activate(slot, &before->info.digest));
+            clock_sleep_ms(SWAP_EVERY_MS / 2);
+            assert_true(slot_activate(slot, &now->info.digest));
+            swaps += 2;
+        }
+        model_release(now);
+        model_release(before);
+    }
+    clock_sleep_ms(SWAP_EVERY_MS);
+    return swaps;
+}
+
+static uint64_t counted_answers(struct model_stats *stats) {
+    struct model_record records[MODEL_STATS_MAX];
+    uint64_t answered = 0;
+    for (int i = model_stats_copy(stats, records) - 1; i >= 0; i--) {
+        answered += records[i].answered;
+        assert_int_equal(records[i].failed, 0);
+    }
+    return answered;
+}
+
+/** With the model before resident, rollbacks to it, and a shadow that would give itself away by its answers.
+ */
 static void every_answer_is_by_the_model_that_it_names(void **state) {
     (void)state;
     struct fixture fixture;
     struct asker askers[ASKERS];
-    atomic_int alive = 0;
+    atomic_int alive = 0, shadowed = 0;
     atomic_bool stop = false;
+    assert_true(digest_start(NULL));
+    struct model_stats *stats = model_stats_create();
+    struct shadow *shadow = shadow_create(&(struct shadow_spec){.stats = stats, .limit = 4}, NULL);
     struct server_spec spec = fixture_spec();
+    spec.stats = stats;
+    spec.shadow = shadow;
     fixture_start(&fixture, &spec, make_model(0, &alive));
+    slot_keep_previous(fixture.slot, true);
+    shadow_set(
+        shadow,
+        fake_model(&(struct fake_model_spec){
+            .name = "shadow", .logits = {0, 9, 0}, .compute_ms = 1, .alive = &alive, .computed = &shadowed}),
+        1000);
     for (int i = 0; i < ASKERS; i++) {
         askers[i] = (struct asker){.endpoint = fixture.endpoint, .stop = &stop};
         pthread_create(&askers[i].thread, NULL, ask_without_pause, &askers[i]);
     }
-    for (int i = 1; i < MODELS; i++) {
-        clock_sleep_ms(SWAP_EVERY_MS);
-        slot_swap(fixture.slot, make_model(i, &alive));
-    }
-    clock_sleep_ms(SWAP_EVERY_MS);
+    uint64_t swaps = exchange_models(fixture.slot, &alive), answered = 0;
     atomic_store(&stop, true);
     for (int i = 0; i < ASKERS; i++) {
         pthread_join(askers[i].thread, NULL);
@@ -93,12 +136,17 @@ static void every_answer_is_by_the_model_that_it_names(void **state) {
         assert_int_equal(askers[i].wrong, 0);
         assert_true(askers[i].answered > 0);
         assert_true(askers[i].models_seen > 1);
+        answered += (uint64_t)askers[i].answered;
     }
-    assert_int_equal(slot_swaps(fixture.slot), MODELS - 1);
-    assert_int_equal(atomic_load(&alive),
-                     1); /* those before are gone, with the last request that used them */
+    assert_int_equal(slot_swaps(fixture.slot), swaps);
+    assert_true(atomic_load(&shadowed) > 0);
+    assert_true(counted_answers(stats) <= answered); /* of the models used last */
+    assert_int_equal(atomic_load(&alive), 3); /* the active one, the one before, the shadow */
+    shadow_set(shadow, NULL, 0);
     fixture_stop(&fixture);
-    assert_int_equal(atomic_load(&alive), 0);
+    shadow_destroy(shadow);
+    assert_int_equal(atomic_load(&alive), 0); /* nothing holds on to any of them */
+    model_stats_destroy(stats);
 }
 
 static void a_request_finishes_on_the_model_that_it_began_with(void **state) {
