@@ -1,6 +1,7 @@
 #include "inferd/config.h"
 #include "common/pool/message.h"
 #include "common/store/store.h"
+#include "common/wire/endpoint.h"
 #include "inferd/model.h"
 #include <string.h>
 
@@ -196,6 +197,36 @@ static const struct schema_row rows[] = {
      .max = 16777216,
      .unit = "keys",
      .help = "routing keys remembered, about 90 bytes each; the one used least recently makes room"},
+    {.key = "trust.keys",
+     .type = SCHEMA_STRING_LIST,
+     .offset = FIELD(trust_keys),
+     .fallback = "[]",
+     .help = "public keys, one of which must have signed a model: .pub files of trainctl keygen sign, or 64 "
+             "hexadecimal digits"},
+    {.key = "trust.unsigned",
+     .type = SCHEMA_BOOL,
+     .offset = FIELD(trust_unsigned),
+     .fallback = "false",
+     .help = "without trust.keys: follow a publisher on another machine all the same"},
+    {.key = "trust.oldest",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(trust_oldest),
+     .fallback = "",
+     .help = "models described before this time, such as 2026-11-24T00:00:00Z, are refused: nobody can bring "
+             "an old model back"},
+    {.key = "trust.revoked",
+     .type = SCHEMA_PATH,
+     .offset = FIELD(trust_revoked),
+     .fallback = "",
+     .help = "a file of lines \"model DIGEST\" and \"key DIGITS\" that are refused; read again when it changes"},
+    {.key = "model.max_memory",
+     .type = SCHEMA_SIZE,
+     .offset = FIELD(max_memory_bytes),
+     .fallback = "0",
+     .min = 0,
+     .max = 1099511627776.0,
+     .unit = "bytes",
+     .help = "models that need more are refused; 0: what the machine or the control group has"},
     {.key = "publisher.announce",
      .type = SCHEMA_STRING,
      .offset = FIELD(announce),
@@ -277,6 +308,12 @@ bool inferd_config_read(struct config *config, const char *model_file, struct in
     }
     if (*out->acceptance_folder && *out->acceptance_manifest) {
         config_problem(config, "acceptance.manifest", "acceptance.folder is given already");
+    }
+    if (out->follows && out->trust_keys.count == 0 && !out->trust_unsigned &&
+        !(wire_endpoint_is_local(out->announce) && wire_endpoint_is_local(out->control) &&
+          wire_endpoint_is_local(out->blobs))) {
+        config_problem(config, "trust.keys", "the publisher is on another machine: say whose models are taken, "
+                                             "or trust.unsigned: true");
     }
     if (!*out->model_file && !out->follows) {
         config_problem(config, "model.file",

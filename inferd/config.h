@@ -26,6 +26,10 @@ struct inferd_config {
     int64_t pin_time_ms;
     int pin_limit, staged_max;
     const char *announce, *control, *blobs;
+    struct string_list trust_keys;
+    bool trust_unsigned;
+    const char *trust_oldest, *trust_revoked;
+    size_t max_memory_bytes;
     const char *store;
     size_t max_model_bytes;
     const char *log_level, *log_style;

@@ -6,6 +6,7 @@
 #include "inferd/monitor.h"
 #include "inferd/server.h"
 #include "inferd/subscriber.h"
+#include "inferd/trust.h"
 #include <inttypes.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ struct inferd {
     struct activation_spec activation;
     struct server *server;
     struct subscriber *subscriber;
+    struct trust *trust;
     struct monitor *monitor; /* NULL: there is no HTTP */
 };
 
@@ -86,6 +88,12 @@ static bool load_shadow(void *context, const char *path, const struct digest *di
     return true;
 }
 
+/** The subscriber's call: may this model be fetched and run here? */
+static bool admit(void *context, const struct descriptor *descriptor, struct error *err) {
+    struct inferd *inferd = context;
+    return trust_check(inferd->trust, descriptor, err);
+}
+
 /** The subscriber's call: what its next report says of us. */
 static void describe(void *context, struct subscriber_facts *facts) {
     struct inferd *inferd = context;
@@ -136,10 +144,16 @@ static bool start_following(struct inferd *inferd, struct error *err) {
         .activate = activate,
         .shadow = load_shadow,
         .describe = describe,
+        .admit = admit,
         .context = inferd,
     };
-    inferd->subscriber = subscriber_create(&spec, err);
-    if (!inferd->subscriber) {
+    struct trust_spec trust = {.keys = (const char *const *)config->trust_keys.items,
+                               .key_count = config->trust_keys.count,
+                               .oldest = config->trust_oldest,
+                               .revoked = config->trust_revoked,
+                               .max_memory_bytes = (int64_t)config->max_memory_bytes};
+    if (!(inferd->trust = trust_create(&trust, err)) ||
+        !(inferd->subscriber = subscriber_create(&spec, err))) {
         return false;
     }
     monitor_follow(inferd->monitor, inferd->subscriber);
@@ -258,6 +272,7 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
     }
     monitor_destroy(inferd.monitor);
     subscriber_destroy(inferd.subscriber);
+    trust_destroy(inferd.trust);
     server_destroy(inferd.server);
     shadow_destroy(inferd.shadow);
     slot_destroy(inferd.slot);

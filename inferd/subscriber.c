@@ -113,7 +113,7 @@ static enum subscriber_phase phase(struct subscriber *subscriber) {
         return SUBSCRIBER_ACTIVATING;
     if (!subscriber_target_pending(subscriber))
         return subscriber->fetch.partial ? SUBSCRIBER_FETCHING : SUBSCRIBER_IDLE;
-    if (subscriber_blocked(subscriber, &subscriber->target.digest))
+    if (subscriber->target_refused || subscriber_blocked(subscriber, &subscriber->target.digest))
         return SUBSCRIBER_FAILED;
     return store_has(subscriber->store, &subscriber->target.digest) ? SUBSCRIBER_WAITING
                                                                     : SUBSCRIBER_FETCHING;
@@ -219,6 +219,7 @@ static bool take_spec(struct subscriber *subscriber, const struct subscriber_spe
         return error_set(err, ERROR_INVALID, "staged_max is 1 to %d", SUBSCRIBER_STAGED_MAX);
     subscriber->load_shadow = spec->shadow;
     subscriber->describe = spec->describe;
+    subscriber->admit = spec->admit;
     subscriber->context_of_daemon = spec->context;
     subscriber->incarnation = spec->incarnation ? spec->incarnation : digest_random_u64();
     subscriber->link.reopen = (struct backoff){.first_ms = REOPEN_FIRST_MS, .last_ms = REOPEN_LAST_MS};
@@ -239,7 +240,8 @@ struct subscriber *subscriber_create(const struct subscriber_spec *spec, struct 
     subscriber->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bool ok = subscriber->wake >= 0 || error_set_errno(err, "eventfd");
     ok = ok && take_spec(subscriber, spec, err);
-    ok = ok && (subscriber->store = store_open(spec->store_folder, subscriber->max_model_bytes, err));
+    ok = ok && (subscriber->store = store_open(spec->store_folder, subscriber->max_model_bytes, err)) &&
+         admit_load_revoked(subscriber, err);
     ok = ok && store_collect_partials(subscriber->store, PARTIAL_AGE_MS, NULL, err);
     ok = ok && (subscriber->context = wire_context_create(1, err));
     if (ok)
@@ -254,7 +256,7 @@ bool subscriber_last_model(struct subscriber *subscriber, char *path, size_t siz
     for (int i = 0; i < 2; i++) {
         struct error reason = {0};
         if (store_pinned(subscriber->store, pins[i], digest, &reason) &&
-            store_verify(subscriber->store, digest, &reason))
+            store_verify(subscriber->store, digest, &reason) && admit_stored(subscriber, digest, &reason))
             return store_path(subscriber->store, digest, path, size, err);
         if (reason.code != ERROR_NOT_FOUND)
             log_error("last_model_unusable", &reason);
@@ -305,6 +307,7 @@ void subscriber_destroy(struct subscriber *subscriber) {
     for (int i = 0; i < subscriber->staged_count; i++)
         descriptor_fini(&subscriber->staged[i]);
     descriptor_fini(&subscriber->target);
+    free(subscriber->revoked);
     descriptor_fini(&subscriber->shadow);
     wire_context_destroy(subscriber->context);
     store_close(subscriber->store);

@@ -1,6 +1,7 @@
 #pragma once
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/pool/descriptor.h"
 #include "inferd/model_stats.h"
 #include <stddef.h>
 #include <stdint.h>
@@ -50,6 +51,12 @@ struct subscriber_spec {
      */
     bool (*shadow)(void *context, const char *model_path, const struct digest *digest, int permille,
                    struct error *err);
+    /**
+     * Whether a model may be fetched and run here (inferd/trust.h); descriptor NULL: nothing is known of it. Called
+     * before anything is fetched, before it is activated, and for what was stored. Any of the subscriber's threads.
+     * NULL: everything that the publisher did not revoke.
+     */
+    bool (*admit)(void *context, const struct descriptor *descriptor, struct error *err);
     /** Fills in facts, all of them, for a report. Called on the network thread; must not block. NULL: there are none. */
     void (*describe)(void *context, struct subscriber_facts *facts);
     void *context;

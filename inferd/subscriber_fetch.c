@@ -126,7 +126,8 @@ static bool wanted_now(const struct subscriber *subscriber, const struct descrip
 /** What to fetch: first what the pool is to run, then the shadow, then what was staged last. NULL: nothing.
  */
 static const struct descriptor *choose(const struct subscriber *subscriber) {
-    if (subscriber_target_pending(subscriber) && wanted_now(subscriber, &subscriber->target))
+    if (subscriber_target_pending(subscriber) && !subscriber->target_refused &&
+        wanted_now(subscriber, &subscriber->target))
         return &subscriber->target;
     if (wanted_now(subscriber, &subscriber->shadow))
         return &subscriber->shadow;

@@ -108,6 +108,7 @@ struct subscriber {
     bool (*activate)(void *, const char *, const struct digest *, struct error *);
     bool (*load_shadow)(void *, const char *, const struct digest *, int, struct error *);
     void (*describe)(void *, struct subscriber_facts *);
+    bool (*admit)(void *, const struct descriptor *, struct error *);
     void *context_of_daemon;
     uint64_t incarnation;
     struct store *store; /* thread-safe */
@@ -128,6 +129,10 @@ struct subscriber {
     struct fetch fetch;
     struct failure failures[SUBSCRIBER_FAILURES];
     struct descriptor target;                        /* packed is NULL: none */
+    bool target_refused;                             /* it is not trusted, or cannot run here: target_refusal */
+    struct error target_refusal;
+    struct digest *revoked; /* owned: (revoked_count) by the publisher */
+    size_t revoked_count;
     struct descriptor staged[SUBSCRIBER_STAGED_MAX]; /* newest last */
     int staged_count;
     struct descriptor shadow; /* packed is NULL: none */
@@ -184,6 +189,19 @@ void fetch_close(struct subscriber *subscriber);
 int64_t fetch_left_ms(const struct subscriber *subscriber, int64_t left_ms);
 /** The link is new: nothing is on its way any more. */
 void fetch_restart(struct subscriber *subscriber);
+
+/* subscriber_admit.c */
+/** Reads what was revoked when the publisher was heard of last. */
+bool admit_load_revoked(struct subscriber *subscriber, struct error *err);
+void admit_take_revoked(struct subscriber *subscriber, const Thorax__V1__Snapshot *snapshot);
+/** Whether the model may be fetched and run here. */
+bool admit_check(const struct subscriber *subscriber, const struct descriptor *descriptor, struct error *err);
+/** A descriptor that may be; where it may not, that is logged and, as far as it says what it is, reported. */
+bool admit_parse(struct subscriber *subscriber, const Thorax__V1__PublishedModel *model, struct descriptor *out);
+/** What the daemon says of a model that is in the store, by the descriptor that was kept. Any thread. */
+bool admit_recorded(const struct subscriber *subscriber, const struct digest *digest, struct error *err);
+/** As admit_check, of a model that is in the store. Before the threads run. */
+bool admit_stored(const struct subscriber *subscriber, const struct digest *digest, struct error *err);
 
 /* subscriber_records.c */
 /** Keeps the descriptor, with its signatures, of a model whose file is in the store. */

@@ -142,11 +142,8 @@ static void forget_staged(struct subscriber *subscriber) {
 /** Takes a model that can be fetched into the list; the oldest makes room. */
 static bool add_staged(struct subscriber *subscriber, const Thorax__V1__PublishedModel *model) {
     struct descriptor descriptor;
-    struct error err = {0};
-    if (!descriptor_parse(&descriptor, model, subscriber->max_model_bytes, &err)) {
-        log_error("model_refused", &err);
+    if (!admit_parse(subscriber, model, &descriptor))
         return false;
-    }
     if (subscriber->staged_count == subscriber->staged_max) {
         descriptor_fini(&subscriber->staged[0]);
         memmove(&subscriber->staged[0], &subscriber->staged[1],
@@ -159,23 +156,36 @@ static bool add_staged(struct subscriber *subscriber, const Thorax__V1__Publishe
 
 /* ---- receiving ---- */
 
+/** What this member is to run: none means that nothing changes. One that may not run here stays the target, so that the
+ * publisher hears why it does not. */
+static void take_target(struct subscriber *subscriber, const Thorax__V1__PublishedModel *model) {
+    struct descriptor descriptor;
+    struct error err = {0};
+    if (!model)
+        return;
+    if (!descriptor_parse(&descriptor, model, subscriber->max_model_bytes, &err)) {
+        log_error("model_refused", &err);
+        return;
+    }
+    set_target(subscriber, &descriptor);
+    subscriber->target_refusal = (struct error){0};
+    subscriber->target_refused = !admit_check(subscriber, &descriptor, &subscriber->target_refusal);
+    if (subscriber->target_refused) {
+        log_error("model_refused", &subscriber->target_refusal);
+        subscriber->now.error = subscriber->target_refusal;
+    }
+    descriptor_fini(&descriptor);
+}
+
 static void take_snapshot(struct subscriber *subscriber, const Thorax__V1__ControlReply *reply) {
     struct link *link = &subscriber->link;
     if (link->synced && reply->incarnation == link->incarnation && reply->number < link->number)
         return; /* the answer to an older question */
+    admit_take_revoked(subscriber, reply->snapshot);
     forget_staged(subscriber);
     for (size_t i = 0; i < reply->snapshot->n_staged; i++)
         add_staged(subscriber, reply->snapshot->staged[i]);
-    struct descriptor current;
-    struct error err = {0};
-    if (reply->snapshot->current) {
-        if (descriptor_parse(&current, reply->snapshot->current, subscriber->max_model_bytes, &err)) {
-            set_target(subscriber, &current);
-            descriptor_fini(&current);
-        } else {
-            log_error("model_refused", &err);
-        }
-    }
+    take_target(subscriber, reply->snapshot->current);
     shadow_follow(subscriber, reply->snapshot->shadow);
     log_event(LOG_INFO, "publisher_snapshot", "incarnation=%016llx event=%llu staged=%d",
               (unsigned long long)reply->incarnation, (unsigned long long)reply->number,

@@ -3,11 +3,8 @@
 
 void shadow_follow(struct subscriber *subscriber, const Thorax__V1__Shadow *shadow) {
     struct descriptor descriptor = {0};
-    struct error err = {0};
-    if (shadow && !descriptor_parse(&descriptor, shadow->model, subscriber->max_model_bytes, &err)) {
-        log_error("shadow_refused", &err);
+    if (shadow && !admit_parse(subscriber, shadow->model, &descriptor))
         descriptor = (struct descriptor){0};
-    }
     descriptor_fini(&subscriber->shadow);
     subscriber->shadow = descriptor;
     subscriber->shadow_permille = descriptor.packed ? (int)shadow->permille : 0;

@@ -35,7 +35,8 @@ static bool find_file(struct subscriber *subscriber, const struct digest *digest
 
 static bool activate(struct subscriber *subscriber, const struct job *job, struct error *err) {
     char path[4096];
-    return find_file(subscriber, &job->digest, path, sizeof path, err) &&
+    return admit_recorded(subscriber, &job->digest, err) &&
+           find_file(subscriber, &job->digest, path, sizeof path, err) &&
            subscriber->activate(subscriber->context_of_daemon, path, &job->digest, err);
 }
 
@@ -173,7 +174,7 @@ static void finish_job(struct subscriber *subscriber) {
 
 /** The target is here, not running, and not to be left alone. */
 static bool ready_for_turn(struct subscriber *subscriber) {
-    return subscriber_target_pending(subscriber) &&
+    return subscriber_target_pending(subscriber) && !subscriber->target_refused &&
            store_has(subscriber->store, &subscriber->target.digest) &&
            !subscriber_blocked(subscriber, &subscriber->target.digest);
 }

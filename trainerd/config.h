@@ -88,7 +88,7 @@ struct trainer_operating_point_config {
 struct trainer_publish_config {
     bool enabled;
     const char *name; /**< of the model; "": the run's */
-    const char *announce, *control, *blobs, *store;
+    const char *announce, *control, *blobs, *store, *sign_key;
     enum trainer_activate activate;
     struct trainer_operating_point_config operating_point;
 };

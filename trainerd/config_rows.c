@@ -196,6 +196,8 @@ static const struct schema_row rows[] = {
     ROW("publish.blobs", STRING, publish.blobs, POOL_DEFAULT_BLOBS, HELP("endpoint for the models' bytes")),
     ROW("publish.store", PATH, publish.store, "runs/store",
         HELP("folder of published models and of the publisher's state")),
+    ROW("publish.sign_key", PATH, publish.sign_key, "",
+        HELP("secret key (trainctl keygen sign) that signs models which come unsigned; none: they stay unsigned")),
     ROW("publish.activate", ENUM, publish.activate, "manual", .choices = activations,
         HELP("auto: a published model goes live at once; manual: it is staged only, and no command activates it yet")),
     ROW("publish.operating_point.name", STRING, publish.operating_point.name, "balanced",

@@ -154,6 +154,7 @@ static bool open_publisher(struct daemon *daemon, struct error *err) {
                                   .control = publish->control,
                                   .blobs = publish->blobs,
                                   .store_folder = publish->store,
+                                  .sign_key = publish->sign_key,
                                   .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL,
                                   .inspect = publisher_inspect_model};
     if (!publish->enabled)

@@ -75,6 +75,9 @@ void publisher_announce_targets(struct publisher *publisher) {
 static bool add(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
     struct digest digest = descriptor->digest;
     struct registry_addition addition = {.descriptor = descriptor};
+    if (publisher->signs && descriptor_signature_count(descriptor) == 0 &&
+        !descriptor_sign(descriptor, &publisher->sign_key, err))
+        return false;
     if (!registry_add(publisher->registry, &addition, err))
         return false;
     const struct registry_model *model = registry_find(publisher->registry, &digest);
@@ -347,6 +350,11 @@ static bool load_state(struct publisher *publisher, const struct publisher_spec 
     return publisher_open_rollout(publisher, spec, err);
 }
 
+static bool load_key(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
+    publisher->signs = spec->sign_key && *spec->sign_key;
+    return !publisher->signs || signature_key_load(spec->sign_key, &publisher->sign_key, err);
+}
+
 static void take_defaults(struct publisher *publisher, const struct publisher_spec *spec) {
     publisher->max_model_bytes = spec->max_model_bytes ? spec->max_model_bytes : DEFAULT_MAX_MODEL_BYTES;
     publisher->heartbeat_ms = spec->heartbeat_ms ? spec->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
@@ -390,7 +398,8 @@ struct publisher *publisher_create(const struct publisher_spec *spec, struct err
         return NULL;
     }
     take_defaults(publisher, spec);
-    if (load_state(publisher, spec, err) && open_sockets(publisher, spec, err) && start(publisher, spec, err))
+    if (load_key(publisher, spec, err) && load_state(publisher, spec, err) && open_sockets(publisher, spec, err) &&
+        start(publisher, spec, err))
         return publisher;
     publisher_destroy(publisher);
     return NULL;
@@ -422,6 +431,7 @@ void publisher_destroy(struct publisher *publisher) {
     store_close(publisher->store);
     if (publisher->wake >= 0)
         close(publisher->wake);
+    signature_key_wipe(&publisher->sign_key);
     free(publisher);
 }
 

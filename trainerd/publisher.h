@@ -40,6 +40,7 @@ struct publisher_spec {
     int heartbeat_ms;            /**< 0: 1000. A member that says nothing for three of them is gone. */
     int activation_timeout_ms;   /**< how long a member may take over its turn; 0: 120000 */
     int keep_models;             /**< retired models that stay in the store; 0: 8 */
+    const char *sign_key;        /**< a .key file of trainctl keygen sign: signs what comes unsigned; NULL: nothing */
     bool allow_cleartext_remote; /**< bind addresses other than loopback, although nothing is encrypted */
     /**
      * Looks into a file before it is published: is it a model that loads, and what does it say of itself? NULL: any

@@ -29,6 +29,7 @@ void publisher_model_row(Thorax__V1__ModelRow *row, const struct registry_model 
     row->activated_ms = model->activated_ms;
     row->approved_by = (char *)model->approved_by;
     row->gate = (char *)model->gate;
+    row->signer = (char *)model->signer;
 }
 
 /** One row's three messages, so that they have somewhere to lie while the reply is packed. */

@@ -44,6 +44,8 @@ struct publisher {
     int heartbeat_ms;
     bool (*inspect)(void *, const char *, struct publisher_findings *, struct error *);
     void *inspect_context;
+    struct signature_key sign_key;
+    bool signs;
     struct store *store; /* thread-safe */
     struct wire_context *context;
     char bound[PUBLISHER_SOCKETS][PUBLISHER_ENDPOINT_SIZE];

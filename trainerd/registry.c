@@ -109,6 +109,12 @@ void registry_take_out(struct registry *registry, int i) {
     registry->models[registry->count] = (struct registry_model){0};
 }
 
+void registry_note_signer(struct registry_model *model) {
+    model->signer[0] = '\0';
+    if (descriptor_signature_count(&model->descriptor) > 0)
+        signature_key_id(descriptor_signer(&model->descriptor, 0), model->signer);
+}
+
 static bool known_state(int64_t state) {
     return state >= THORAX__V1__MODEL_STATE__MODEL_STAGED && state <= THORAX__V1__MODEL_STATE__MODEL_REVOKED;
 }
@@ -132,6 +138,7 @@ static bool take_model(void *context, const struct sql_row *row, struct error *e
     model->activated_ms = sql_row_integer(row, 3);
     text_copy(model->gate, sizeof model->gate, sql_row_text(row, 4));
     text_copy(model->approved_by, sizeof model->approved_by, sql_row_text(row, 5));
+    registry_note_signer(model);
     registry->count++;
     return true;
 }

@@ -26,6 +26,7 @@ struct registry_model {
     Thorax__V1__ModelState state;       /**< STAGED, CANDIDATE, CURRENT (stable), RETIRED or REVOKED */
     int64_t published_ms, activated_ms; /**< since 1970; activated_ms 0: never was stable */
     char approved_by[REGISTRY_BY_SIZE]; /**< "": nobody */
+    char signer[SIGNATURE_ID_SIZE];     /**< of the first signature's key; "": unsigned */
     char gate[REGISTRY_TEXT_SIZE];      /**< why it is not offered to the pool; "": nothing is against it */
 };
 

@@ -123,6 +123,7 @@ bool registry_add(struct registry *registry, const struct registry_addition *add
         descriptor_fini(&model.descriptor);
         return false;
     }
+    registry_note_signer(&model);
     registry->models[registry->count++] = model;
     registry->number = number;
     return true;

@@ -41,6 +41,8 @@ void registry_prune(struct registry *registry);
 bool registry_pin(const struct registry *registry, const struct digest *digest, struct error *err);
 /** Writes a new model's rows, as part of a transaction. */
 bool registry_write_model(struct registry *registry, const struct registry_model *model, struct error *err);
+/** Fills in what follows from the descriptor. */
+void registry_note_signer(struct registry_model *model);
 /** Adds to the list in memory. */
 bool registry_note_revoked(struct registry *registry, const struct digest *digest, struct error *err);
 

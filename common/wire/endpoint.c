@@ -106,6 +106,13 @@ static bool host_is_loopback(const char *host, size_t length) {
     return strcmp(text, "localhost") == 0 || strcmp(text, "lo") == 0 || strcmp(text, "[::1]") == 0;
 }
 
+bool wire_endpoint_is_local(const char *endpoint) {
+    if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "inproc://", 9) == 0)
+        return true;
+    const char *host = endpoint + 6, *colon = strncmp(endpoint, "tcp://", 6) == 0 ? strrchr(host, ':') : NULL;
+    return colon && host_is_loopback(host, (size_t)(colon - host));
+}
+
 static bool check_bind(const char *endpoint, bool allow_cleartext_remote, struct error *err) {
     if (strlen(endpoint) >= ENDPOINT_SIZE) {
         return error_set(err, ERROR_INVALID, "endpoint of %zu characters: at most %d", strlen(endpoint),

@@ -30,6 +30,9 @@ static const char *take_option(int letter, unsigned takes, struct control_option
     case 'r':
         options->reason = optarg;
         return takes & CONTROL_BY ? NULL : "--reason was not expected";
+    case 's':
+        options->sign_key = optarg;
+        return takes & CONTROL_SIGN ? NULL : "--sign-key was not expected";
     case 'a':
         if (!(takes & CONTROL_AFTER))
             return "--after was not expected";
@@ -56,6 +59,7 @@ int control_parse(int argc, char **argv, unsigned takes, const char *usage, stru
                                          {"reason", required_argument, NULL, 'r'},
                                          {"note", required_argument, NULL, 'r'},
                                          {"after", required_argument, NULL, 'a'},
+                                         {"sign-key", required_argument, NULL, 's'},
                                          {"help", no_argument, NULL, 'h'},
                                          {0}};
     *options = (struct control_options){.endpoint = POOL_DEFAULT_CONTROL, .timeout_ms = 10000, .reason = ""};

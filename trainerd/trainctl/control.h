@@ -11,6 +11,7 @@ struct control_options {
     const char *by;       /**< --by: who asks, for the record */
     const char *reason;   /**< --reason or --note; "" unless given */
     int64_t after;        /**< --after; 0 unless given */
+    const char *sign_key; /**< --sign-key: a file; NULL unless given */
 };
 
 /** What a command takes besides what all of them take. Bits. */
@@ -18,6 +19,7 @@ enum {
     CONTROL_ARGUMENT = 1, /**< exactly one argument */
     CONTROL_BY = 2,       /**< --by, which is then required, and --reason or --note */
     CONTROL_AFTER = 4,    /**< --after */
+    CONTROL_SIGN = 8,     /**< --sign-key */
 };
 
 /**

@@ -50,12 +50,12 @@ static void print_table(const Thorax__V1__ModelsReply *reply) {
     if (reply->held[0])
         printf("HELD: %s\nNothing is activated until: trainctl rollout resume --by NAME\n\n", reply->held);
     printf("%-24s %-16s %-12s %12s  %-9s %-19s  %s\n", "MODEL", "VERSION", "DIGEST", "BYTES", "STATE",
-           "PUBLISHED (UTC)", "APPROVED BY");
+           "PUBLISHED (UTC)", "SIGNED WITH       APPROVED BY");
     for (size_t i = 0; i < reply->n_models; i++) {
         const Thorax__V1__ModelRow *row = reply->models[i];
-        printf("%-24s %-16s %.12s %12llu  %-9s %-19s  %s\n", row->name, row->version, hex_of(&row->digest, hex),
+        printf("%-24s %-16s %.12s %12llu  %-9s %-19s  %-16s  %s\n", row->name, row->version, hex_of(&row->digest, hex),
                (unsigned long long)row->size_bytes, model_state(row->state),
-               time_of(row->published_ms, when), row->approved_by);
+               time_of(row->published_ms, when), row->signer[0] ? row->signer : "-", row->approved_by);
         if (row->gate[0])
             printf("    refused by the gate: %s\n", row->gate);
     }

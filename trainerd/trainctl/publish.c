@@ -9,12 +9,21 @@
 #include <stdio.h>
 
 static const char usage[] =
-    "usage: trainctl publish FILE [--to ENDPOINT] [--timeout-ms N] [--json]\n"
+    "usage: trainctl publish FILE [--sign-key NAME.key] [--to ENDPOINT] [--timeout-ms N] [--json]\n"
     "Hands a model file to a running publisher, which offers it to its pool.\n"
+    "  --sign-key FILE   signs it first (trainctl keygen sign); else the publisher signs, where it has a key\n"
     "  --to ENDPOINT     the publisher's control socket (default " POOL_DEFAULT_CONTROL ")\n"
     "  --timeout-ms N    how long to wait for each answer (default 10000)\n"
     "  --json            print the result as JSON\n"
     "  --help            this text\n";
+
+static bool sign(struct descriptor *descriptor, const char *path, struct error *err) {
+    struct signature_key key;
+    bool ok = !path || (signature_key_load(path, &key, err) && descriptor_sign(descriptor, &key, err));
+    if (path)
+        signature_key_wipe(&key);
+    return ok;
+}
 
 static bool publish(const struct control_options *options, struct error *err) {
     struct publisher_findings findings;
@@ -29,7 +38,7 @@ static bool publish(const struct control_options *options, struct error *err) {
         return false;
     struct control control = {0};
     struct descriptor_spec spec = publisher_describe(&findings, map.data, map.size);
-    bool ok = descriptor_make(&descriptor, &spec, err) &&
+    bool ok = descriptor_make(&descriptor, &spec, err) && sign(&descriptor, options->sign_key, err) &&
               control_open(&control, options->endpoint, options->timeout_ms, err) &&
               upload_model(&control, &descriptor, map.data, err);
     control_close(&control);
@@ -47,7 +56,7 @@ static bool publish(const struct control_options *options, struct error *err) {
 int command_publish(int argc, char **argv) {
     struct control_options options;
     struct error err = {0};
-    int code = control_parse(argc, argv, CONTROL_ARGUMENT, usage, &options);
+    int code = control_parse(argc, argv, CONTROL_ARGUMENT | CONTROL_SIGN, usage, &options);
     if (code >= 0)
         return code;
     return publish(&options, &err) ? 0 : control_failed(argv, &err);
