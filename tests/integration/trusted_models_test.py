@@ -95,8 +95,9 @@ def run(site):
     site.member.wait_ready(second_digest)
     site.publish(second)
     print("a model of the member's own list of revocations is not run again")
-    site.trainctl("revoke", good_digest.hex(), "--by", "a test", "--reason", "a test")
-    refused = subprocess.run([site.arguments.trainctl, "publish", good, "--to", site.endpoints["control"]],
+    site.trainctl("revoke", programs.file_digest(f"{site.folder}/stranger").hex(), "--by", "a test", "--reason", "a test")
+    again = f"{site.folder}/stranger"
+    refused = subprocess.run([site.arguments.trainctl, "publish", again, "--to", site.endpoints["control"]],
                              capture_output=True, text=True)
     assert refused.returncode == 1 and "revoked" in refused.stderr, refused
     events = [event["kind"] for event in site.trainctl("events")]
