@@ -199,7 +199,10 @@ static const struct schema_row rows[] = {
     ROW("publish.sign_key", PATH, publish.sign_key, "",
         HELP("secret key (trainctl keygen sign) that signs models which come unsigned; none: they stay unsigned")),
     ROW("publish.activate", ENUM, publish.activate, "manual", .choices = activations,
-        HELP("auto: a published model goes live at once; manual: it is staged only, and no command activates it yet")),
+        HELP("auto: a published model is rolled out by itself, and a rollout that is under way ends; manual: it is staged only, "
+             "until trainctl approve and rollout start")),
+    ROW("publish.plan", STRING, publish.plan, "",
+        HELP("how auto rolls out: a plan of configs/rollouts by its name, or a file; none: all members, one after the other")),
     ROW("publish.operating_point.name", STRING, publish.operating_point.name, "balanced",
         HELP("what requests ask for")),
     ROW("publish.operating_point.class", STRING, publish.operating_point.class_name, "PNEUMONIA",

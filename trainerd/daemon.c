@@ -10,6 +10,7 @@
 #include "trainerd/publisher_monitor.h"
 #include "trainerd/reports.h"
 #include "trainerd/supervisor.h"
+#include "trainerd/trainctl/plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,9 +158,17 @@ static bool open_publisher(struct daemon *daemon, struct error *err) {
                                   .sign_key = publish->sign_key,
                                   .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL,
                                   .inspect = publisher_inspect_model};
+    struct plan plan = {0};
     if (!publish->enabled)
         return true;
-    if (!(daemon->publisher = publisher_create(&spec, err)))
+    if (*publish->plan && !plan_find(&plan, publish->plan, NULL, err)) {
+        plan_fini(&plan);
+        return error_prefix(err, "publish.plan");
+    }
+    spec.plan = *publish->plan ? &plan.message : NULL;
+    daemon->publisher = publisher_create(&spec, err);
+    plan_fini(&plan);
+    if (!daemon->publisher)
         return false;
     struct metric metrics[] = {metric_text("announce", publisher_endpoint(daemon->publisher, PUBLISHER_ANNOUNCE)),
                                metric_text("control", publisher_endpoint(daemon->publisher, PUBLISHER_CONTROL)),

@@ -33,6 +33,15 @@ static const char *take_option(int letter, unsigned takes, struct control_option
     case 's':
         options->sign_key = optarg;
         return takes & CONTROL_SIGN ? NULL : "--sign-key was not expected";
+    case 'p':
+        options->plan = optarg;
+        return takes & CONTROL_PLAN ? NULL : "--plan was not expected";
+    case 'd':
+        options->plans = optarg;
+        return takes & CONTROL_PLAN ? NULL : "--plans was not expected";
+    case 'w':
+        options->watch = true;
+        return takes & CONTROL_WATCH ? NULL : "--watch was not expected";
     case 'a':
         if (!(takes & CONTROL_AFTER))
             return "--after was not expected";
@@ -45,8 +54,10 @@ static const char *take_option(int letter, unsigned takes, struct control_option
 /** What is wrong with all of it; NULL: nothing. */
 static const char *check_whole(int arguments, unsigned takes, const struct control_options *options) {
     bool one = takes & CONTROL_ARGUMENT;
-    if (arguments != one)
+    if (arguments != one && !(takes & CONTROL_MAY_ARGUMENT && arguments == 1))
         return one ? "one argument is wanted" : "an argument was not expected";
+    if (takes & CONTROL_PLAN && !options->plan)
+        return "--plan PLAN is wanted";
     return takes & CONTROL_BY && !options->by ? "--by NAME is wanted: it is kept with what is done" : NULL;
 }
 
@@ -60,6 +71,9 @@ int control_parse(int argc, char **argv, unsigned takes, const char *usage, stru
                                          {"note", required_argument, NULL, 'r'},
                                          {"after", required_argument, NULL, 'a'},
                                          {"sign-key", required_argument, NULL, 's'},
+                                         {"plan", required_argument, NULL, 'p'},
+                                         {"plans", required_argument, NULL, 'd'},
+                                         {"watch", no_argument, NULL, 'w'},
                                          {"help", no_argument, NULL, 'h'},
                                          {0}};
     *options = (struct control_options){.endpoint = POOL_DEFAULT_CONTROL, .timeout_ms = 10000, .reason = ""};
@@ -77,7 +91,7 @@ int control_parse(int argc, char **argv, unsigned takes, const char *usage, stru
     const char *wrong = check_whole(argc - optind, takes, options);
     if (wrong)
         return wrong_usage(argv, usage, wrong);
-    options->file = takes & CONTROL_ARGUMENT ? argv[optind] : NULL;
+    options->file = argc > optind ? argv[optind] : NULL;
     return -1;
 }
 

@@ -12,14 +12,20 @@ struct control_options {
     const char *reason;   /**< --reason or --note; "" unless given */
     int64_t after;        /**< --after; 0 unless given */
     const char *sign_key; /**< --sign-key: a file; NULL unless given */
+    const char *plan;     /**< --plan: a name or a file */
+    const char *plans;    /**< --plans: a folder; NULL unless given */
+    bool watch;           /**< --watch */
 };
 
 /** What a command takes besides what all of them take. Bits. */
 enum {
-    CONTROL_ARGUMENT = 1, /**< exactly one argument */
-    CONTROL_BY = 2,       /**< --by, which is then required, and --reason or --note */
-    CONTROL_AFTER = 4,    /**< --after */
-    CONTROL_SIGN = 8,     /**< --sign-key */
+    CONTROL_ARGUMENT = 1,      /**< exactly one argument */
+    CONTROL_BY = 2,            /**< --by, which is then required, and --reason or --note */
+    CONTROL_AFTER = 4,         /**< --after */
+    CONTROL_SIGN = 8,          /**< --sign-key */
+    CONTROL_MAY_ARGUMENT = 64, /**< one argument or none */
+    CONTROL_PLAN = 16,         /**< --plan, which is then required, and --plans */
+    CONTROL_WATCH = 32,        /**< --watch */
 };
 
 /**

@@ -7,6 +7,7 @@
 #include "trainerd/trainctl/models.h"
 #include "trainerd/trainctl/phantom.h"
 #include "trainerd/trainctl/publish.h"
+#include "trainerd/trainctl/rollout.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,8 @@ static const struct command {
     {"models", "what a publisher has published, and who is in its pool", command_models},
     {"approve", "let a published model be rolled out", command_approve},
     {"revoke", "never let a published model be run again", command_revoke},
+    {"rollout", "bring a model into the pool step by step: start, status, pause, resume, abort", command_rollout},
+    {"rollback", "back to a model that was stable before, at once and everywhere", command_rollback},
     {"events", "what happened, from the publisher's registry", command_events},
     {"keygen", "make a pair of keys, for encrypted sockets or for signing models", command_keygen},
     {"config", "every key of trainerd's configuration", command_config},
