@@ -214,7 +214,8 @@ static bool start_monitor(struct inferd *inferd, struct error *err) {
                                 .allow_cleartext_remote = inferd->config->allow_cleartext_remote,
                                 .version = THORAX_VERSION,
                                 .server = inferd->server,
-                                .slot = inferd->slot};
+                                .slot = inferd->slot,
+                                .shadow = inferd->shadow};
     if (!*spec.bind) {
         return true;
     }

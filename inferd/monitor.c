@@ -17,6 +17,7 @@ enum {
 struct monitor {
     const struct server *server;
     struct slot *slot;
+    struct shadow *shadow; /* NULL: there are none */
     const char *version;
     int64_t started_ms;
     _Atomic(struct subscriber *) subscriber; /* NULL: follows nobody, or not yet */
@@ -73,7 +74,7 @@ struct moment {
     struct server_health health;
     struct subscriber_status subscriber;
     bool ready, follows;
-    uint64_t swaps;
+    uint64_t swaps, shadow_dropped;
     double uptime_seconds;
 };
 
@@ -107,6 +108,10 @@ static double images(const struct moment *moment) {
 
 static double uptime(const struct moment *moment) {
     return moment->uptime_seconds;
+}
+
+static double not_compared(const struct moment *moment) {
+    return (double)moment->shadow_dropped;
 }
 
 static double connected(const struct moment *moment) {
@@ -147,6 +152,10 @@ static const struct row {
     {{"thorax_images_total", TELEMETRY_COUNTER, "Images computed."}, images, false},
     {{"thorax_model_swaps_total", TELEMETRY_COUNTER, "How often a model took the place of another."},
      swaps,
+     false},
+    {{"thorax_shadow_dropped_total", TELEMETRY_COUNTER,
+      "Pictures that a shadow was to be compared on and was too slow for."},
+     not_compared,
      false},
     {{"thorax_publisher_connected", TELEMETRY_GAUGE, "1 while the publisher was heard of lately."},
      connected,
@@ -227,6 +236,7 @@ static void take_moment(struct monitor *monitor, const struct model *model, stru
     struct subscriber *subscriber = atomic_load(&monitor->subscriber);
     *out = (struct moment){.counters = server_counters(monitor->server),
                            .swaps = slot_swaps(monitor->slot),
+                           .shadow_dropped = monitor->shadow ? shadow_dropped(monitor->shadow) : 0,
                            .follows = subscriber != NULL,
                            .uptime_seconds = (double)(clock_now_ms() - monitor->started_ms) / 1000};
     server_health(monitor->server, &out->health);
@@ -270,6 +280,7 @@ struct monitor *monitor_create(const struct monitor_spec *spec, struct error *er
     }
     monitor->server = spec->server;
     monitor->slot = spec->slot;
+    monitor->shadow = spec->shadow;
     monitor->version = spec->version;
     monitor->started_ms = clock_now_ms();
     struct http_spec http = {.bind = spec->bind,

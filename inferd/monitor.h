@@ -14,6 +14,7 @@ struct monitor_spec {
     const char *version;         /**< of the program; borrowed */
     const struct server *server; /**< borrowed for the monitor's life; its socket is bound */
     struct slot *slot;           /**< borrowed for the monitor's life */
+    struct shadow *shadow;       /**< likewise; NULL: there are no shadows */
 };
 
 /** Starts to answer. Returns owned. */

@@ -59,6 +59,7 @@ static Thorax__V1__Envelope *converse(const struct fixture *fixture, Thorax__V1_
 struct question {
     const char *model, *key;
     const struct digest *pinned;
+    size_t pinned_size; /* 0: the whole digest */
 };
 
 static Thorax__V1__Envelope *ask(const struct fixture *fixture, struct question question) {
@@ -73,8 +74,9 @@ static Thorax__V1__Envelope *ask(const struct fixture *fixture, struct question 
         request.routing_key = (ProtobufCBinaryData){strlen(question.key), (uint8_t *)(uintptr_t)question.key};
     }
     if (question.pinned) {
-        request.pinned_model = (ProtobufCBinaryData){sizeof question.pinned->bytes,
-                                                     (uint8_t *)(uintptr_t)question.pinned->bytes};
+        request.pinned_model =
+            (ProtobufCBinaryData){question.pinned_size ? question.pinned_size : sizeof question.pinned->bytes,
+                                  (uint8_t *)(uintptr_t)question.pinned->bytes};
     }
     envelope.body_case = THORAX__V1__ENVELOPE__BODY_DIAGNOSIS_REQUEST;
     envelope.diagnosis_request = &request;
@@ -144,6 +146,8 @@ static void a_pinned_model_answers_while_it_is_here(void **state) {
     assert_by(&fixture, (struct question){.pinned = &old}, "old");
     assert_by(&fixture, (struct question){.model = "stable", .pinned = &old}, "old");
     assert_changed(&fixture, (struct question){.pinned = &gone}, &gone);
+    assert_refused(&fixture, (struct question){.pinned = &old, .pinned_size = 31},
+                   THORAX__V1__STATUS__STATUS_INVALID_ARGUMENT);
     assert_true(slot_drop_previous(fixture.slot));
     assert_changed(&fixture, (struct question){.pinned = &old}, &old);
     fixture_stop(&fixture);
