@@ -2,15 +2,24 @@
 #include "common/pool/message.h"
 #include "common/store/store.h"
 #include "common/wire/endpoint.h"
+#include "inferd/client/dispatch.h"
 #include "inferd/model.h"
 #include <string.h>
 
 #define FIELD(name) offsetof(struct inferd_config, name)
 
+static const char *const roles[] = {"member", "router", NULL};
 static const char *const log_levels[] = {"debug", "info", "warning", "error", NULL};
 static const char *const log_styles[] = {"text", "json", NULL};
 
 static const struct schema_row rows[] = {
+    {.key = "role",
+     .type = SCHEMA_STRING,
+     .offset = FIELD(role),
+     .fallback = "member",
+     .choices = roles,
+     .help = "member: answers with a model. router: one address in front of `router.members`; of the other keys it uses "
+             "`member`, `server`, `http` and `log` (the flag --role says the same)"},
     {.key = "member",
      .type = SCHEMA_STRING,
      .offset = FIELD(member),
@@ -264,6 +273,26 @@ static const struct schema_row rows[] = {
      .max = 16,
      .unit = "models",
      .help = "staged models that are fetched ahead of time, the newest ones"},
+    {.key = "router.members",
+     .type = SCHEMA_STRING_LIST,
+     .offset = FIELD(router_members),
+     .fallback = "[]",
+     .help = "endpoints of the members behind a router, at most 64"},
+    {.key = "router.heartbeat",
+     .type = SCHEMA_DURATION,
+     .offset = FIELD(router_heartbeat_ms),
+     .fallback = "500ms",
+     .min = 10,
+     .max = 60000,
+     .help = "a member is asked for its status so often; after three without a sign of life it is dead, and others are "
+             "asked what it has not answered"},
+    {.key = "router.pin_time",
+     .type = SCHEMA_DURATION,
+     .offset = FIELD(router_pin_ms),
+     .fallback = "10min",
+     .min = 0,
+     .max = 86400000,
+     .help = "how long requests with one routing_key stay with the model that answered the first of them; 0: not at all"},
     {.key = "log.level",
      .type = SCHEMA_STRING,
      .offset = FIELD(log_level),
@@ -283,6 +312,19 @@ static const struct schema schema = {
 
 const struct schema *inferd_schema(void) {
     return &schema;
+}
+
+static void check_router(struct config *config, const struct inferd_config *out) {
+    if (out->router_members.count < 1 || out->router_members.count > DISPATCH_MAX_MEMBERS) {
+        config_problem(config, "router.members", "expected 1 to %d endpoints", DISPATCH_MAX_MEMBERS);
+    }
+}
+
+static void check_member(struct config *config, const struct inferd_config *out) {
+    if (!*out->model_file && !out->follows) {
+        config_problem(config, "model.file",
+                       "expected a model file (also: --model FILE), or a `publisher:` section to follow");
+    }
 }
 
 /** As the publisher wants it; it also keeps control characters out of replies and logs. */
@@ -315,9 +357,7 @@ bool inferd_config_read(struct config *config, const char *model_file, struct in
         config_problem(config, "trust.keys", "the publisher is on another machine: say whose models are taken, "
                                              "or trust.unsigned: true");
     }
-    if (!*out->model_file && !out->follows) {
-        config_problem(config, "model.file",
-                       "expected a model file (also: --model FILE), or a `publisher:` section to follow");
-    }
+    out->routes = strcmp(out->role, "router") == 0;
+    (out->routes ? check_router : check_member)(config, out);
     return config_ok(config, err);
 }

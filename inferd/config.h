@@ -3,6 +3,7 @@
 
 /** What inferd is told: one field per row of the schema in config.c, which says what each is for. */
 struct inferd_config {
+    const char *role; /**< "member" or "router" */
     const char *member;
     struct string_list bind;
     bool allow_cleartext_remote;
@@ -32,7 +33,10 @@ struct inferd_config {
     size_t max_memory_bytes;
     const char *store;
     size_t max_model_bytes;
+    struct string_list router_members;
+    int64_t router_heartbeat_ms, router_pin_ms;
     const char *log_level, *log_style;
+    bool routes;  /**< not a key: role is router */
     bool follows; /**< not a key: there is a `publisher:` section and no model file, so models come from there
                    */
 };

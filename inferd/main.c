@@ -4,21 +4,23 @@
 #include "common/base/log.h"
 #include "common/base/signals.h"
 #include "inferd/daemon.h"
+#include "inferd/router_daemon.h"
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTINGS_MAX = 64 };
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTINGS_MAX = 64, ROLE_SIZE = 64 };
 enum { OPTION_HELP_CONFIG = 256 };
 
 static const char usage[] =
-    "usage: inferd --config FILE | --model FILE [options]\n"
+    "usage: inferd --config FILE | --model FILE | --role router --set router.members=[...] [options]\n"
     "\n"
     "One member of a pool that answers diagnosis requests about chest X-rays. Research and integration; not "
     "a medical device.\n"
     "\n"
     "  --config FILE       the configuration (YAML)\n"
     "  --model FILE        serve this model file; follow no publisher\n"
+    "  --role ROLE         member (the default), or router: one address in front of a pool\n"
     "  --set KEY=VALUE     override a key of the configuration; may be repeated\n"
     "  --check             validate configuration and model file, serve nothing\n"
     "  --help-config[=markdown]  print every key with type, default, range and meaning\n"
@@ -26,7 +28,7 @@ static const char usage[] =
 
 /** What the command line says. */
 struct arguments {
-    const char *config, *model, *help_config;
+    const char *config, *model, *role, *help_config;
     const char *settings[SETTINGS_MAX];
     int setting_count;
     bool check, help, version;
@@ -39,6 +41,9 @@ static bool take_option(int option, struct arguments *out, struct error *err) {
         return true;
     case 'm':
         out->model = optarg;
+        return true;
+    case 'r':
+        out->role = optarg;
         return true;
     case 's':
         if (out->setting_count == SETTINGS_MAX) {
@@ -64,6 +69,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *out, struct
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
         {"model", required_argument, NULL, 'm'},
+        {"role", required_argument, NULL, 'r'},
         {"set", required_argument, NULL, 's'},
         {"check", no_argument, NULL, 'n'},
         {"help", no_argument, NULL, 'h'},
@@ -81,8 +87,8 @@ static bool parse_arguments(int argc, char **argv, struct arguments *out, struct
     if (optind < argc) {
         return error_set(err, ERROR_INVALID, "what is \"%s\"?", argv[optind]);
     }
-    return out->help || out->version || out->help_config || out->config || out->model ||
-           error_set(err, ERROR_INVALID, "expected --config FILE or --model FILE");
+    return out->help || out->version || out->help_config || out->config || out->model || out->role ||
+           error_set(err, ERROR_INVALID, "expected --config FILE, --model FILE or --role router");
 }
 
 /** Prints what was asked about the program itself; false where nothing was. */
@@ -106,6 +112,11 @@ static bool load_config(const struct arguments *arguments, struct config *config
                         struct error *err) {
     bool ok = arguments->config ? config_load(config, arguments->config, err)
                                 : config_parse(config, "{}", 2, "command line", err);
+    char role[ROLE_SIZE];
+    if (ok && arguments->role) {
+        snprintf(role, sizeof role, "role=%s", arguments->role);
+        ok = config_set(config, role, err);
+    }
     for (int i = 0; ok && i < arguments->setting_count; i++) {
         ok = config_set(config, arguments->settings[i], err);
     }
@@ -122,6 +133,12 @@ static void start_log(const struct inferd_config *config) {
     log_init("inferd", level, strcmp(config->log_style, "json") == 0 ? LOG_JSON : LOG_TEXT);
 }
 
+/** What the program can be, by whether it routes. */
+static const struct role {
+    bool (*run)(const struct inferd_config *config, struct error *err);
+    bool (*check)(const struct inferd_config *config, struct error *err);
+} roles[] = {[false] = {daemon_run, daemon_check}, [true] = {router_daemon_run, router_daemon_check}};
+
 static int run(const struct arguments *arguments) {
     struct config config = {0};
     struct inferd_config values;
@@ -130,7 +147,8 @@ static int run(const struct arguments *arguments) {
               digest_start(&err) && signals_install(&err);
     if (ok) {
         start_log(&values);
-        ok = arguments->check ? daemon_check(&values, &err) : daemon_run(&values, &err);
+        const struct role *role = &roles[values.routes];
+        ok = (arguments->check ? role->check : role->run)(&values, &err);
     }
     if (!ok) {
         fprintf(stderr, "inferd: %s%s%s\n", err.message, *err.hint ? "; " : "", err.hint);

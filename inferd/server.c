@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/wire/message.h"
 #include "inferd/handlers/handler.h"
+#include "inferd/intake.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,8 +16,6 @@ enum {
     CLOSE_LINGER_MS = 2000,
     DRAIN_QUIET_MS = 100, /* nothing came for so long: all that was on its way is here */
     DRAIN_REFUSE_MS = 2000, /* but those who ask without pause do not keep it alive */
-    REQUEST_MAX_FIELDS = 64,
-    REQUEST_MAX_DEPTH = 3, /* Envelope, DiagnosisRequest, RawPixels or Age */
 };
 
 struct server {
@@ -130,40 +129,6 @@ static void refuse(struct server *server, const struct route *route, Thorax__V1_
     }
 }
 
-static Thorax__V1__Status status_of(enum error_code code) {
-    switch (code) {
-    case ERROR_TOO_LARGE:
-        return THORAX__V1__STATUS__STATUS_TOO_LARGE;
-    case ERROR_UNSUPPORTED:
-        return THORAX__V1__STATUS__STATUS_UNSUPPORTED_VERSION;
-    case ERROR_MEMORY:
-        return THORAX__V1__STATUS__STATUS_INTERNAL;
-    default:
-        return THORAX__V1__STATUS__STATUS_INVALID_ARGUMENT;
-    }
-}
-
-/** Reads the version before anything else: what another version allows is not ours to judge. */
-static bool check_version(struct wire_frame payload, struct error *err) {
-    uint64_t version;
-    if (payload.size == 0 || !message_peek(payload, 1, &version)) {
-        return true; /* message_unpack says what is wrong */
-    }
-    return version == MESSAGE_PROTOCOL_VERSION ||
-           error_set(err, ERROR_UNSUPPORTED, "protocol_version: this member speaks %d",
-                     MESSAGE_PROTOCOL_VERSION);
-}
-
-static Thorax__V1__Envelope *unpack(struct server *server, struct wire_frame payload, struct error *err) {
-    struct message_limits limits = {.max_bytes = (size_t)server->max_message_bytes,
-                                    .max_fields = REQUEST_MAX_FIELDS,
-                                    .max_depth = REQUEST_MAX_DEPTH};
-    if (!check_version(payload, err)) {
-        return NULL;
-    }
-    return (Thorax__V1__Envelope *)message_unpack(&thorax__v1__envelope__descriptor, payload, &limits, err);
-}
-
 /** Hands a well-formed request to its handler; takes it. */
 static void dispatch(struct server *server, struct request *request) {
     struct error err = {0};
@@ -193,10 +158,10 @@ static void accept_message(struct server *server, const struct wire_message *mes
         return;
     }
     if (route_split(message, &request->route, &payload, &err)) {
-        request->envelope = unpack(server, payload, &err);
+        request->envelope = intake_unpack(payload, (size_t)server->max_message_bytes, &err);
     }
     if (!request->envelope) {
-        refuse(server, &request->route, status_of(err.code), &err);
+        refuse(server, &request->route, intake_status(err.code), &err);
         request_destroy(request);
         return;
     }

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Asks a member of a Thorax pool about chest X-rays: a client in a few lines, to start your own from.
+"""Asks a Thorax pool about chest X-rays: a whole client in one file, to start your own from. proto/WIRE.md says why it does what
+it does.
 
 Needs pyzmq, protobuf and the messages compiled once:
     protoc --proto_path=proto --python_out=DIR envelope.proto diagnosis.proto    (then PYTHONPATH=DIR)
-    thorax_client.py [--endpoint tcp://127.0.0.1:5700] FILE...
-Research and integration; not a medical device.
+    thorax_client.py [--endpoint tcp://127.0.0.1:5700]... FILE...
+Endpoints are members of the pool, or routers in front of it. Research and integration; not a medical device.
 """
 import argparse
 import hashlib
+import random
 import sys
 import time
 import uuid
@@ -17,38 +19,109 @@ import zmq
 import diagnosis_pb2 as diagnosis
 import envelope_pb2 as envelope
 
+HEARTBEAT_MS = 500  # a peer that does not answer three is gone
+MAX_FAULTS = 3  # a fourth INTERNAL is believed
+ROUND_PAUSE_S = 0.05  # after all endpoints were tried
+ELSEWHERE = (diagnosis.STATUS_BUSY, diagnosis.STATUS_NOT_READY, diagnosis.STATUS_INTERNAL, diagnosis.STATUS_DEADLINE_EXCEEDED)
+GONE = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED  # the connection broke, or could not be made
+
 
 class Unanswered(Exception):
     """There is no answer, or none that may be believed."""
 
 
 class Client:
-    """One question at a time over a REQ socket. Checks that every answer is about the image that was sent."""
+    """One question at a time; for several at once make several. Asks one endpoint, and the next one where that is gone, busy,
+    not ready, at fault or silent, until there is an answer or the time is over. Asking twice is harmless. Believes only an
+    answer to its own request and about the image that was sent.
 
-    def __init__(self, endpoint="tcp://127.0.0.1:5700", timeout_ms=30000):
-        self.timeout_ms = timeout_ms
+    endpoints: one, or a list. timeout_ms: for each question, asking again included. pin_s: how long questions with one
+    routing_key stay with one model. curve: (server's public key, own public key, own secret key), as Z85 text."""
+
+    def __init__(self, endpoints="tcp://127.0.0.1:5700", timeout_ms=30000, pin_s=600, curve=None):
+        self.endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+        self.timeout_ms, self.pin_s, self.curve, self.pins = timeout_ms, pin_s, curve, {}
+        self.turn = random.randrange(len(self.endpoints))  # so that many clients do not all begin with the same one
+        self.socket = self.monitor = None
+        self.connect()
+
+    def connect(self):
+        """A fresh connection to the endpoint whose turn it is: what was asked over the old one is forgotten with it."""
+        self.close()
         self.socket = zmq.Context.instance().socket(zmq.REQ)
         self.socket.setsockopt(zmq.REQ_CORRELATE, 1)  # a late reply is not taken for the next request's
         self.socket.setsockopt(zmq.REQ_RELAXED, 1)  # after a time-out the socket can be used again
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.connect(endpoint)
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+        if self.curve:
+            for option, key in zip((zmq.CURVE_SERVERKEY, zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY), self.curve):
+                self.socket.setsockopt_string(option, key)
+        self.monitor = self.socket.get_monitor_socket(GONE)
+        self.socket.connect(self.endpoints[self.turn])
+
+    def close(self):
+        if self.socket is not None and not self.socket.closed:
+            self.socket.disable_monitor()
+            self.monitor.close(0)
+            self.socket.close()
 
     def diagnose(self, image, **fields):
-        """image: bytes of a JPEG or PNG file. fields: of DiagnosisRequest. Asks again while the member is busy."""
+        """image: bytes of a JPEG or PNG file. fields: of DiagnosisRequest. Returns the reply: an OK, a refusal that holds
+        everywhere, or, where the time is over, the last refusal. Raises Unanswered where there was none."""
         deadline = time.monotonic() + self.timeout_ms / 1000
-        while True:
-            left_ms = max(1, int(1000 * (deadline - time.monotonic())))
-            reply = self.ask(make_request(image, timeout_ms=left_ms, **fields), left_ms)
-            pause = max(reply.retry_after_ms, 5) / 1000
-            if reply.status != diagnosis.STATUS_BUSY or time.monotonic() + pause > deadline:
-                return reply
-            time.sleep(pause)
+        fields.setdefault("pinned_model", self.pinned(fields.get("routing_key")))
+        request, reply, reason, tries, faults = make_request(image, **fields), None, "the time was over at once", 0, 0
+        while (left_ms := int(1000 * (deadline - time.monotonic()))) > 0:
+            request.diagnosis_request.timeout_ms = left_ms
+            # A single endpoint gets all the time; where there are others, one that is silent costs half of what is left.
+            patience_ms = left_ms if len(self.endpoints) == 1 else max(left_ms // 2, min(left_ms, 100))
+            pause = 0
+            try:
+                reply = self.ask(request, patience_ms)
+                faults += reply.status == diagnosis.STATUS_INTERNAL
+                if reply.status not in ELSEWHERE or faults > MAX_FAULTS:
+                    return self.pin(fields.get("routing_key"), reply)
+                pause = reply.retry_after_ms / 1000
+            except Unanswered as why:
+                reason = why
+            tries += 1
+            if len(self.endpoints) > 1:
+                self.turn = (self.turn + 1) % len(self.endpoints)
+                self.connect()
+            if tries % len(self.endpoints) == 0:
+                time.sleep(max(0, min(max(pause, ROUND_PAUSE_S), deadline - time.monotonic())))
+        if reply is None:
+            raise Unanswered(f"no answer within {self.timeout_ms} ms: {reason}")
+        return reply
 
     def ask(self, request, timeout_ms):
+        """Asks the endpoint whose turn it is, once."""
+        if self.monitor.poll(0):  # the connection broke since the last question
+            self.connect()
         self.socket.send(request.SerializeToString())
-        if not self.socket.poll(timeout_ms):
-            raise Unanswered(f"no reply within {timeout_ms} ms")
-        return check(self.socket.recv(), request.diagnosis_request)
+        poller = zmq.Poller()
+        poller.register(self.socket, zmq.POLLIN)
+        poller.register(self.monitor, zmq.POLLIN)
+        ready = dict(poller.poll(timeout_ms))
+        if self.socket in ready or self.socket.poll(0):  # also where the connection broke behind the answer
+            return check(self.socket.recv(), request.diagnosis_request)
+        if self.monitor in ready:
+            raise Unanswered("the endpoint cannot be reached")
+        raise Unanswered(f"no reply within {timeout_ms} ms")
+
+    def pinned(self, key):
+        """The digest of the model that answered for this routing key before; empty: none, or too long ago."""
+        digest, until = self.pins.get(key, (b"", 0))
+        return digest if time.monotonic() < until else b""
+
+    def pin(self, key, reply):
+        """The first answer pins. What the pool says by WARNING_MODEL_CHANGED is in the reply's warnings and pinned_model."""
+        if key and reply.status == diagnosis.STATUS_OK and not self.pinned(key):
+            now = time.monotonic()
+            self.pins = {k: pin for k, pin in self.pins.items() if pin[1] > now}
+            self.pins[key] = (reply.model.digest, now + self.pin_s)
+        return reply
 
 
 def make_request(image, **fields):
@@ -61,7 +134,10 @@ def make_request(image, **fields):
 
 def check(payload, request):
     """The DiagnosisReply in payload, once it is certain that it belongs to request."""
-    reply = envelope.Envelope.FromString(payload).diagnosis_reply
+    try:
+        reply = envelope.Envelope.FromString(payload).diagnosis_reply
+    except Exception as reason:  # what protobuf raises differs between its versions
+        raise Unanswered("the reply is no message") from reason
     if reply.status == diagnosis.STATUS_UNSPECIFIED:
         raise Unanswered("the reply has no status")
     if reply.status == diagnosis.STATUS_OK:
@@ -74,10 +150,11 @@ def check(payload, request):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--endpoint", default="tcp://127.0.0.1:5700")
+    parser.add_argument("--endpoint", action="append", help="may be repeated (default tcp://127.0.0.1:5700)")
+    parser.add_argument("--timeout-ms", type=int, default=30000)
     parser.add_argument("files", nargs="+", metavar="FILE")
     arguments = parser.parse_args()
-    client = Client(arguments.endpoint)
+    client = Client(arguments.endpoint or ["tcp://127.0.0.1:5700"], arguments.timeout_ms)
     failed = 0
     for file in arguments.files:
         with open(file, "rb") as opened:
@@ -93,6 +170,7 @@ def main():
             continue
         shares = " ".join(f"{row.label} {row.probability:.3f}" for row in reply.probabilities)
         print(f"{file}: {diagnosis.Decision.Name(reply.decision)}  {shares}  ({reply.model.name} {reply.model.version})")
+    client.close()
     return 1 if failed else 0
 
 

@@ -147,7 +147,7 @@ def pages(arguments, folder, started):
     client = thorax_client.Client(member.endpoint, REQUEST_MS)
     for seed in range(4):
         assert client.diagnose(programs.encode(programs.picture(seed))).status == diagnosis.STATUS_OK
-    client.socket.close()
+    client.close()
     check_metrics(arguments, trainer_port, member_port, programs.file_digest(model).hex())
     return trainer, member
 
@@ -186,7 +186,7 @@ class Asker(threading.Thread):
         client = thorax_client.Client(self.endpoint, REQUEST_MS)
         while True:
             try:
-                reply = client.diagnose(self.image)
+                reply = client.ask(thorax_client.make_request(self.image), REQUEST_MS)
             except Exception as reason:
                 self.fault = repr(reason)
                 break
@@ -195,7 +195,7 @@ class Asker(threading.Thread):
                 break
             self.answered += 1
             self.begun.set()
-        client.socket.close()
+        client.close()
 
 
 def drain_under_load(arguments, member):

@@ -89,7 +89,7 @@ def compile_example(arguments, folder, prefix, static):
     environment = dict(os.environ, PKG_CONFIG_PATH=f"{prefix}/lib/pkgconfig")
     flags = run(["pkg-config", "--cflags", *([] if static else ["--libs"]), "thorax"], env=environment).split()
     if static:  # of Thorax alone: Debian has no archive of all that ZeroMQ needs
-        others = run(["pkg-config", "--libs", "libzmq", "libprotobuf-c", "libsodium"]).split()
+        others = run(["pkg-config", "--libs", "libzmq", "libprotobuf-c", "libsodium", "libcrypto"]).split()
         flags += [f"{prefix}/lib/libthorax.a", *others, "-lm", "-pthread"]
     program = f"{folder}/diagnose{'-static' if static else ''}"
     sanitize = [f"-fsanitize={arguments.sanitize}"] if arguments.sanitize else []

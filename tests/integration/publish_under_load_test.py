@@ -60,7 +60,7 @@ class Pool:
         member.wait_ready(programs.file_digest(path))
         client = thorax_client.Client(member.endpoint, REQUEST_MS)
         replies = [client.diagnose(image) for image in self.images]
-        client.socket.close()
+        client.close()
         member.stop()
         for reply in replies:
             assert reply.status == diagnosis.STATUS_OK, reply.message
@@ -127,7 +127,7 @@ class Asker(threading.Thread):
             except Exception as reason:  # whatever it is, it counts as a request without an answer
                 self.faults.append(f"no answer: {reason!r}")
             time.sleep(PAUSE_S)
-        client.socket.close()
+        client.close()
 
     def take(self, reply, image):
         if reply.status != diagnosis.STATUS_OK:
@@ -241,7 +241,7 @@ def restart_alone(pool, name):
         reply = client.diagnose(image)
         assert reply.status == diagnosis.STATUS_OK, reply.message
         assert not pool.check(reply, image), pool.check(reply, image)
-    client.socket.close()
+    client.close()
     member.stop()
     print("restarted without a trainer: serves its last model")
 

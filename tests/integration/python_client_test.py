@@ -139,7 +139,7 @@ class ClientTest(unittest.TestCase):
 
     def test_the_client(self):
         client = thorax_client.Client(self.daemon.endpoint, TIMEOUT_MS)
-        self.addCleanup(client.socket.close)
+        self.addCleanup(client.close)
         image = picture(40)
         reply = client.diagnose(image, request_id="secret-id", view=diagnosis.VIEW_LATERAL, operating_point="triage")
         self.assertEqual(reply.status, diagnosis.STATUS_OK)
@@ -149,7 +149,7 @@ class ClientTest(unittest.TestCase):
 
     def test_the_same_answer_for_raw_pixels_as_for_a_file(self):
         client = thorax_client.Client(self.daemon.endpoint, TIMEOUT_MS)
-        self.addCleanup(client.socket.close)
+        self.addCleanup(client.close)
         image = picture(41)
         pixels = Image.open(io.BytesIO(image)).tobytes()
         raw = diagnosis.RawPixels(

@@ -21,8 +21,9 @@ static bool read_text(const char *text, const char *model_file, struct inferd_co
 
 static void every_example_can_be_used(void **state) {
     (void)state;
-    static const char *const files[] = {"configs/inferd/member.yaml", "configs/inferd/standalone.yaml"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const files[] = {"configs/inferd/member.yaml", "configs/inferd/standalone.yaml",
+                                        "configs/inferd/router.yaml"};
+    for (int i = 0; i < 3; i++) {
         struct config config;
         struct inferd_config values;
         struct error err = {0};
@@ -30,6 +31,7 @@ static void every_example_can_be_used(void **state) {
             fail_msg("%s", err.message);
         }
         assert_int_equal(values.follows, i == 0);
+        assert_int_equal(values.routes, i == 2);
         config_fini(&config);
     }
 }
@@ -42,6 +44,16 @@ static void a_model_file_or_a_publisher_is_needed(void **state) {
     assert_non_null(strstr(err.message, "model.file"));
     assert_true(read_text("member: a", "m.safetensors", &out, &err));
     assert_true(read_text("publisher: {}", NULL, &out, &err) && out.follows);
+}
+
+static void a_router_needs_members_and_no_model(void **state) {
+    (void)state;
+    struct inferd_config out;
+    struct error err = {0};
+    assert_false(read_text("role: router", NULL, &out, &err));
+    assert_non_null(strstr(err.message, "router.members"));
+    assert_true(read_text("role: router\nrouter: {members: ['tcp://127.0.0.1:1']}", NULL, &out, &err));
+    assert_false(read_text("role: judge", "m.safetensors", &out, &err));
 }
 
 static void a_model_file_stands_above_a_publisher(void **state) {
@@ -78,6 +90,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_example_can_be_used),
         cmocka_unit_test(a_model_file_or_a_publisher_is_needed),
+        cmocka_unit_test(a_router_needs_members_and_no_model),
         cmocka_unit_test(a_model_file_stands_above_a_publisher),
         cmocka_unit_test(what_makes_no_sense_is_named),
     };

@@ -4,6 +4,7 @@
 #include "inferd/client/client.h"
 #include "tests/unit/inferd/fake_model.h"
 #include "tests/unit/inferd/fixture.h"
+#include "tests/unit/inferd/router_fixture.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -12,19 +13,29 @@
 
 enum { TIMEOUT_MS = 15000 };
 
-/** A server with a fake model, and a bare DEALER that says whatever it likes. */
+/** A server with a fake model, alone or behind a router, and a bare DEALER that says whatever it likes. */
 struct attack {
     struct fixture fixture;
+    struct router_fixture router;
+    bool is_routed;
+    const char *member, *endpoint; /* of the server, and of what is attacked */
     struct wire_context *context;
     struct wire_socket *socket;
 };
 
-static int attack_init(void **state) {
+static int attack_start(void **state, bool is_routed) {
     struct attack *attack = calloc(1, sizeof *attack);
     struct server_spec spec = fixture_spec();
     fixture_start(&attack->fixture, &spec,
                   fake_model(&(struct fake_model_spec){.name = "sick", .logits = {0, 3, 0}}));
-    const char *const connect[] = {attack->fixture.endpoint, NULL};
+    attack->member = attack->endpoint = attack->fixture.endpoint;
+    attack->is_routed = is_routed;
+    if (is_routed) {
+        struct router_spec router = router_fixture_spec(&attack->member, 1);
+        router_fixture_start(&attack->router, &router);
+        attack->endpoint = attack->router.endpoint;
+    }
+    const char *const connect[] = {attack->endpoint, NULL};
     attack->context = wire_context_create(1, NULL);
     attack->socket = wire_socket_open(
         attack->context, &(struct wire_socket_spec){.kind = WIRE_DEALER, .connect = connect}, NULL);
@@ -32,12 +43,23 @@ static int attack_init(void **state) {
     return attack->socket ? 0 : -1;
 }
 
+static int attack_init(void **state) {
+    return attack_start(state, false);
+}
+
+static int attack_router_init(void **state) {
+    return attack_start(state, true);
+}
+
 static int attack_fini(void **state) {
     struct attack *attack = *state;
     wire_socket_close(attack->socket);
     wire_context_destroy(attack->context);
+    if (attack->is_routed) {
+        router_fixture_stop(&attack->router);
+    }
     fixture_stop(&attack->fixture);
-    bool drained = attack->fixture.drained;
+    bool drained = attack->fixture.drained && (!attack->is_routed || attack->router.drained);
     free(attack);
     return drained ? 0 : -1;
 }
@@ -72,7 +94,7 @@ static void assert_next_request_is_answered(const struct attack *attack) {
     struct client_reply reply;
     struct error err = {0};
     struct bytes image = fixture_image(7);
-    struct client *client = client_open(attack->fixture.endpoint, NULL);
+    struct client *client = client_open(attack->endpoint, NULL);
     struct client_request request = {.image = image.data, .image_size = image.size, .timeout_ms = TIMEOUT_MS};
     if (!client_diagnose(client, &request, &reply, &err)) {
         fail_msg("%s", err.message);
@@ -335,7 +357,10 @@ static void every_frame_before_the_delimiter_comes_back(void **state) {
 
 int main(void) {
     log_init("hostile_test", LOG_ERROR + 1, LOG_TEXT);
-#define HOSTILE_TEST(name) cmocka_unit_test_setup_teardown(name, attack_init, attack_fini)
+/* Each against a member, and against a router in front of one: askers must not see a difference. */
+#define HOSTILE_TEST(name)                                                                                   \
+    cmocka_unit_test_setup_teardown(name, attack_init, attack_fini),                                         \
+        cmocka_unit_test_setup_teardown(name, attack_router_init, attack_fini)
     const struct CMUnitTest tests[] = {
         HOSTILE_TEST(messages_without_form_are_refused),
         HOSTILE_TEST(random_bytes_are_refused),
