@@ -107,6 +107,7 @@ static unsigned next_step(struct rollout *rollout, const struct rollout_view *vi
     bool shadow = rollout_step(rollout)->kind == THORAX__V1__ROLLOUT_STEP_KIND__STEP_SHADOW;
     for (int i = 0; !shadow && i < rollout->row_count; i++)
         rollout->rows[i]->shadows = false;
+    rollout_assign(rollout, view);
     return ROLLOUT_SAVE | ROLLOUT_TARGETS;
 }
 
