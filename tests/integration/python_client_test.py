@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 try:
@@ -146,6 +147,29 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(reply.operating_point.name, "triage")
         self.assertEqual([w.code for w in reply.warnings], [diagnosis.WARNING_VIEW_OUTSIDE_INTENDED_USE])
         self.assertEqual(client.diagnose(b"GIF89a").status, diagnosis.STATUS_UNSUPPORTED_MEDIA)
+
+    def test_a_dead_endpoint_is_passed_over(self):
+        for turn in range(2):  # whichever is asked first
+            client = thorax_client.Client([f"ipc://{self.folder.name}/nobody", self.daemon.endpoint], TIMEOUT_MS)
+            self.addCleanup(client.close)
+            client.turn = turn
+            client.connect()
+            self.assertEqual(client.diagnose(picture(42)).status, diagnosis.STATUS_OK)
+
+    def test_the_deadline_is_kept_where_nobody_is(self):
+        client = thorax_client.Client(f"ipc://{self.folder.name}/nobody", 300)
+        self.addCleanup(client.close)
+        start = time.monotonic()
+        self.assertRaises(thorax_client.Unanswered, client.diagnose, picture(43))
+        self.assertGreaterEqual(time.monotonic() - start, 0.29)
+
+    def test_questions_with_one_key_ask_for_the_model_of_the_first(self):
+        client = thorax_client.Client(self.daemon.endpoint, TIMEOUT_MS)
+        self.addCleanup(client.close)
+        self.assertEqual(client.pinned(b"study"), b"")
+        self.assertEqual(client.diagnose(picture(44), routing_key=b"study").status, diagnosis.STATUS_OK)
+        self.assertEqual(client.pinned(b"study"), self.daemon.digest)
+        self.assertEqual(len(client.diagnose(picture(45), routing_key=b"study").warnings), 0)
 
     def test_the_same_answer_for_raw_pixels_as_for_a_file(self):
         client = thorax_client.Client(self.daemon.endpoint, TIMEOUT_MS)
