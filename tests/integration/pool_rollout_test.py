@@ -227,8 +227,10 @@ def a_model_that_fails_its_golden_images_never_leaves_the_stage(site, path, incu
 
 def a_rollback_brings_the_model_before_back(site, before, now):
     site.wait_all_run(now)
+    turns = site.publisher.log().count("turn_given")
     site.trainctl("rollback", "--by", "ada", "--reason", "a test")
     site.wait_all_run(before)
+    assert site.publisher.log().count("turn_given") == turns, "it was still resident, and needs no turn"
     row = {model["digest"]: model["state"] for model in site.trainctl("models")["models"]}
     assert row[before] == "stable" and row[now] == "retired", row
     print("a rollback brings the model before back everywhere")
