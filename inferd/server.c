@@ -179,8 +179,8 @@ static int receive(struct server *server, struct error *err) {
             wire_message_fini(&message);
         } else if (reason.code == ERROR_TIMEOUT) {
             return i;
-        } else if (reason.code !=
-                   ERROR_TOO_LARGE) { /* too many frames: dropped whole, there is nobody to answer */
+        } else if (reason.code != ERROR_TOO_LARGE && reason.code != ERROR_BUSY) {
+            /* those: too many frames, or a peer that is not allowed; dropped whole, there is nobody to answer */
             *err = reason;
             return -1;
         }

@@ -1,7 +1,9 @@
 #include "common/wire/endpoint.h"
 #include "common/base/clock.h"
+#include "common/wire/zap.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,16 +14,21 @@ enum {
     POLL_LIMIT = 160,
     RECONNECT_FIRST_MS = 50,
     RECONNECT_LAST_MS = 1000,
-    HEARTBEAT_MISSES = 3
+    HEARTBEAT_MISSES = 3,
+    HANDSHAKE_MS = 3000, /* a refused peer is let go then, and may try again */
 };
 static const int64_t DEFAULT_FRAME_BYTES = 64 << 20;
 
 struct wire_context {
     void *zmq;
+    pthread_mutex_t lock; /* of zap, while sockets are opened; a leaf */
+    struct zap *zap;      /* NULL: no socket here binds with security */
 };
 
 struct wire_socket {
     void *zmq;
+    struct wire_security *guard; /* of a socket that binds with security: who may send */
+    unsigned roles;
     void *watched; /* of a watch: what it watches */
     int send_timeout_ms,
         receive_timeout_ms; /* what ZeroMQ was told last, so as not to tell it with every message */
@@ -74,6 +81,7 @@ struct wire_context *wire_context_create(int io_threads, struct error *err) {
         error_set(err, ERROR_MEMORY, "no memory for a ZeroMQ context");
         return NULL;
     }
+    pthread_mutex_init(&context->lock, NULL);
     if (!zmq_ok(zmq_ctx_set(context->zmq, ZMQ_IO_THREADS, io_threads), "ZeroMQ I/O threads", "", err)) {
         wire_context_destroy(context);
         return NULL;
@@ -85,6 +93,11 @@ void wire_context_destroy(struct wire_context *context) {
     if (!context) {
         return;
     }
+    if (context->zap) {
+        zmq_ctx_shutdown(context->zmq); /* ends its thread */
+        zap_join(context->zap);
+    }
+    pthread_mutex_destroy(&context->lock);
     /* A signal may interrupt the wait for the I/O threads; giving up then would leak them. */
     while (zmq_ctx_term(context->zmq) < 0 && errno == EINTR) {
     }
@@ -137,6 +150,91 @@ static bool check_bind(const char *endpoint, bool allow_cleartext_remote, struct
     return error_hint(err, "bind 127.0.0.1, or allow clear text on the network in as many words");
 }
 
+static bool is_tcp(const char *endpoint) {
+    return strncmp(endpoint, "tcp://", 6) == 0;
+}
+
+/** Whether all are TCP; *any: whether one is. CURVE is a socket's matter, not an endpoint's. */
+static bool all_tcp(const char *const *endpoints, bool *any) {
+    bool all = true;
+    for (*any = false; endpoints && *endpoints; endpoints++) {
+        *any = *any || is_tcp(*endpoints);
+        all = all && is_tcp(*endpoints);
+    }
+    return all;
+}
+
+static bool set_int(struct wire_socket *socket, int option, int value, const char *name, struct error *err) {
+    return zmq_ok(zmq_setsockopt(socket->zmq, option, &value, sizeof value), "ZeroMQ option", name, err);
+}
+
+static bool set_text(struct wire_socket *socket, int option, const char *value, const char *name,
+                     struct error *err) {
+    return zmq_ok(zmq_setsockopt(socket->zmq, option, value, strlen(value)), "ZeroMQ option", name, err);
+}
+
+/** The context's handler answers for one security; it starts with the first socket that needs it. */
+static bool start_zap(struct wire_context *context, struct wire_security *security, struct error *err) {
+    pthread_mutex_lock(&context->lock);
+    if (!context->zap) {
+        context->zap = zap_start(context->zmq, security, err);
+    } else if (zap_security(context->zap) != security) {
+        error_set(err, ERROR_INVALID, "two allow-lists in one context");
+        pthread_mutex_unlock(&context->lock);
+        return false;
+    }
+    bool ok = context->zap != NULL;
+    pthread_mutex_unlock(&context->lock);
+    return ok;
+}
+
+static bool secure_server(struct wire_context *context, struct wire_socket *socket,
+                          const struct wire_socket_spec *spec, struct error *err) {
+    char domain[ZAP_DOMAIN_SIZE];
+    int on = 1;
+    if (!wire_security_has_list(spec->security)) {
+        return error_set(err, ERROR_INVALID, "%s: a key and no allow-list (security.allow)", spec->bind[0]);
+    }
+    socket->guard = spec->security;
+    socket->roles = spec->roles;
+    return start_zap(context, spec->security, err) &&
+           zmq_ok(zmq_setsockopt(socket->zmq, ZMQ_CURVE_SERVER, &on, sizeof on), "ZeroMQ option",
+                  "CURVE_SERVER", err) &&
+           set_text(socket, ZMQ_CURVE_SECRETKEY, wire_security_key(spec->security)->secret_key,
+                    "CURVE_SECRETKEY", err) &&
+           set_text(socket, ZMQ_ZAP_DOMAIN, zap_domain(spec->roles, domain), "ZAP_DOMAIN", err);
+}
+
+static bool secure_client(struct wire_socket *socket, const struct wire_socket_spec *spec, struct error *err) {
+    const struct curve_key *key = wire_security_key(spec->security);
+    if (!spec->server_key || !curve_public_ok(spec->server_key)) {
+        return error_set(err, ERROR_INVALID, "%s: the public key of the other side is wanted",
+                         spec->connect[0]);
+    }
+    return set_text(socket, ZMQ_CURVE_SERVERKEY, spec->server_key, "CURVE_SERVERKEY", err) &&
+           set_text(socket, ZMQ_CURVE_PUBLICKEY, key->public_key, "CURVE_PUBLICKEY", err) &&
+           set_text(socket, ZMQ_CURVE_SECRETKEY, key->secret_key, "CURVE_SECRETKEY", err);
+}
+
+/** Where keys are there, all TCP is encrypted, loopback too; ipc and inproc never are. */
+static bool secure(struct wire_context *context, struct wire_socket *socket,
+                   const struct wire_socket_spec *spec, struct error *err) {
+    bool binds, connects;
+    if (!spec->security) {
+        return true;
+    }
+    bool pure = all_tcp(spec->bind, &binds) & all_tcp(spec->connect, &connects);
+    if (!binds && !connects) {
+        return true;
+    }
+    if (!pure || (binds && connects)) {
+        return error_set(err, ERROR_INVALID,
+                         "with keys a socket either binds or connects, and either tcp:// or ipc:// alone");
+    }
+    return set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, "HANDSHAKE_IVL", err) &&
+           (binds ? secure_server(context, socket, spec, err) : secure_client(socket, spec, err));
+}
+
 static bool bind_all(struct wire_socket *socket, const struct wire_socket_spec *spec, struct error *err) {
     int count = 0;
     while (spec->bind && spec->bind[count]) {
@@ -148,7 +246,7 @@ static bool bind_all(struct wire_socket *socket, const struct wire_socket_spec *
     }
     for (int i = 0; i < count; i++) {
         size_t size = ENDPOINT_SIZE;
-        if (!check_bind(spec->bind[i], spec->allow_cleartext_remote, err) ||
+        if (!check_bind(spec->bind[i], socket->guard || spec->allow_cleartext_remote, err) ||
             !zmq_ok(zmq_bind(socket->zmq, spec->bind[i]), "bind", spec->bind[i], err) ||
             !zmq_ok(zmq_getsockopt(socket->zmq, ZMQ_LAST_ENDPOINT, socket->bound[i], &size), "endpoint of",
                     spec->bind[i], err)) {
@@ -166,10 +264,6 @@ static bool connect_all(struct wire_socket *socket, const struct wire_socket_spe
         }
     }
     return true;
-}
-
-static bool set_int(struct wire_socket *socket, int option, int value, const char *name, struct error *err) {
-    return zmq_ok(zmq_setsockopt(socket->zmq, option, &value, sizeof value), "ZeroMQ option", name, err);
 }
 
 static bool set_heartbeat(struct wire_socket *socket, int interval_ms, struct error *err) {
@@ -233,7 +327,7 @@ struct wire_socket *wire_socket_open(struct wire_context *context, const struct 
     socket->send_timeout_ms = socket->receive_timeout_ms = -1; /* ZeroMQ's own start value */
     socket->zmq = zmq_socket(context->zmq, kinds[spec->kind]);
     if (!zmq_ok(socket->zmq ? 0 : -1, "open a socket", "", err) || !set_options(socket, spec, err) ||
-        !bind_all(socket, spec, err) || !connect_all(socket, spec, err)) {
+        !secure(context, socket, spec, err) || !bind_all(socket, spec, err) || !connect_all(socket, spec, err)) {
         wire_socket_close(socket);
         return NULL;
     }
@@ -344,6 +438,17 @@ static bool receive_parts(struct wire_socket *socket, struct parts *parts, struc
     return true;
 }
 
+/** Who sent a message that came through a guarded socket; false where the list no longer has it. */
+static bool check_peer(struct wire_socket *socket, struct parts *parts, struct wire_peer *out,
+                       struct error *err) {
+    const char *key = zmq_msg_gets(&parts->parts[0], "User-Id");
+    if (key && wire_security_find(socket->guard, key, socket->roles, out)) {
+        return true;
+    }
+    wire_security_refused(socket->guard, "message", key ? key : "");
+    return error_set(err, ERROR_BUSY, "a message of a peer that is not allowed here was dropped");
+}
+
 bool wire_receive(struct wire_socket *socket, struct wire_message *message, int64_t timeout_ms,
                   struct error *err) {
     memset(message, 0, sizeof *message);
@@ -355,7 +460,8 @@ bool wire_receive(struct wire_socket *socket, struct wire_message *message, int6
         return error_set(err, ERROR_MEMORY, "no memory for a message");
     }
     message->opaque = parts;
-    if (!receive_parts(socket, parts, err)) {
+    if (!receive_parts(socket, parts, err) ||
+        (socket->guard && !check_peer(socket, parts, &message->peer, err))) {
         wire_message_fini(message);
         return false;
     }

@@ -1,5 +1,6 @@
 #pragma once
 #include "common/base/error.h"
+#include "common/wire/security.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,9 @@ struct wire_socket_spec {
     int linger_ms;               /**< how long close may wait for what was sent; 0: drop */
     bool router_mandatory;       /**< ROUTER: sending to a peer that is gone is ERROR_PEER, not silence */
     bool allow_cleartext_remote; /**< without it, binding TCP to anything but loopback is refused (nothing is encrypted yet) */
+    struct wire_security *security; /**< borrowed for the socket's life: TCP endpoints speak CURVE; NULL: clear text */
+    unsigned roles;          /**< with security, of a socket that binds: whose connections and messages it takes */
+    const char *server_key;  /**< with security, of a socket that connects to TCP: the other side's public key, Z85 */
     int heartbeat_ms;            /**< ZMTP ping interval; 0: off */
 };
 
@@ -54,13 +58,15 @@ enum { WIRE_MAX_FRAMES = 32 };
 struct wire_message {
     int count;
     struct wire_frame frames[WIRE_MAX_FRAMES];
+    struct wire_peer peer; /**< who sent it */
     void *opaque; /**< holds the frames' memory */
 };
 void wire_message_fini(struct wire_message *message);
 
 /** Copies and sends all frames as one message. timeout_ms negative: for ever. ERROR_TIMEOUT, ERROR_PEER. */
 bool wire_send(struct wire_socket *socket, const struct wire_frame *frames, int count, int64_t timeout_ms, struct error *err);
-/** The next message; ERROR_TIMEOUT where none came. Fills in message, which must be finished or zeroed. */
+/** The next message; ERROR_TIMEOUT where none came; ERROR_BUSY where one came from a peer that is no longer allowed, and
+ * was dropped and counted (other messages may be there). Fills in message, which must be finished or zeroed. */
 bool wire_receive(struct wire_socket *socket, struct wire_message *message, int64_t timeout_ms, struct error *err);
 
 /** What a watch tells of the socket that it watches. */

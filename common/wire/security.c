@@ -1,0 +1,177 @@
+#include "common/wire/security.h"
+
+#include "common/base/clock.h"
+#include "common/base/secret_file.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { LOOK_MS = 1000, REPORT_MS = 1000, FILE_LIMIT = 1 << 20 };
+
+/** What changes where a file is written, replaced, or gets another owner or mode. */
+struct mark {
+    bool there;
+    struct timespec written, changed;
+    ino_t inode;
+    off_t size;
+};
+
+struct wire_security {
+    struct curve_key key;
+    char *allow; /* path; NULL: no list */
+    void (*report)(const char *event, const struct error *err);
+    pthread_mutex_t lock; /* of all below; a leaf */
+    struct wire_allowed *list;
+    int count;
+    struct mark mark; /* of the file when it was read last */
+    int64_t look_ms;  /* when to look at it again */
+    int64_t report_ms;
+    uint64_t refusals;
+};
+
+static struct mark mark_of(const char *path) {
+    struct stat status;
+    if (stat(path, &status) != 0) {
+        return (struct mark){0};
+    }
+    return (struct mark){true, status.st_mtim, status.st_ctim, status.st_ino, status.st_size};
+}
+
+static bool time_equal(struct timespec a, struct timespec b) {
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool mark_equal(const struct mark *a, const struct mark *b) {
+    return a->there == b->there && a->inode == b->inode && a->size == b->size &&
+           time_equal(a->written, b->written) && time_equal(a->changed, b->changed);
+}
+
+bool wire_security_reload(struct wire_security *security, struct error *err) {
+    struct mark mark = mark_of(security->allow); /* before reading: a later change shows the next time */
+    struct bytes text;
+    struct wire_allowed *list = NULL;
+    int count = 0;
+    if (secret_file_read(security->allow, SECRET_TRUSTED, FILE_LIMIT, &text, err)) {
+        if (strlen((char *)text.data) == text.size) {
+            list = wire_allowed_parse((char *)text.data, security->allow, &count, err);
+        } else {
+            error_set(err, ERROR_FORMAT, "%s: not a text file", security->allow);
+        }
+        secret_wipe(&text);
+    }
+    pthread_mutex_lock(&security->lock);
+    struct wire_allowed *old = list ? security->list : NULL;
+    if (list) {
+        security->list = list;
+        security->count = count;
+    }
+    security->mark = mark;
+    pthread_mutex_unlock(&security->lock);
+    free(old);
+    return list != NULL;
+}
+
+struct wire_security *wire_security_create(const struct wire_security_spec *spec, struct error *err) {
+    struct wire_security *security = calloc(1, sizeof *security);
+    if (!security || (spec->allow && !(security->allow = strdup(spec->allow)))) {
+        free(security);
+        error_set(err, ERROR_MEMORY, "out of memory for keys");
+        return NULL;
+    }
+    pthread_mutex_init(&security->lock, NULL);
+    security->report = spec->report;
+    security->look_ms = clock_now_ms() + LOOK_MS;
+    if (curve_key_load(spec->secret_key, &security->key, err) &&
+        (!security->allow || wire_security_reload(security, err))) {
+        return security;
+    }
+    wire_security_destroy(security);
+    return NULL;
+}
+
+void wire_security_destroy(struct wire_security *security) {
+    if (!security) {
+        return;
+    }
+    pthread_mutex_destroy(&security->lock);
+    curve_key_wipe(&security->key);
+    free(security->allow);
+    free(security->list);
+    free(security);
+}
+
+const struct curve_key *wire_security_key(const struct wire_security *security) {
+    return &security->key;
+}
+
+bool wire_security_has_list(const struct wire_security *security) {
+    return security->allow != NULL;
+}
+
+/** Reads the list anew where its file is another one than the last time. */
+static void look(struct wire_security *security) {
+    int64_t now_ms = clock_now_ms();
+    pthread_mutex_lock(&security->lock);
+    bool due = security->allow && now_ms >= security->look_ms;
+    if (due) {
+        security->look_ms = now_ms + LOOK_MS;
+    }
+    struct mark last = security->mark;
+    pthread_mutex_unlock(&security->lock);
+    if (!due) {
+        return;
+    }
+    struct mark now = mark_of(security->allow);
+    struct error err = {0};
+    if (!mark_equal(&now, &last) && !wire_security_reload(security, &err) && security->report) {
+        error_hint(&err, "the list that was read before stays in force");
+        security->report("allow_list_not_read", &err);
+    }
+}
+
+static int compare_key(const void *key, const void *row) {
+    return strcmp(key, ((const struct wire_allowed *)row)->key);
+}
+
+bool wire_security_find(struct wire_security *security, const char *public_key, unsigned roles,
+                        struct wire_peer *out) {
+    look(security);
+    *out = (struct wire_peer){0};
+    pthread_mutex_lock(&security->lock);
+    const struct wire_allowed *row =
+        security->count
+            ? bsearch(public_key, security->list, (size_t)security->count, sizeof *row, compare_key)
+            : NULL;
+    bool ok = row && (row->peer.roles & roles);
+    if (ok) {
+        *out = row->peer;
+    }
+    pthread_mutex_unlock(&security->lock);
+    return ok;
+}
+
+void wire_security_refused(struct wire_security *security, const char *what, const char *public_key) {
+    int64_t now_ms = clock_now_ms();
+    pthread_mutex_lock(&security->lock);
+    bool tell = security->report && now_ms >= security->report_ms;
+    security->refusals++;
+    if (tell) {
+        security->report_ms = now_ms + REPORT_MS;
+    }
+    pthread_mutex_unlock(&security->lock);
+    if (tell) {
+        struct error err = {0};
+        error_set(&err, ERROR_PEER, "a %s was refused: key %.8s... is not allowed here", what,
+                  *public_key ? public_key : "none");
+        security->report("peer_refused", &err);
+    }
+}
+
+uint64_t wire_security_refusals(struct wire_security *security) {
+    pthread_mutex_lock(&security->lock);
+    uint64_t refusals = security->refusals;
+    pthread_mutex_unlock(&security->lock);
+    return refusals;
+}
