@@ -227,7 +227,17 @@ bool daemon_run(const struct trainer_config *config, const struct daemon_options
     return ok;
 }
 
+/** The plan of rollouts that start by themselves is there, and makes sense. */
+static bool check_plan(const struct trainer_config *config, struct error *err) {
+    struct plan plan = {0};
+    bool ok = !*config->publish.plan || plan_find(&plan, config->publish.plan, NULL, err) || error_prefix(err, "publish.plan");
+    plan_fini(&plan);
+    return ok;
+}
+
 bool daemon_check(const struct trainer_config *config, struct error *err) {
+    if (!check_plan(config, err))
+        return false;
     if (!config->trains)
         return true;
     struct model_spec spec = {.architecture = config->model.architecture, .stem = config->model.stem,

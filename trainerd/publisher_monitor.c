@@ -75,6 +75,10 @@ static double sent_bytes(const struct publisher_status *status) {
     return (double)status->sent_bytes;
 }
 
+static double rollout_state(const struct publisher_status *status) {
+    return status->rollout_state;
+}
+
 /** Numbers without labels. To add one: a function above and a row here. */
 static const struct row {
     struct telemetry_family family;
@@ -93,6 +97,9 @@ static const struct row {
     {{"thorax_publisher_uploads_total", TELEMETRY_COUNTER,
       "Models that arrived whole over the network and were accepted."},
      uploads},
+    {{"thorax_publisher_rollout_state", TELEMETRY_GAUGE,
+      "Of the newest rollout: 1 running, 2 paused, 3 done, 4 rolling back, 5 rolled back; 0: there never was one."},
+     rollout_state},
     {{"thorax_publisher_sent_bytes_total", TELEMETRY_COUNTER, "Of models, to members."}, sent_bytes},
 };
 

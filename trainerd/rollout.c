@@ -156,8 +156,19 @@ static const struct rollout_gate *gate_that_is(const struct rollout *rollout,
     return NULL;
 }
 
+/** Pictures that are missing, and how many members do not count theirs. */
+static void wait_for_pictures(struct rollout *rollout, const struct rollout_view *view, uint64_t missing) {
+    int silent = rollout_count_silent(rollout, view);
+    int used = snprintf(rollout->waiting_for, sizeof rollout->waiting_for, "%llu more pictures",
+                        (unsigned long long)missing);
+    if (silent)
+        snprintf(rollout->waiting_for + used, sizeof rollout->waiting_for - (size_t)used,
+                 "; %d of its members run an older program that does not count them", silent);
+}
+
 /** Says what keeps the step; false: nothing does. */
-static bool waits(struct rollout *rollout, const struct rollout_progress *progress) {
+static bool waits(struct rollout *rollout, const struct rollout_view *view,
+                  const struct rollout_progress *progress) {
     const Thorax__V1__RolloutStep *step = rollout_step(rollout);
     char *out = rollout->waiting_for;
     const size_t size = sizeof rollout->waiting_for;
@@ -168,7 +179,7 @@ static bool waits(struct rollout *rollout, const struct rollout_progress *progre
     if (!progress->ready)
         text_copy(out, size, progress->waiting);
     else if (judged && samples < step->min_requests)
-        snprintf(out, size, "%llu more pictures", (unsigned long long)(step->min_requests - samples));
+        wait_for_pictures(rollout, view, step->min_requests - samples);
     else if (rollout->ready_ms < step->min_ms)
         snprintf(out, size, "%lld ms more", (long long)(step->min_ms - rollout->ready_ms));
     else if (judged && open)
@@ -194,7 +205,7 @@ static unsigned judge(struct rollout *rollout, const struct rollout_view *view,
         return react(rollout, reason);
     }
     /* A gate that failed on fewer pictures than it is to be judged by waits for more of them. */
-    if (!waits(rollout, progress) && verdict == THORAX__V1__GATE_VERDICT__GATE_PASSED)
+    if (!waits(rollout, view, progress) && verdict == THORAX__V1__GATE_VERDICT__GATE_PASSED)
         return next_step(rollout, view);
     if (step->max_ms && rollout->watched_ms > step->max_ms) {
         snprintf(reason, sizeof reason, "no verdict within %u ms; it waited for %.400s", step->max_ms,

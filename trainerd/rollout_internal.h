@@ -26,6 +26,8 @@ struct rollout_progress {
 };
 void rollout_progress(const struct rollout *rollout, const struct rollout_view *view,
                       struct rollout_progress *out);
+/** Members that are told to run the candidate and whose older program counts nothing: no gate hears of them. */
+int rollout_count_silent(const struct rollout *rollout, const struct rollout_view *view);
 /** True where a member that is told to cannot run or compare the candidate; writes who and why. */
 bool rollout_refused(const struct rollout *rollout, const struct rollout_view *view, char *reason,
                      size_t size);

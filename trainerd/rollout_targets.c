@@ -120,7 +120,19 @@ static int assigned_alive(const struct rollout *rollout, const struct rollout_vi
     return count;
 }
 
-/** The next to be told: alive, not told yet, the well before the failed, then by name. */
+/** Who is better told first: the well before the failed, those that count before older programs, then by
+ * name. */
+static bool before(const struct member *a, const struct member *b) {
+    bool a_well = a->state != THORAX__V1__MEMBER_STATE__MEMBER_FAILED;
+    bool b_well = b->state != THORAX__V1__MEMBER_STATE__MEMBER_FAILED;
+    if (a_well != b_well)
+        return a_well;
+    if (!a->incarnation != !b->incarnation)
+        return a->incarnation;
+    return strcmp(a->name, b->name) < 0;
+}
+
+/** The next to be told: alive, and not told yet. */
 static struct rollout_row *choose(struct rollout *rollout, const struct rollout_view *view) {
     const struct member *best = NULL;
     for (int i = 0; i < view->members->count; i++) {
@@ -128,9 +140,7 @@ static struct rollout_row *choose(struct rollout *rollout, const struct rollout_
         const struct rollout_row *row = rollout_row(rollout, member->name);
         if (!alive(view, member) || (row && row->assigned))
             continue;
-        bool well = member->state != THORAX__V1__MEMBER_STATE__MEMBER_FAILED;
-        bool best_well = best && best->state != THORAX__V1__MEMBER_STATE__MEMBER_FAILED;
-        if (!best || (well && !best_well) || (well == best_well && strcmp(member->name, best->name) < 0))
+        if (!best || before(member, best))
             best = member;
     }
     struct rollout_row *row = best ? rollout_row(rollout, best->name) : NULL;
@@ -288,6 +298,17 @@ static void progress_of_serving(const struct rollout *rollout, const struct roll
     }
     out->ready = run >= want;
     snprintf(out->waiting, sizeof out->waiting, "%d of %d members to run it", want - run, want);
+}
+
+int rollout_count_silent(const struct rollout *rollout, const struct rollout_view *view) {
+    int count = 0;
+    for (int i = 0; i < view->members->count; i++) {
+        const struct member *member = view->members->rows[i];
+        struct digest target;
+        count += alive(view, member) && !member->incarnation &&
+                 rollout_target(rollout, member->name, &target) && digest_equal(&target, &rollout->candidate);
+    }
+    return count;
 }
 
 void rollout_progress(const struct rollout *rollout, const struct rollout_view *view,

@@ -60,6 +60,8 @@ static const struct schema_row rows[] = {
         "when a gate fails, or a member cannot activate the model", .choices = reactions),
     ROW(plan_config, "min_healthy", INT, min_healthy, "0", 0, 256,
         "fewer healthy members pause it; 0: at least one"),
+    ROW(plan_config, "steps", TABLE, steps, NULL, 0, 0, "one after the other, each under a name",
+        .entries = &step_schema),
     ROW(plan_config, "gates.error_rate", DOUBLE, error_rate, "0", 0, 1,
         "largest share of failed requests; 0: not judged"),
     ROW(plan_config, "gates.p99_ratio", DOUBLE, p99_ratio, "0", 0, 1000,
@@ -70,11 +72,16 @@ static const struct schema_row rows[] = {
         "largest mean difference of the finding's probability in shadow; 0: not judged"),
     ROW(plan_config, "gates.confidence", DOUBLE, confidence, "0.95", .5, .9999,
         "of the bounds that gates are judged by"),
-    ROW(plan_config, "steps", TABLE, steps, NULL, 0, 0, "one after the other, each under a name",
-        .entries = &step_schema),
 };
 static const struct schema schema = {rows, COUNT(rows), sizeof(struct plan_config)};
 /* clang-format on */
+
+void plan_print_keys(bool markdown, FILE *out) {
+    void (*print)(const struct schema *, FILE *) = markdown ? schema_print_markdown : schema_print_help;
+    print(&schema, out);
+    fputs(markdown ? "\n# Each step of a plan\n\n" : "\nEach step:\n\n", out);
+    print(&step_schema, out);
+}
 
 /* ---- checks across keys ---- */
 

@@ -1,6 +1,7 @@
 #pragma once
 #include "common/config/config.h"
 #include "common/pool/message.h"
+#include <stdio.h>
 
 enum { PLAN_MAX_STEPS = 16 };
 
@@ -22,5 +23,7 @@ bool plan_load(struct plan *plan, const char *path, struct error *err);
  * ERROR_NOT_FOUND.
  */
 bool plan_find(struct plan *plan, const char *name, const char *folder, struct error *err);
+/** Every key of a plan, for people, or as Markdown tables. */
+void plan_print_keys(bool markdown, FILE *out);
 /** Takes a zeroed one. */
 void plan_fini(struct plan *plan);

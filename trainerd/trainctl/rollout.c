@@ -20,6 +20,7 @@
 static const char usage[] = "usage: trainctl rollout start MODEL --plan PLAN --by NAME\n"
                             "       trainctl rollout status [--watch]\n"
                             "       trainctl rollout pause|resume|abort --by NAME [--reason TEXT]\n"
+                            "       trainctl rollout keys [--markdown]\n"
                             "Brings a model into the pool step by step, judged by what the members report; "
                             "all take --at, --timeout-ms, --json.\n"
                             "`trainctl rollout COMMAND --help` says more.\n";
@@ -190,6 +191,19 @@ static int abort_command(int argc, char **argv) {
     return command(argc, argv, THORAX__V1__ROLLOUT_ACTION__ACTION_ABORT);
 }
 
+/** Every key of a plan. */
+static int keys(int argc, char **argv) {
+    bool markdown = argc == 2 && strcmp(argv[1], "--markdown") == 0;
+    if (argc > 1 && !markdown) {
+        bool help = strcmp(argv[1], "--help") == 0;
+        fputs("usage: trainctl rollout keys [--markdown]\nPrints every key of a plan.\n",
+              help ? stdout : stderr);
+        return help ? 0 : 2;
+    }
+    plan_print_keys(markdown, stdout);
+    return 0;
+}
+
 /* One row a command; called names it in messages. */
 static const struct {
     const char *name, *called;
@@ -197,7 +211,7 @@ static const struct {
 } COMMANDS[] = {
     {"start", "rollout start", start},         {"status", "rollout status", status},
     {"pause", "rollout pause", pause_command}, {"resume", "rollout resume", resume_command},
-    {"abort", "rollout abort", abort_command},
+    {"abort", "rollout abort", abort_command}, {"keys", "rollout keys", keys},
 };
 
 int command_rollout(int argc, char **argv) {
@@ -211,7 +225,7 @@ int command_rollout(int argc, char **argv) {
         argv[1] = text(COMMANDS[i].called);
         return COMMANDS[i].run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "trainctl rollout: start, status, pause, resume or abort is wanted\n%s", usage);
+    fprintf(stderr, "trainctl rollout: start, status, pause, resume, abort or keys is wanted\n%s", usage);
     return 2;
 }
 

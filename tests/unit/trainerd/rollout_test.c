@@ -328,6 +328,31 @@ static void older_members_count_as_alive_and_activate(void **state) {
     sim_until(sim, DONE);
 }
 
+static void a_step_says_that_older_members_do_not_count(void **state) {
+    struct sim_plan plan;
+    struct sim *sim = *state;
+    sim_plan_init(&plan);
+    Thorax__V1__RolloutStep *canary = sim_plan_add(&plan, THORAX__V1__ROLLOUT_STEP_KIND__STEP_CANARY);
+    canary->members = 2;
+    canary->min_requests = 10;
+    sim_plan_add(&plan, THORAX__V1__ROLLOUT_STEP_KIND__STEP_WAVE)->percent = 100;
+    for (int i = 0; i < MEMBERS; i++)
+        sim->all[i].older = true;
+    start(state, &plan);
+    sim_beats(sim, 20);
+    assert_int_equal(sim->rollout.step, 0);
+    assert_string_equal(sim->rollout.waiting_for,
+                        "10 more pictures; 2 of its members run an older program that does not count them");
+}
+
+static void members_that_count_are_canaries_before_older_ones(void **state) {
+    struct sim *sim = *state;
+    sim->all[0].older = true;
+    start_at(state, CANARY);
+    assert_false(sim_told(sim, &sim->all[0]));
+    assert_true(sim_told(sim, &sim->all[1]) && sim_told(sim, &sim->all[2]));
+}
+
 static void a_shadow_step_says_that_older_members_cannot_compare(void **state) {
     struct sim *sim = *state;
     for (int i = 0; i < MEMBERS; i++)
@@ -421,6 +446,8 @@ int main(void) {
         TEST(too_few_healthy_members_pause_it),
         TEST(a_step_without_a_verdict_pauses_in_time),
         TEST(older_members_count_as_alive_and_activate),
+        TEST(a_step_says_that_older_members_do_not_count),
+        TEST(members_that_count_are_canaries_before_older_ones),
         TEST(a_shadow_step_says_that_older_members_cannot_compare),
         TEST(a_publisher_restarted_in_any_step_goes_on_to_the_same_end),
         TEST(a_publisher_restarted_while_rolling_back_goes_on_back),
