@@ -2,6 +2,7 @@
 #include "common/base/log.h"
 #include "trainerd/publisher_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,11 +28,12 @@ void publisher_reply(struct publisher *publisher, const struct control *control,
 static void refuse(struct publisher *publisher, const struct wire_frame *route, const struct error *err) {
     Thorax__V1__ControlReply reply;
     Thorax__V1__Refusal refusal;
-    char text[POOL_MAX_TEXT_BYTES];
+    char whole[POOL_MAX_TEXT_BYTES], text[POOL_MAX_TEXT_BYTES];
+    snprintf(whole, sizeof whole, "%.300s%s%.200s", err->message, err->hint[0] ? "; " : "", err->hint);
     thorax__v1__control_reply__init(&reply);
     thorax__v1__refusal__init(&refusal);
     refusal.code = pool_refusal_code(err->code);
-    refusal.message = pool_text(text, sizeof text, err->message);
+    refusal.message = pool_text(text, sizeof text, whole);
     reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_REFUSAL;
     reply.refusal = &refusal;
     send_reply(publisher, route, &reply);
