@@ -67,7 +67,7 @@ struct publisher {
     struct rollout rollout;        /* the newest one; publisher_rollout.c */
     struct packed rollout_saved;   /* owned: its record, as it is on disk */
     Thorax__V1__RolloutPlan *plan; /* owned: of what starts by itself; NULL: everywhere at once */
-    int64_t rollout_due_ms, rollout_settled_ms;
+    int64_t rollout_due_ms, rollout_settled_ms, rollout_ticked_ms;
     bool rollout_untold; /* targets changed, and no event has said so yet */
     uint64_t uploads_accepted, sent_bytes; /**< since the start, see struct publisher_status */
 };

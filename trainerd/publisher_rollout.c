@@ -10,14 +10,16 @@
 /* A rollout (rollout.h) in the publisher: its clock, its disk, and who hears of it. The order is always the
  * registry first, then the members. */
 
-enum { LOOKS_PER_HEARTBEAT = 4, RETRY_MS = 1000 };
+enum { LOOKS_PER_HEARTBEAT = 4, RETRY_MS = 1000, PATIENCE_SILENCES = 20 };
 
+/** After a start or a standstill members first connect again: canaries get longer for it than the others,
+ * since they would be replaced. */
 static struct rollout_view view_of(const struct publisher *publisher) {
-    int64_t now_ms = clock_now_ms();
-    return (struct rollout_view){.members = &publisher->members,
-                                 .now_ms = now_ms,
-                                 .wall_ms = clock_wall_ms(),
-                                 .settled = now_ms >= publisher->rollout_settled_ms};
+    int64_t now_ms = clock_now_ms(), over_ms = now_ms - publisher->rollout_settled_ms;
+    struct rollout_view view = {.members = &publisher->members, .now_ms = now_ms, .wall_ms = clock_wall_ms()};
+    view.settled = over_ms >= PATIENCE_SILENCES * publisher->members.spec.silence_ms ||
+                   (over_ms >= 0 && rollout_hears_its_own(&publisher->rollout, &view));
+    return view;
 }
 
 /* ---- the record ---- */
@@ -162,9 +164,19 @@ static bool settle(struct publisher *publisher, unsigned change, struct moment b
     return true;
 }
 
+/** Where this thread itself stood still (a slow disk, a machine that slept) it is no wonder that nobody was
+ * heard. */
+static void forgive_silence(struct publisher *publisher, int64_t now_ms) {
+    int64_t silence_ms = publisher->members.spec.silence_ms;
+    if (publisher->rollout_ticked_ms && now_ms - publisher->rollout_ticked_ms > silence_ms)
+        publisher->rollout_settled_ms = now_ms + silence_ms;
+    publisher->rollout_ticked_ms = now_ms;
+}
+
 void publisher_tick_rollout(struct publisher *publisher) {
     int64_t now_ms = clock_now_ms();
     struct error err = {0};
+    forgive_silence(publisher, now_ms);
     if (now_ms < publisher->rollout_due_ms || registry_held(publisher->registry)[0])
         return;
     publisher->rollout_due_ms = now_ms + publisher->heartbeat_ms / LOOKS_PER_HEARTBEAT;

@@ -103,6 +103,15 @@ static int count_alive(const struct rollout_view *view) {
     return count;
 }
 
+bool rollout_hears_its_own(const struct rollout *rollout, const struct rollout_view *view) {
+    for (int i = 0; i < rollout->row_count; i++) {
+        const struct rollout_row *row = rollout->rows[i];
+        if ((row->assigned || row->shadows) && !row_alive(view, row))
+            return false;
+    }
+    return true;
+}
+
 /** How many of the members that are there the step wants to run the candidate. */
 static int wanted(const struct rollout *rollout, int members) {
     const Thorax__V1__RolloutStep *step = rollout_step(rollout);
