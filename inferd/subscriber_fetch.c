@@ -29,15 +29,15 @@ static void give_up(struct subscriber *subscriber, const struct error *err) {
 
 /** The chunk after those that are here. */
 static int64_t next_chunk(const struct fetch *fetch) {
-    int64_t index = descriptor_chunk_index(&fetch->descriptor, partial_offset(fetch->partial));
-    return index < 0 ? (int64_t)fetch->descriptor.chunk_count : index;
+    int64_t index = descriptor_chunk_index(&fetch->descriptor.cut, partial_offset(fetch->partial));
+    return index < 0 ? (int64_t)fetch->descriptor.cut.count : index;
 }
 
 /** Where the chunk is here already; NULL: nowhere. */
 static struct reuse_entry *find_here(const struct fetch *fetch, int64_t index) {
-    int64_t offset = descriptor_chunk_offset(&fetch->descriptor, index);
-    return reuse_find(&fetch->reuse, fetch->descriptor.chunk_digests + 32 * index,
-                      descriptor_chunk_size(&fetch->descriptor, offset));
+    int64_t offset = descriptor_chunk_offset(&fetch->descriptor.cut, index);
+    return reuse_find(&fetch->reuse, fetch->descriptor.cut.digests + 32 * index,
+                      descriptor_chunk_size(&fetch->descriptor.cut, offset));
 }
 
 /** Copies chunks that are here, up to one that is not. */
@@ -79,8 +79,9 @@ static bool send_credit(struct subscriber *subscriber, int64_t index, int64_t co
     thorax__v1__blob_request__init(&request);
     request.protocol_version = POOL_PROTOCOL_VERSION;
     request.digest = pool_digest_field(&fetch->descriptor.digest);
-    request.offset = (uint64_t)descriptor_chunk_offset(&fetch->descriptor, index);
+    request.offset = (uint64_t)descriptor_chunk_offset(&fetch->descriptor.cut, index);
     request.chunks = (uint32_t)count;
+    request.headed = fetch->descriptor.cut.head_bytes > 0;
     struct packed packed = pool_pack(&request.base);
     struct wire_frame frame = {packed.data, packed.size};
     bool ok = packed.data && socket && wire_send(socket, &frame, 1, 0, NULL);
@@ -91,8 +92,7 @@ static bool send_credit(struct subscriber *subscriber, int64_t index, int64_t co
 /** Gives credit so that the window is full again: a request for each run of chunks that are not here. */
 static void request_chunks(struct subscriber *subscriber) {
     struct fetch *fetch = &subscriber->fetch;
-    int64_t end = next_chunk(fetch) + subscriber->window_chunks,
-            count = (int64_t)fetch->descriptor.chunk_count;
+    int64_t end = next_chunk(fetch) + subscriber->window_chunks, count = (int64_t)fetch->descriptor.cut.count;
     end = end < count ? end : count;
     while (fetch->requested < end) {
         int64_t first = fetch->requested, last = first;
@@ -144,9 +144,9 @@ static void fetch_start(struct subscriber *subscriber, const struct descriptor *
     struct partial_spec spec = {
         .digest = descriptor->digest,
         .size_bytes = descriptor->size_bytes,
-        .head_bytes = descriptor->head_bytes,
-        .chunk_bytes = descriptor->chunk_bytes,
-        .chunk_digests = descriptor->chunk_digests,
+        .head_bytes = descriptor->cut.head_bytes,
+        .chunk_bytes = descriptor->cut.chunk_bytes,
+        .chunk_digests = descriptor->cut.digests,
     };
     fetch->stall_ms = STALL_FIRST_MS;
     if (!descriptor_copy(&fetch->descriptor, descriptor, &err) ||

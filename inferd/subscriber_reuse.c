@@ -18,18 +18,18 @@ static int by_chunk(const void *a, const void *b) {
 
 /** Adds all chunks of one object. False: there is no room. */
 static bool add_object(struct reuse *reuse, const struct descriptor *descriptor) {
-    size_t count = reuse->count + descriptor->chunk_count;
+    size_t count = reuse->count + descriptor->cut.count;
     struct reuse_entry *entries =
         count <= ENTRIES_MAX ? realloc(reuse->entries, count * sizeof *entries) : NULL;
     if (!entries)
         return false;
     reuse->entries = entries;
-    for (size_t i = 0; i < descriptor->chunk_count; i++) {
+    for (size_t i = 0; i < descriptor->cut.count; i++) {
         struct reuse_entry *entry = &entries[reuse->count++];
         entry->object = descriptor->digest;
-        entry->offset = descriptor_chunk_offset(descriptor, (int64_t)i);
-        entry->size = descriptor_chunk_size(descriptor, entry->offset);
-        memcpy(entry->chunk, descriptor->chunk_digests + 32 * i, 32);
+        entry->offset = descriptor_chunk_offset(&descriptor->cut, (int64_t)i);
+        entry->size = descriptor_chunk_size(&descriptor->cut, entry->offset);
+        memcpy(entry->chunk, descriptor->cut.digests + 32 * i, 32);
     }
     return true;
 }

@@ -27,7 +27,7 @@ static bool open_file(struct publisher *publisher, struct publisher_blob *blob,
     char path[4096];
     if (!store_path(publisher->store, &descriptor->digest, path, sizeof path, NULL))
         return error_set(err, ERROR_INTERNAL, "the publisher's own file is gone; publish the model again");
-    if (!(blob->checked = calloc(descriptor->chunk_count, 1)))
+    if (!(blob->checked = calloc(descriptor->cut.count, 1)))
         return error_set(err, ERROR_MEMORY, "out of memory for a model's chunks");
     blob->file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (blob->file < 0)
@@ -74,10 +74,11 @@ static bool lose_file(struct publisher *publisher, struct publisher_blob *blob, 
 /**
  * Reads a chunk into publisher->chunk. It is read and not mapped, so that a file that is cut short or a disk
  * that fails is an error and not a signal; its digest is looked at the first time only, since every member
- * looks at it again.
+ * looks at it again (of the plain cut, which only older members ask for, each time).
  */
-static bool read_chunk(struct publisher *publisher, struct publisher_blob *blob, int64_t offset, size_t size,
-                       struct error *err) {
+static bool read_chunk(struct publisher *publisher, struct publisher_blob *blob,
+                       const struct descriptor_cut *cut, int64_t offset, struct error *err) {
+    size_t size = descriptor_chunk_size(cut, offset);
     for (size_t done = 0; done < size;) {
         ssize_t got = pread(blob->file, publisher->chunk + done, size - done, offset + (int64_t)done);
         if (got < 0 && errno == EINTR)
@@ -86,13 +87,16 @@ static bool read_chunk(struct publisher *publisher, struct publisher_blob *blob,
             return lose_file(publisher, blob, err);
         done += (size_t)got;
     }
-    int64_t index = descriptor_chunk_index(&blob->descriptor, offset);
-    if (blob->checked[index])
+    int64_t index = descriptor_chunk_index(cut, offset);
+    bool usual = cut == &blob->descriptor.cut;
+    if (usual && blob->checked[index])
         return true;
     struct digest found = digest_of(publisher->chunk, size);
-    if (memcmp(found.bytes, blob->descriptor.chunk_digests + index * 32, 32) != 0)
+    if (memcmp(found.bytes, cut->digests + index * 32, 32) != 0)
         return lose_file(publisher, blob, err);
-    return blob->checked[index] = true;
+    if (usual)
+        blob->checked[index] = true;
+    return true;
 }
 
 static bool send_chunk(struct publisher *publisher, const struct wire_frame *route,
@@ -137,18 +141,20 @@ static bool send_chunks(struct publisher *publisher, const struct wire_frame *ro
     struct publisher_blob *blob = open_blob(publisher, digest, err);
     if (!blob)
         return false;
+    bool usual = request->headed || blob->descriptor.cut.head_bytes == 0;
+    const struct descriptor_cut *cut = usual ? &blob->descriptor.cut : &blob->descriptor.plain;
     int64_t offset = (int64_t)request->offset;
-    size_t size = descriptor_chunk_size(&blob->descriptor, offset);
+    size_t size = descriptor_chunk_size(cut, offset);
     if (size == 0)
         return error_set(err, ERROR_INVALID, "no chunk starts at that offset");
     blob->used_ms = clock_now_ms();
     for (uint32_t i = 0; i < request->chunks && size > 0; i++) {
-        if (!read_chunk(publisher, blob, offset, size, err))
+        if (!read_chunk(publisher, blob, cut, offset, err))
             return false;
         if (!send_chunk(publisher, route, blob, offset, size))
             return true;
         offset += (int64_t)size;
-        size = descriptor_chunk_size(&blob->descriptor, offset);
+        size = descriptor_chunk_size(cut, offset);
     }
     return true;
 }

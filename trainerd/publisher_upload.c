@@ -61,9 +61,9 @@ static struct publisher_upload *open_upload(struct publisher *publisher, struct 
     struct partial_spec spec = {
         .digest = descriptor->digest,
         .size_bytes = descriptor->size_bytes,
-        .head_bytes = descriptor->head_bytes,
-        .chunk_bytes = descriptor->chunk_bytes,
-        .chunk_digests = descriptor->chunk_digests,
+        .head_bytes = descriptor->cut.head_bytes,
+        .chunk_bytes = descriptor->cut.chunk_bytes,
+        .chunk_digests = descriptor->cut.digests,
     };
     struct partial *partial = NULL;
     if (!upload)

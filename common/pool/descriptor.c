@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Larger files are only cut plainly, so that a snapshot of many models stays one message. */
+enum { HEADED_MAX_CHUNKS = 2048 };
 enum { PROVENANCE_BYTES = DESCRIPTOR_PROVENANCE_SIZE - 1, PRECISIONS_MAX = 8 };
 
 /* Signatures cover these bytes, with their final NUL, and the packed descriptor: no signature of ours over
@@ -74,14 +76,25 @@ static const char *fault(const Thorax__V1__ModelDescriptor *message, int64_t max
     if (message->chunk_bytes < DESCRIPTOR_MIN_CHUNK_BYTES ||
         message->chunk_bytes > DESCRIPTOR_MAX_CHUNK_BYTES)
         return "its chunk size is out of range";
-    if (message->head_bytes > DESCRIPTOR_MAX_CHUNK_BYTES || message->head_bytes > message->size_bytes)
+    if (message->head_bytes > DESCRIPTOR_MAX_CHUNK_BYTES || message->head_bytes >= message->size_bytes)
         return "its head is larger than a chunk may be, or than the file";
-    uint64_t count = chunks_of(message->size_bytes, message->head_bytes, message->chunk_bytes);
-    if (count > DESCRIPTOR_MAX_CHUNKS)
+    uint64_t plain = chunks_of(message->size_bytes, 0, message->chunk_bytes);
+    uint64_t headed = chunks_of(message->size_bytes, message->head_bytes, message->chunk_bytes);
+    if (plain > DESCRIPTOR_MAX_CHUNKS || (message->head_bytes && headed > HEADED_MAX_CHUNKS))
         return "it has too many chunks";
-    if (message->chunk_digests.len != count * 32)
+    if (message->chunk_digests.len != plain * 32 ||
+        message->headed_digests.len != (message->head_bytes ? headed * 32 : 0))
         return "its chunk digests do not fit its size";
     return fault_of_rest(message);
+}
+
+static struct descriptor_cut cut_of(const Thorax__V1__ModelDescriptor *message, int64_t head_bytes,
+                                    const ProtobufCBinaryData *digests) {
+    return (struct descriptor_cut){.size_bytes = (int64_t)message->size_bytes,
+                                   .head_bytes = head_bytes,
+                                   .chunk_bytes = message->chunk_bytes,
+                                   .count = digests->len / 32,
+                                   .digests = digests->data};
 }
 
 /** Fills in descriptor from its packed bytes, which it owns already. */
@@ -98,17 +111,16 @@ static bool unpack(struct descriptor *descriptor, int64_t max_bytes, struct erro
     text_copy(descriptor->version, sizeof descriptor->version, message->version);
     memcpy(descriptor->digest.bytes, message->digest.data, 32);
     descriptor->size_bytes = (int64_t)message->size_bytes;
-    descriptor->head_bytes = message->head_bytes;
-    descriptor->chunk_bytes = message->chunk_bytes;
     descriptor->created_ms = message->created_ms;
-    descriptor->chunk_count = message->chunk_digests.len / 32;
-    descriptor->chunk_digests = message->chunk_digests.data;
+    descriptor->plain = cut_of(message, 0, &message->chunk_digests);
+    descriptor->cut = message->head_bytes ? cut_of(message, message->head_bytes, &message->headed_digests)
+                                          : descriptor->plain;
     descriptor->packed_digest = digest_of(descriptor->packed, descriptor->packed_size);
     return true;
 }
 
 /* Largest packed descriptor: its digests, and room for the other fields. */
-enum { PACKED_LIMIT_BYTES = DESCRIPTOR_MAX_CHUNKS * 32 + 4096 };
+enum { PACKED_LIMIT_BYTES = (DESCRIPTOR_MAX_CHUNKS + HEADED_MAX_CHUNKS) * 32 + 4096 };
 
 /** Takes packed (from malloc), which may be NULL. */
 static bool adopt(struct descriptor *descriptor, uint8_t *packed, size_t size, int64_t max_bytes,
@@ -185,19 +197,28 @@ static size_t chunk_bytes_for(size_t size) {
     return chunk_bytes;
 }
 
-/** Returns owned: 32 bytes for each chunk of the file, or NULL where memory ended. */
-static uint8_t *digest_chunks(const struct descriptor_spec *spec, size_t head, size_t chunk_bytes,
-                              size_t count) {
-    uint8_t *digests = malloc(count * 32);
-    size_t at = 0;
-    for (size_t i = 0; digests && i < count; i++) {
+/** Fills in out with owned memory: 32 bytes for each chunk of the file. False where memory ended. */
+static bool digest_chunks(const struct descriptor_spec *spec, size_t head, size_t chunk_bytes,
+                          ProtobufCBinaryData *out) {
+    size_t count = chunks_of(spec->size, head, chunk_bytes), at = 0;
+    *out = (ProtobufCBinaryData){count * 32, malloc(count * 32)};
+    for (size_t i = 0; out->data && i < count; i++) {
         size_t left = spec->size - at, size = i == 0 && head ? head : chunk_bytes;
         size = left < size ? left : size;
         struct digest chunk = digest_of((const uint8_t *)spec->data + at, size);
-        memcpy(digests + i * 32, chunk.bytes, 32);
+        memcpy(out->data + i * 32, chunk.bytes, 32);
         at += size;
     }
-    return digests;
+    return out->data;
+}
+
+/** The header to cut at; 0: the file is only cut plainly. */
+static size_t head_for(const struct descriptor_spec *spec, size_t chunk_bytes) {
+    bool fits = spec->head_bytes > 0 && spec->head_bytes <= DESCRIPTOR_MAX_CHUNK_BYTES &&
+                (size_t)spec->head_bytes < spec->size;
+    return fits && chunks_of(spec->size, (uint64_t)spec->head_bytes, chunk_bytes) <= HEADED_MAX_CHUNKS
+               ? (size_t)spec->head_bytes
+               : 0;
 }
 
 /* The generated messages have char * and uint8_t * where they mean const: packing reads only. */
@@ -242,20 +263,17 @@ bool descriptor_make(struct descriptor *descriptor, const struct descriptor_spec
         return error_set(err, ERROR_INVALID, "a model's name and version are 1 to 100 of [A-Za-z0-9._-]");
     if (spec->size < 1 || spec->size > INT64_MAX)
         return error_set(err, ERROR_INVALID, "an empty model file");
-    bool headed = spec->head_bytes > 0 && spec->head_bytes <= DESCRIPTOR_MAX_CHUNK_BYTES &&
-                  (size_t)spec->head_bytes < spec->size;
-    size_t head = headed ? (size_t)spec->head_bytes : 0, chunk_bytes = chunk_bytes_for(spec->size);
-    size_t count = chunks_of(spec->size, head, chunk_bytes), packed_size = 0;
-    uint8_t *digests = digest_chunks(spec, head, chunk_bytes, count);
-    if (!digests)
-        return error_set(err, ERROR_MEMORY, "out of memory for a model's descriptor");
     Thorax__V1__ModelDescriptor message;
     thorax__v1__model_descriptor__init(&message);
-    message.head_bytes = (uint32_t)head;
-    message.chunk_bytes = (uint32_t)chunk_bytes;
-    message.chunk_digests = (ProtobufCBinaryData){count * 32, digests};
-    uint8_t *packed = pack(spec, &message, &packed_size);
-    free(digests);
+    message.chunk_bytes = (uint32_t)chunk_bytes_for(spec->size);
+    message.head_bytes = (uint32_t)head_for(spec, message.chunk_bytes);
+    bool ok = digest_chunks(spec, 0, message.chunk_bytes, &message.chunk_digests) &&
+              (!message.head_bytes ||
+               digest_chunks(spec, message.head_bytes, message.chunk_bytes, &message.headed_digests));
+    size_t packed_size = 0;
+    uint8_t *packed = ok ? pack(spec, &message, &packed_size) : NULL;
+    free(message.chunk_digests.data);
+    free(message.headed_digests.data);
     return adopt(descriptor, packed, packed_size, (int64_t)spec->size, err);
 }
 
@@ -269,26 +287,26 @@ void descriptor_message(const struct descriptor *descriptor, Thorax__V1__Publish
     }
 }
 
-int64_t descriptor_chunk_index(const struct descriptor *descriptor, int64_t offset) {
-    int64_t head = descriptor->head_bytes;
-    if (offset < 0 || offset >= descriptor->size_bytes)
+int64_t descriptor_chunk_index(const struct descriptor_cut *cut, int64_t offset) {
+    int64_t head = cut->head_bytes;
+    if (offset < 0 || offset >= cut->size_bytes)
         return -1;
     if (offset == 0)
         return 0;
-    if (offset < head || (offset - head) % descriptor->chunk_bytes != 0)
+    if (offset < head || (offset - head) % cut->chunk_bytes != 0)
         return -1;
-    return (head > 0) + (offset - head) / descriptor->chunk_bytes;
+    return (head > 0) + (offset - head) / cut->chunk_bytes;
 }
 
-int64_t descriptor_chunk_offset(const struct descriptor *descriptor, int64_t index) {
-    int64_t head = descriptor->head_bytes, whole = index - (head > 0);
-    int64_t offset = index <= 0 ? 0 : head + whole * descriptor->chunk_bytes;
-    return offset < descriptor->size_bytes ? offset : descriptor->size_bytes;
+int64_t descriptor_chunk_offset(const struct descriptor_cut *cut, int64_t index) {
+    int64_t head = cut->head_bytes, whole = index - (head > 0);
+    int64_t offset = index <= 0 ? 0 : head + whole * cut->chunk_bytes;
+    return offset < cut->size_bytes ? offset : cut->size_bytes;
 }
 
-size_t descriptor_chunk_size(const struct descriptor *descriptor, int64_t offset) {
-    int64_t index = descriptor_chunk_index(descriptor, offset);
-    return index < 0 ? 0 : (size_t)(descriptor_chunk_offset(descriptor, index + 1) - offset);
+size_t descriptor_chunk_size(const struct descriptor_cut *cut, int64_t offset) {
+    int64_t index = descriptor_chunk_index(cut, offset);
+    return index < 0 ? 0 : (size_t)(descriptor_chunk_offset(cut, index + 1) - offset);
 }
 
 /* ---- signatures ---- */

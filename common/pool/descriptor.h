@@ -17,6 +17,15 @@ enum {
         8192, /**< keeps a descriptor under 257 KiB, and a snapshot of many in one message */
 };
 
+/** A way to cut a file into chunks. */
+struct descriptor_cut {
+    int64_t size_bytes;  /**< of the file */
+    int64_t head_bytes;  /**< of the first chunk, where it differs from the others; 0: it does not */
+    int64_t chunk_bytes; /**< of every other chunk but the last */
+    size_t count;
+    const uint8_t *digests; /**< 32 x count, inside the descriptor's own memory */
+};
+
 /** Who signed a descriptor. Opaque; owned by it. */
 struct descriptor_signatures;
 
@@ -25,15 +34,13 @@ struct descriptor {
     char name[DESCRIPTOR_NAME_SIZE], version[DESCRIPTOR_NAME_SIZE];
     struct digest digest; /**< of the file */
     int64_t size_bytes;
-    int64_t head_bytes; /**< of the first chunk; 0: it is like the others */
-    int64_t chunk_bytes;
+    struct descriptor_cut cut;   /**< how the file is fetched: at the end of its header, where it can be */
+    struct descriptor_cut plain; /**< how version 0.1 fetches it: in chunks that are all alike; else as cut */
     int64_t created_ms;
-    size_t chunk_count;
     uint8_t *packed; /**< owned: the ModelDescriptor as bytes, exactly as it arrived */
     size_t packed_size;
     struct digest packed_digest;
-    const uint8_t *chunk_digests;                /**< 32 x chunk_count, inside the descriptor's own memory */
-    struct Thorax__V1__ModelDescriptor *message; /**< owned: all fields; what chunk_digests points into */
+    struct Thorax__V1__ModelDescriptor *message; /**< owned: all fields; what the cuts point into */
     struct descriptor_signatures *signatures;    /**< owned; NULL: unsigned */
 };
 
@@ -68,11 +75,11 @@ bool descriptor_parse(struct descriptor *descriptor, const Thorax__V1__Published
 void descriptor_message(const struct descriptor *descriptor, Thorax__V1__PublishedModel *out);
 
 /** The length of the chunk at offset; 0 where no chunk starts there. */
-size_t descriptor_chunk_size(const struct descriptor *descriptor, int64_t offset);
+size_t descriptor_chunk_size(const struct descriptor_cut *cut, int64_t offset);
 /** Which chunk starts at offset, from 0; -1: none. */
-int64_t descriptor_chunk_index(const struct descriptor *descriptor, int64_t offset);
-/** Where chunk index starts; the file's size for index chunk_count. */
-int64_t descriptor_chunk_offset(const struct descriptor *descriptor, int64_t index);
+int64_t descriptor_chunk_index(const struct descriptor_cut *cut, int64_t offset);
+/** Where chunk index starts; the file's size for index count. */
+int64_t descriptor_chunk_offset(const struct descriptor_cut *cut, int64_t index);
 
 /** Adds a signature. ERROR_TOO_LARGE: there are DESCRIPTOR_MAX_SIGNATURES already. */
 bool descriptor_sign(struct descriptor *descriptor, const struct signature_key *key, struct error *err);

@@ -12,17 +12,22 @@ static void must(bool holds) {
 }
 
 /** The chunks of what was accepted lie one after the other and are the whole file. */
-static void check_chunks(const struct descriptor *descriptor) {
+static void check_cut(const struct descriptor *descriptor, const struct descriptor_cut *cut) {
     int64_t offset = 0;
     must(descriptor->size_bytes >= 1 && descriptor->size_bytes <= LIMIT_BYTES);
-    for (size_t i = 0; i < descriptor->chunk_count; i++) {
-        size_t chunk = descriptor_chunk_size(descriptor, offset);
+    for (size_t i = 0; i < cut->count; i++) {
+        size_t chunk = descriptor_chunk_size(cut, offset);
         must(chunk >= 1 && chunk <= DESCRIPTOR_MAX_CHUNK_BYTES);
-        must(descriptor_chunk_index(descriptor, offset) == (int64_t)i);
-        must(descriptor_chunk_offset(descriptor, (int64_t)i) == offset);
+        must(descriptor_chunk_index(cut, offset) == (int64_t)i);
+        must(descriptor_chunk_offset(cut, (int64_t)i) == offset);
         offset += (int64_t)chunk;
     }
-    must(offset == descriptor->size_bytes && descriptor_chunk_size(descriptor, offset) == 0);
+    must(offset == descriptor->size_bytes && descriptor_chunk_size(cut, offset) == 0);
+}
+
+static void check_chunks(const struct descriptor *descriptor) {
+    check_cut(descriptor, &descriptor->cut);
+    check_cut(descriptor, &descriptor->plain);
 }
 
 /** What was accepted is handed on as it came, with its signatures, and no signature is good by chance. */

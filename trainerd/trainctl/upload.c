@@ -8,7 +8,7 @@ static bool take_status(const Thorax__V1__ControlReply *reply, const struct desc
         !pool_digest(&reply->upload->digest, &digest) || !digest_equal(&digest, &descriptor->digest))
         return error_set(err, ERROR_FORMAT, "the publisher's answer is about something else");
     *next = reply->upload->published ? descriptor->size_bytes : (int64_t)reply->upload->offset;
-    if (!reply->upload->published && descriptor_chunk_size(descriptor, *next) == 0)
+    if (!reply->upload->published && descriptor_chunk_size(&descriptor->cut, *next) == 0)
         return error_set(err, ERROR_FORMAT, "the publisher asks for a chunk that the file does not have");
     return true;
 }
@@ -41,7 +41,7 @@ static bool send_chunk(struct control *control, const struct descriptor *descrip
     chunk.offset = (uint64_t)*next;
     request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_CHUNK;
     request.chunk = &chunk;
-    struct wire_frame frame = {data + *next, descriptor_chunk_size(descriptor, *next)};
+    struct wire_frame frame = {data + *next, descriptor_chunk_size(&descriptor->cut, *next)};
     Thorax__V1__ControlReply *reply = control_ask(control, &request, &frame, err);
     bool ok = reply && take_status(reply, descriptor, next, err);
     pool_free(reply);
@@ -50,7 +50,7 @@ static bool send_chunk(struct control *control, const struct descriptor *descrip
 
 bool upload_model(struct control *control, const struct descriptor *descriptor, const void *data,
                   struct error *err) {
-    int64_t next = 0, limit = 2 * (int64_t)descriptor->chunk_count +
+    int64_t next = 0, limit = 2 * (int64_t)descriptor->cut.count +
                               16; /* a publisher that is never content ends too */
     bool ok = begin(control, descriptor, &next, err);
     for (int64_t i = 0; ok && next < descriptor->size_bytes; i++)

@@ -35,15 +35,15 @@ static void a_descriptor_survives_the_journey(void **state) {
     assert_string_equal(other.version, "14");
     assert_true(digest_equal(&other.digest, &descriptor.digest));
     assert_int_equal(other.size_bytes, SIZE);
-    assert_int_equal(other.chunk_count, 3); /* 262144, 262144, 75712 */
-    assert_int_equal(descriptor_chunk_size(&other, 2 * 262144), 75712);
-    assert_int_equal(descriptor_chunk_size(&other, 1), 0);
-    assert_int_equal(descriptor_chunk_size(&other, 3 * 262144), 0);
+    assert_int_equal(other.cut.count, 3); /* 262144, 262144, 75712 */
+    assert_int_equal(descriptor_chunk_size(&other.cut, 2 * 262144), 75712);
+    assert_int_equal(descriptor_chunk_size(&other.cut, 1), 0);
+    assert_int_equal(descriptor_chunk_size(&other.cut, 3 * 262144), 0);
     struct digest chunk;
     uint8_t *zeros = calloc(1, 262144);
     chunk = digest_of(zeros, 262144);
     free(zeros);
-    assert_memory_equal(other.chunk_digests, chunk.bytes, 32);
+    assert_memory_equal(other.cut.digests, chunk.bytes, 32);
     descriptor_fini(&other);
     descriptor_fini(&descriptor);
 }
