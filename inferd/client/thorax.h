@@ -221,7 +221,7 @@ int thorax_members(struct thorax_client *client, struct thorax_member *out, int 
 const char *thorax_status_name(enum thorax_status status);
 /** "RULE_IN" and so on. Never NULL. */
 const char *thorax_decision_name(enum thorax_decision decision);
-/** Of the library, e.g. "0.1.0". */
+/** Of the library, e.g. "0.2.0". */
 const char *thorax_version(void);
 
 #ifdef __cplusplus
