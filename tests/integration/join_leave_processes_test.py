@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import pool_programs
 import programs
 
 NAMES = 3  # the members that come and go
@@ -25,45 +26,14 @@ class Size:
         return f"{self.resident >> 10} KiB, {self.descriptors} descriptors"
 
 
-class Pool:
-    def __init__(self, arguments, folder):
-        self.arguments, self.folder, self.processes = arguments, folder, []
-        self.endpoints = {name: f"ipc://{folder}/{name}.pub" for name in ("announce", "control", "blobs")}
-
-    def start_publisher(self):
-        command = [self.arguments.trainerd, "--config", f"{self.arguments.source}/configs/trainerd/publisher.yaml"]
-        for name, endpoint in self.endpoints.items():
-            command += ["--set", f"publish.{name}={endpoint}"]
-        command += ["--set", f"publish.store={self.folder}/published", "--set", "publish.activate=auto"]
-        command += ["--set", f"run.directory={self.folder}/runs"]
-        self.publisher = programs.Process(self.folder, "trainerd", command)
-        self.processes.append(self.publisher)
-
-    def start_member(self, name):
-        command = [self.arguments.inferd, "--config", f"{self.arguments.source}/configs/inferd/member.yaml"]
-        for key, endpoint in self.endpoints.items():
-            command += ["--set", f"publisher.{key}={endpoint}"]
-        command += ["--set", f"store.directory={self.folder}/{name}-store", "--set", "device.threads=1"]
-        command += ["--set", "batch.max=1"]
-        member = programs.Member(self.folder, name, self.arguments.inferctl, command)
-        self.processes.append(member)
-        return member
-
-    def publish(self, path):
-        command = [self.arguments.trainctl, "publish", path, "--to", self.endpoints["control"], "--timeout-ms", "60000"]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-
-
 def join_and_leave(pool, cycle, digest):
-    member = pool.start_member(f"m{cycle % NAMES}")
+    member = pool.start_member(f"m{cycle % NAMES}", "batch.max=1")
     member.wait_ready(digest)
     if cycle % 2:
         member.process.kill()
         member.process.wait()
     else:
         member.stop()
-    pool.processes.remove(member)
 
 
 def settled(process, most):
@@ -78,11 +48,11 @@ def run(pool, arguments):
     model = f"{pool.folder}/model"
     subprocess.run([arguments.make_model, model, "model", "1", "1"], check=True)
     digest = programs.file_digest(model)
-    pool.start_publisher()
+    publisher = pool.start_publisher("publish.activate=auto")
     pool.publish(model)
-    stays = pool.start_member("stays")
+    stays = pool.start_member("stays", "batch.max=1")
     stays.wait_ready(digest)
-    watched = {"publisher": pool.publisher, "member": stays}
+    watched = {"publisher": publisher, "member": stays}
     alone = {name: Size(process).descriptors for name, process in watched.items()}
     for cycle in range(2 * NAMES):
         join_and_leave(pool, cycle, digest)
@@ -96,18 +66,17 @@ def run(pool, arguments):
         assert after.resident <= before[name].resident + SLACK_BYTES, f"the {name} grew"
     stays.wait_ready(digest)
     stays.stop()
-    pool.publisher.stop()
+    publisher.stop()
 
 
 def main():
     arguments = programs.parse_arguments(__doc__.splitlines()[0], cycles=(16, "members that join and leave"))
     with programs.temporary_folder() as folder:
-        pool = Pool(arguments, folder)
+        pool = pool_programs.Pool(arguments, folder)
         try:
             run(pool, arguments)
         finally:
-            for process in pool.processes:
-                process.kill()
+            pool.kill()
 
 
 if __name__ == "__main__":

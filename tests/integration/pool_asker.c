@@ -37,7 +37,7 @@ struct asker {
 struct question {
     struct asker *asker;
     int picture, study;
-    double intended_s;
+    double intended_s, asked_s;
 };
 
 static double now_s(void) {
@@ -60,7 +60,8 @@ static void done(void *context, struct thorax_answer *answer, const struct thora
     struct question *question = context;
     struct asker *asker = question->asker;
     pthread_mutex_lock(&asker->mutex);
-    printf("{\"picture\": %d, \"ms\": %.3f, ", question->picture, 1000 * (now_s() - question->intended_s));
+    printf("{\"picture\": %d, \"asked_ms\": %.3f, \"intended_ms\": %.3f, ", question->picture,
+           1000 * (now_s() - question->asked_s), 1000 * (now_s() - question->intended_s));
     if (answer && answer->status == THORAX_OK)
         print_answer(question, answer);
     else
@@ -91,7 +92,7 @@ static void ask(struct asker *asker, long asked, double intended_s) {
     char key[32];
     struct thorax_error error = {0};
     *question = (struct question){asker, (int)(nrand48(asker->random) % asker->picture_count),
-                                  draw_study(asker, asked), intended_s};
+                                  draw_study(asker, asked), intended_s, now_s()};
     snprintf(key, sizeof key, "study-%d", question->study);
     struct thorax_request request = {
         .image = asker->pictures[question->picture].data,

@@ -55,17 +55,22 @@ class Models:
         return path, self.answers_alone(path, f"alone{seed}")
 
     def answers_alone(self, path, name):
-        member = programs.standalone(self.arguments, self.folder, name, path)
+        member = programs.standalone(self.arguments, self.folder, name, path, "--set", "batch.max=1")
         try:
             member.wait_ready(programs.file_digest(path))
             client = self.client.Client(member.endpoint, REQUEST_MS)
             replies = [client.diagnose(image) for image in self.images]
+            client.close()
             member.stop()
         finally:
             member.kill()
         for reply in replies:
             assert reply.status == self.diagnosis.STATUS_OK, reply.message
         return {reply.image_sha256: probabilities(reply) for reply in replies}
+
+    def fault_of(self, reply, image):
+        """What is wrong with a reply to a question about image; None where nothing is."""
+        return self.fault(self.images.index(image), reply.image_sha256, reply.model.digest, probabilities(reply))
 
     def fault(self, image_index, image_digest, model_digest, found):
         """What is wrong with an answer about a picture; None where nothing is."""
@@ -123,6 +128,10 @@ class Pool:
         result = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
         assert not check or result.returncode == 0, f"{words}: {result.stderr}"
         return result
+
+    def publish(self, path):
+        result = self.trainctl("publish", path, "--timeout-ms", "60000")
+        assert programs.file_digest(path).hex() in result.stdout, result.stdout
 
     def trainctl_until(self, *words, timeout_s=60, wanted=lambda result: result.returncode == 0):
         """Again and again until it succeeds: the publisher may be dead at any moment."""

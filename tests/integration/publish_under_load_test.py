@@ -7,17 +7,13 @@ model, or the answer says that this was not possible. On the way: a member that 
 member that is stopped answers what it accepted; one that starts again without a trainer serves its last model."""
 import hashlib
 import random
-import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
+import pool_programs
 import programs
 
-TEMPERATURE = "0.1"  # so low that random weights answer clearly
-TOLERANCE = 2e-4  # of a probability: batches of other sizes round otherwise, and the low temperature multiplies that
-CLEARLY = 0.02  # by this much any two models differ in some probability of each picture
 OUTSTANDING = 48  # requests that a member is stopped in the midst of
 REQUEST_MS = 60000
 PICTURES = 8
@@ -25,83 +21,22 @@ PAUSE_S = 0.01  # between an asker's questions: without it the test's own proces
 STUDY = 5  # pictures with one routing key
 
 
-class Pool:
+class Pool(pool_programs.Pool):
     """Publisher, members and what each model answers alone."""
 
-    def __init__(self, arguments, folder):
-        self.arguments, self.folder = arguments, folder
-        self.images = [programs.encode(programs.picture(seed)) for seed in range(PICTURES)]
-        self.processes = []
-        self.models = []  # paths in the order of publishing
-        self.expected = {}  # model digest -> image digest -> probabilities
-        self.endpoints = {name: f"ipc://{folder}/{name}.pub" for name in ("announce", "control", "blobs")}
-
-    def make_models(self, count):
-        """Random models one seed after the other; one that answers much as another does would prove nothing."""
-        with ThreadPoolExecutor(2) as executor:
-            for seed in range(1, 4 * count, 2):
-                for path, answers in executor.map(self.make_model, (seed, seed + 1)):
-                    if len(self.models) < count and all(differ(answers, known) for known in self.expected.values()):
-                        self.models.append(path)
-                        self.expected[programs.file_digest(path)] = answers
-                if len(self.models) == count:
-                    return
-        raise AssertionError("too many models answer alike")
-
-    def make_model(self, seed):
-        path = f"{self.folder}/model{seed}"
-        command = [self.arguments.make_model, path, f"model{seed}", str(seed), TEMPERATURE]
-        subprocess.run(command, check=True)
-        return path, self.answers_alone(path, f"alone{seed}")
-
-    def answers_alone(self, path, name):
-        member = programs.standalone(self.arguments, self.folder, name, path, "--set", "batch.max=1")
-        self.processes.append(member)
-        member.wait_ready(programs.file_digest(path))
-        client = thorax_client.Client(member.endpoint, REQUEST_MS)
-        replies = [client.diagnose(image) for image in self.images]
-        client.close()
-        member.stop()
-        for reply in replies:
-            assert reply.status == diagnosis.STATUS_OK, reply.message
-        return {reply.image_sha256: probabilities(reply) for reply in replies}
+    def __init__(self, arguments, folder, models):
+        super().__init__(arguments, folder)
+        self.known, self.images, self.everything = models, models.images, []
 
     def start_publisher(self):
-        command = [self.arguments.trainerd, "--config", f"{self.arguments.source}/configs/trainerd/publisher.yaml"]
-        for name, endpoint in self.endpoints.items():
-            command += ["--set", f"publish.{name}={endpoint}"]
-        command += ["--set", f"publish.store={self.folder}/published", "--set", "publish.activate=auto"]
-        command += ["--set", f"run.directory={self.folder}/runs"]
-        self.publisher = programs.Process(self.folder, "trainerd", command)
-        self.processes.append(self.publisher)
+        return self.keep(super().start_publisher("publish.activate=auto"))
 
     def start_member(self, name):
-        command = [self.arguments.inferd, "--config", f"{self.arguments.source}/configs/inferd/member.yaml"]
-        for key, endpoint in self.endpoints.items():
-            command += ["--set", f"publisher.{key}={endpoint}"]
-        command += ["--set", f"store.directory={self.folder}/{name}-store", "--set", "device.threads=1"]
-        command += ["--set", "batch.max=4"]  # so that a model is loaded in less than a second
-        member = programs.Member(self.folder, name, self.arguments.inferctl, command)
-        self.processes.append(member)
-        return member
+        return self.keep(super().start_member(name, "batch.max=4"))  # so that a model is loaded in less than a second
 
-    def publish(self, path):
-        command = [self.arguments.trainctl, "publish", path, "--to", self.endpoints["control"], "--timeout-ms", "60000"]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        assert programs.file_digest(path).hex() in result.stdout
-
-    def check(self, reply, image):
-        """What is wrong with a reply to a question about image; None where nothing is."""
-        digest = hashlib.sha256(image).digest()
-        if reply.image_sha256 != digest:
-            return "is about another image"
-        if reply.model.digest not in self.expected:
-            return "names a model that nobody published"
-        wanted, found = self.expected[reply.model.digest][digest], probabilities(reply)
-        if max(abs(a - b) for a, b in zip(wanted, found)) > TOLERANCE:
-            return f"is not what the model that it names says: {found} instead of {wanted}"
-        return None
+    def keep(self, process):
+        self.everything.append(process)
+        return process
 
 
 class Asker(threading.Thread):
@@ -135,7 +70,7 @@ class Asker(threading.Thread):
             return
         self.answered += 1
         self.by_model[reply.model.name] = self.by_model.get(reply.model.name, 0) + 1
-        fault = self.pool.check(reply, image)
+        fault = self.pool.known.fault_of(reply, image)
         if fault:
             self.faults.append(f"the answer {fault}")
         self.check_study(reply)
@@ -157,19 +92,10 @@ class Asker(threading.Thread):
         self.join()
 
 
-def differ(answers, others):
-    """Whether two models' answers can be told apart on every picture."""
-    return all(max(abs(a - b) for a, b in zip(answers[image], others[image])) > CLEARLY for image in answers)
-
-
-def probabilities(reply):
-    return [row.probability for row in reply.probabilities]
-
-
 def publish_all(pool, members, askers, seconds):
     """The first half one by one, each awaited at every member; then a member joins late; the rest in a row."""
-    half = len(pool.models) // 2
-    for path in pool.models[1:half]:
+    half = len(pool.known.paths) // 2
+    for path in pool.known.paths[1:half]:
         pool.publish(path)
         for member in members:
             member.wait_ready(programs.file_digest(path))
@@ -178,11 +104,11 @@ def publish_all(pool, members, askers, seconds):
     members.append(late)
     late.wait_ready()
     askers.append(Asker(pool, late, 99))
-    for path in pool.models[half:]:
+    for path in pool.known.paths[half:]:
         pool.publish(path)
         time.sleep(seconds)
     for member in members:
-        member.wait_ready(programs.file_digest(pool.models[-1]))
+        member.wait_ready(programs.file_digest(pool.known.paths[-1]))
     time.sleep(1)
 
 
@@ -225,7 +151,7 @@ def stop_with_requests_outstanding(pool, member):
             continue
         reply = answer.diagnosis_reply
         assert reply.status == diagnosis.STATUS_OK, reply.message
-        fault = pool.check(reply, images.pop(reply.request_id))
+        fault = pool.known.fault_of(reply, images.pop(reply.request_id))
         assert not fault, f"while it shut down, the answer {fault}"
     member.wait()
     socket.close()
@@ -235,32 +161,32 @@ def stop_with_requests_outstanding(pool, member):
 def restart_alone(pool, name):
     """With no trainer in reach, a member that starts again serves what it served last."""
     member = pool.start_member(name)
-    member.wait_ready(programs.file_digest(pool.models[-1]))
+    member.wait_ready(programs.file_digest(pool.known.paths[-1]))
     client = thorax_client.Client(member.endpoint, REQUEST_MS)
     for image in pool.images:
         reply = client.diagnose(image)
         assert reply.status == diagnosis.STATUS_OK, reply.message
-        assert not pool.check(reply, image), pool.check(reply, image)
+        assert not pool.known.fault_of(reply, image), pool.known.fault_of(reply, image)
     client.close()
     member.stop()
     print("restarted without a trainer: serves its last model")
 
 
 def assert_says_nothing_of_pictures(pool):
-    logs = "".join(process.log() for process in pool.processes)
+    logs = "".join(process.log() for process in pool.everything)
     for image in pool.images:
         assert hashlib.sha256(image).hexdigest() not in logs, "a log names a picture"
 
 
 def run(pool, arguments):
     start = time.monotonic()
-    pool.make_models(arguments.publishes + 1)
+    pool.known.make(arguments.publishes + 1)
     print(f"models made after {time.monotonic() - start:.0f} s")
-    pool.start_publisher()
-    pool.publish(pool.models[0])
+    publisher = pool.start_publisher()
+    pool.publish(pool.known.paths[0])
     members = [pool.start_member("a"), pool.start_member("b")]
     for member in members:
-        member.wait_ready(programs.file_digest(pool.models[0]))
+        member.wait_ready(programs.file_digest(pool.known.paths[0]))
     askers = [Asker(pool, members[i % 2], i) for i in range(2 * arguments.askers)]
     publish_all(pool, members, askers, arguments.seconds)
     for asker in askers:
@@ -268,7 +194,7 @@ def run(pool, arguments):
     print(f"published after {time.monotonic() - start:.0f} s")
     report(askers, arguments.publishes)
     stop_with_requests_outstanding(pool, members[0])
-    pool.publisher.stop()
+    publisher.stop()
     restart_alone(pool, "a")
     for member in members[1:]:
         member.stop()
@@ -284,13 +210,13 @@ def main():
     )
     with programs.temporary_folder() as folder:
         global envelope, diagnosis, thorax_client
-        envelope, diagnosis, thorax_client = programs.import_messages(arguments.source, folder)
-        pool = Pool(arguments, folder)
+        messages = programs.import_messages(arguments.source, folder)
+        envelope, diagnosis, thorax_client = messages
+        pool = Pool(arguments, folder, pool_programs.Models(arguments, folder, messages, PICTURES))
         try:
             run(pool, arguments)
         finally:
-            for process in pool.processes:
-                process.kill()
+            pool.kill()
 
 
 if __name__ == "__main__":
