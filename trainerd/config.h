@@ -89,6 +89,7 @@ struct trainer_publish_config {
     bool enabled;
     const char *name; /**< of the model; "": the run's */
     const char *announce, *control, *blobs, *store, *sign_key;
+    struct string_list gate;
     enum trainer_activate activate;
     const char *plan; /**< of rollouts that start by themselves: a name or a file; "": all members, one after the other */
     struct trainer_operating_point_config operating_point;

@@ -196,6 +196,9 @@ static const struct schema_row rows[] = {
     ROW("publish.blobs", STRING, publish.blobs, POOL_DEFAULT_BLOBS, HELP("endpoint for the models' bytes")),
     ROW("publish.store", PATH, publish.store, "runs/store",
         HELP("folder of published models and of the publisher's state")),
+    ROW("publish.gate", STRING_LIST, publish.gate, "[]",
+        HELP("what a new model must not be worse in than the stable one: \"METRIC [on SPLIT] within TOLERANCE\", such as "
+             "\"recall.NORMAL within 0.01\"; one that is, is kept and not offered until it is approved with a note")),
     ROW("publish.sign_key", PATH, publish.sign_key, "",
         HELP("secret key (trainctl keygen sign) that signs models which come unsigned; none: they stay unsigned")),
     ROW("publish.activate", ENUM, publish.activate, "manual", .choices = activations,

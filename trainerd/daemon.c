@@ -94,11 +94,11 @@ static bool prepare_data(struct daemon *daemon, struct error *err) {
  * the file is gone, a better one's report is on its way.
  */
 static bool publish(struct daemon *daemon, const struct report_model *model, struct error *err) {
-    struct digest digest;
+    struct publisher_published published;
     char hex[DIGEST_HEX_SIZE];
     if (!daemon->publisher)
         return true;
-    if (!publisher_publish_file(daemon->publisher, model->path, NULL, NULL, &digest, err)) {
+    if (!publisher_publish_file(daemon->publisher, model->path, NULL, NULL, &published, err)) {
         struct metric version = metric_text("version", model->version);
         if (file_exists(model->path))
             return error_prefix(err, "publishing %s %s", model->name, model->version);
@@ -106,8 +106,12 @@ static bool publish(struct daemon *daemon, const struct report_model *model, str
         return true;
     }
     struct metric metrics[] = {metric_text("name", model->name), metric_text("version", model->version),
-                               metric_text("digest", digest_hex(&digest, hex))};
-    progress_event(daemon->progress, "published", metrics, 3);
+                               metric_text("digest", digest_hex(&published.digest, hex)),
+                               metric_text("gate", published.gate)};
+    if (published.gate[0])
+        progress_event(daemon->progress, "refused_by_gate", metrics, 4);
+    else
+        progress_event(daemon->progress, "published", metrics, 3);
     return true;
 }
 
@@ -148,6 +152,16 @@ static bool train(struct daemon *daemon, struct error *err) {
     return supervisor_run(&spec, err);
 }
 
+static bool parse_gate(const struct string_list *list, struct gate_rule rules[GATE_MAX_RULES], struct error *err) {
+    if (list->count > GATE_MAX_RULES)
+        return error_set(err, ERROR_INVALID, "publish.gate: at most %d rules", GATE_MAX_RULES);
+    for (int i = 0; i < list->count; i++) {
+        if (!gate_parse(list->items[i], &rules[i], err))
+            return error_prefix(err, "publish.gate");
+    }
+    return true;
+}
+
 static bool open_publisher(struct daemon *daemon, struct error *err) {
     const struct trainer_publish_config *publish = &daemon->config->publish;
     bool automatic = publish->activate == TRAINER_ACTIVATE_AUTO;
@@ -158,9 +172,14 @@ static bool open_publisher(struct daemon *daemon, struct error *err) {
                                   .sign_key = publish->sign_key,
                                   .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL,
                                   .inspect = publisher_inspect_model};
+    struct gate_rule gate[GATE_MAX_RULES];
     struct plan plan = {0};
     if (!publish->enabled)
         return true;
+    if (!parse_gate(&publish->gate, gate, err))
+        return false;
+    spec.gate = gate;
+    spec.gate_count = publish->gate.count;
     if (*publish->plan && !plan_find(&plan, publish->plan, NULL, err)) {
         plan_fini(&plan);
         return error_prefix(err, "publish.plan");
@@ -236,7 +255,8 @@ static bool check_plan(const struct trainer_config *config, struct error *err) {
 }
 
 bool daemon_check(const struct trainer_config *config, struct error *err) {
-    if (!check_plan(config, err))
+    struct gate_rule gate[GATE_MAX_RULES];
+    if (!check_plan(config, err) || !parse_gate(&config->publish.gate, gate, err))
         return false;
     if (!config->trains)
         return true;

@@ -8,6 +8,7 @@
 #include "common/metrics/report.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,19 +169,41 @@ struct fitted {
     float answers[GOLDEN_COUNT * METRICS_MAX_CLASSES];
 };
 
-/** Puts the manifest around it, and writes. */
-static bool save(const char *path, const struct export_spec *spec, struct fitted *fitted, struct error *err) {
-    const struct evaluation_figures *figures = &fitted->figures;
-    char recipe[RECIPE_JSON_SIZE];
-    if (!recipe_print(spec->recipe, recipe, sizeof recipe, err))
-        return false;
-    struct manifest_metric metrics[] = {
+enum { FIGURES = 5, RECALL_NAME_SIZE = 128 };
+
+/** What the manifest says of the validation part: figures that cannot be given, e.g. of a class that has no samples, are left
+ * out. recalls: where the names are kept. Returns how many. */
+static int list_metrics(const struct export_spec *spec, const struct evaluation_figures *figures, struct manifest_metric *out,
+                        char recalls[METRICS_MAX_CLASSES][RECALL_NAME_SIZE]) {
+    const struct manifest_metric all[FIGURES] = {
         {"accuracy", spec->data_name, "validation", figures->accuracy},
         {"balanced_accuracy", spec->data_name, "validation", figures->balanced_accuracy},
         {"macro_f1", spec->data_name, "validation", figures->macro_f1},
         {"log_loss", spec->data_name, "validation", figures->log_loss},
         {"auc", spec->data_name, "validation", figures->pair_area},
     };
+    int count = 0;
+    for (int i = 0; i < FIGURES; i++) {
+        if (isfinite(all[i].value))
+            out[count++] = all[i];
+    }
+    for (int i = 0; i < spec->evaluation->classes; i++) {
+        snprintf(recalls[i], RECALL_NAME_SIZE, "recall.%.100s", spec->class_names[i]);
+        if (isfinite(figures->recall[i]))
+            out[count++] = (struct manifest_metric){recalls[i], spec->data_name, "validation", figures->recall[i]};
+    }
+    return count;
+}
+
+/** Puts the manifest around it, and writes. */
+static bool save(const char *path, const struct export_spec *spec, struct fitted *fitted, struct error *err) {
+    const struct evaluation_figures *figures = &fitted->figures;
+    char recipe[RECIPE_JSON_SIZE];
+    if (!recipe_print(spec->recipe, recipe, sizeof recipe, err))
+        return false;
+    struct manifest_metric metrics[FIGURES + METRICS_MAX_CLASSES];
+    char recalls[METRICS_MAX_CLASSES][RECALL_NAME_SIZE];
+    int metric_count = list_metrics(spec, figures, metrics, recalls);
     int classes = spec->evaluation->classes;
     struct manifest manifest = manifest_empty();
     manifest.name = spec->name;
@@ -194,7 +217,7 @@ static bool save(const char *path, const struct export_spec *spec, struct fitted
     manifest.temperature = figures->temperature;
     manifest.operating_point_count = 1;
     manifest.operating_points = &fitted->point;
-    manifest.metric_count = isfinite(figures->pair_area) ? 5 : 4;
+    manifest.metric_count = metric_count;
     manifest.metrics = metrics;
     manifest.intended_use = spec->intended_use;
     manifest.data_digest = spec->data_digest;

@@ -29,7 +29,9 @@ static const int64_t DEFAULT_MAX_MODEL_BYTES = INT64_C(1) << 30;
 struct command {
     bool (*run)(struct publisher *publisher, struct command *command, struct error *err);
     struct descriptor descriptor;
+    const struct publisher_findings *findings;
     struct digest digest;
+    char gate[REGISTRY_TEXT_SIZE]; /* what became of a publication */
     struct publisher_status status;
     bool ok;
     struct error error;
@@ -72,25 +74,65 @@ void publisher_announce_targets(struct publisher *publisher) {
 }
 
 /** A new model: into the registry and, where the gate lets it, to the members. */
-static bool add(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
-    struct digest digest = descriptor->digest;
-    struct registry_addition addition = {.descriptor = descriptor};
-    if (publisher->signs && descriptor_signature_count(descriptor) == 0 &&
-        !descriptor_sign(descriptor, &publisher->sign_key, err))
+/** The figures of a stored model, as the gate wants them. */
+struct known_figures {
+    struct registry_metric metrics[PUBLISHER_MAX_METRICS];
+    int count;
+};
+
+static bool take_figure(void *context, const struct registry_metric *metric) {
+    struct known_figures *known = context;
+    if (known->count < PUBLISHER_MAX_METRICS)
+        known->metrics[known->count++] = *metric;
+    return known->count < PUBLISHER_MAX_METRICS;
+}
+
+/** What speaks against a new model; "": nothing. The first one has nothing to be compared with. */
+static bool judge(struct publisher *publisher, const struct publisher_findings *findings,
+                  char out[REGISTRY_TEXT_SIZE], struct error *err) {
+    const struct registry_model *stable = registry_stable(publisher->registry);
+    struct known_figures known = {.count = 0};
+    out[0] = '\0';
+    if (!stable || publisher->gate_count == 0)
+        return true;
+    if (!registry_metrics(publisher->registry, &stable->descriptor.digest, take_figure, &known, err))
         return false;
-    if (!registry_add(publisher->registry, &addition, err))
-        return false;
-    const struct registry_model *model = registry_find(publisher->registry, &digest);
-    log_model("model_staged", model, registry_number(publisher->registry));
-    announce(publisher, THORAX__V1__EVENT_KIND__EVENT_STAGED, model);
+    struct gate_figures fresh = {findings->metrics, findings->metric_count}, old = {known.metrics, known.count};
+    gate_judge(publisher->gate, publisher->gate_count, &fresh, &old, out);
     return true;
 }
 
-bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor, struct error *err) {
+/** A new model: into the registry and, where the gate lets it, to the members. */
+static bool add(struct publisher *publisher, struct descriptor *descriptor, const struct publisher_findings *findings,
+                struct error *err) {
+    struct digest digest = descriptor->digest;
+    char gate[REGISTRY_TEXT_SIZE];
+    struct registry_addition addition = {.descriptor = descriptor,
+                                         .metrics = findings->metrics,
+                                         .metric_count = findings->metric_count,
+                                         .gate = gate};
+    bool ok = judge(publisher, findings, gate, err) &&
+              (!publisher->signs || descriptor_signature_count(descriptor) > 0 ||
+               descriptor_sign(descriptor, &publisher->sign_key, err));
+    if (!ok) {
+        descriptor_fini(descriptor);
+        return false;
+    }
+    if (!registry_add(publisher->registry, &addition, err))
+        return false;
+    const struct registry_model *model = registry_find(publisher->registry, &digest);
+    log_model(model->gate[0] ? "model_refused_by_gate" : "model_staged", model, registry_number(publisher->registry));
+    if (!model->gate[0])
+        announce(publisher, THORAX__V1__EVENT_KIND__EVENT_STAGED, model);
+    return true;
+}
+
+bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor,
+                      const struct publisher_findings *findings, struct error *err) {
     struct digest digest = descriptor->digest;
     if (registry_find(publisher->registry, &digest))
         descriptor_fini(descriptor);
-    else if (!add(publisher, descriptor, err))
+    else if (!add(publisher, descriptor, findings, err))
         return false;
     return publisher->activate != PUBLISHER_ACTIVATE_AUTO || publisher_start_by_itself(publisher, &digest, err);
 }
@@ -151,7 +193,11 @@ static void run_commands(struct publisher *publisher) {
 }
 
 static bool run_publish(struct publisher *publisher, struct command *command, struct error *err) {
-    return publisher_accept(publisher, &command->descriptor, err);
+    if (!publisher_accept(publisher, &command->descriptor, command->findings, err))
+        return false;
+    const struct registry_model *model = registry_find(publisher->registry, &command->digest);
+    text_copy(command->gate, sizeof command->gate, model ? model->gate : "");
+    return true;
 }
 
 static bool run_activate(struct publisher *publisher, struct command *command, struct error *err) {
@@ -201,9 +247,9 @@ static bool describe(struct publisher *publisher, const struct digest *digest,
 }
 
 bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name,
-                            const char *version, struct digest *digest, struct error *err) {
-    struct command command = {.run = run_publish};
+                            const char *version, struct publisher_published *published, struct error *err) {
     struct publisher_findings findings = {0};
+    struct command command = {.run = run_publish, .findings = &findings};
     if ((name && !text_copy(findings.name, sizeof findings.name, name)) ||
         (version && !text_copy(findings.version, sizeof findings.version, version)))
         return error_set(err, ERROR_INVALID, "a model's name or version is too long");
@@ -216,10 +262,12 @@ bool publisher_publish_file(struct publisher *publisher, const char *path, const
     }
     if (!describe(publisher, &command.digest, &findings, &command.descriptor, err))
         return false;
-    if (digest)
-        *digest = command.digest;
     bool ok = call(publisher, &command, err);
     descriptor_fini(&command.descriptor);
+    if (ok && published) {
+        published->digest = command.digest;
+        text_copy(published->gate, sizeof published->gate, command.gate);
+    }
     return ok;
 }
 
@@ -350,7 +398,12 @@ static bool load_state(struct publisher *publisher, const struct publisher_spec 
     return publisher_open_rollout(publisher, spec, err);
 }
 
-static bool load_key(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
+/** The gate's rules and the key that signs. */
+static bool load_rules(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
+    if (spec->gate_count > GATE_MAX_RULES)
+        return error_set(err, ERROR_INVALID, "%d rules of the gate: at most %d", spec->gate_count, GATE_MAX_RULES);
+    for (; publisher->gate_count < spec->gate_count; publisher->gate_count++)
+        publisher->gate[publisher->gate_count] = spec->gate[publisher->gate_count];
     publisher->signs = spec->sign_key && *spec->sign_key;
     return !publisher->signs || signature_key_load(spec->sign_key, &publisher->sign_key, err);
 }
@@ -398,7 +451,7 @@ struct publisher *publisher_create(const struct publisher_spec *spec, struct err
         return NULL;
     }
     take_defaults(publisher, spec);
-    if (load_key(publisher, spec, err) && load_state(publisher, spec, err) && open_sockets(publisher, spec, err) &&
+    if (load_rules(publisher, spec, err) && load_state(publisher, spec, err) && open_sockets(publisher, spec, err) &&
         start(publisher, spec, err))
         return publisher;
     publisher_destroy(publisher);

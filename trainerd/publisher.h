@@ -2,6 +2,7 @@
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/pool/descriptor.h"
+#include "trainerd/gate.h"
 #include <stdint.h>
 
 /**
@@ -19,6 +20,8 @@ enum publisher_activate {
     PUBLISHER_ACTIVATE_MANUAL, /**< it is staged only; a person approves it and starts its rollout */
 };
 
+enum { PUBLISHER_MAX_METRICS = 64 };
+
 /** What a model file says of itself. Plain data. */
 struct publisher_findings {
     char name[DESCRIPTOR_NAME_SIZE], version[DESCRIPTOR_NAME_SIZE];
@@ -27,6 +30,14 @@ struct publisher_findings {
     int64_t head_bytes; /**< its header: what may differ while the weights are the same */
     struct digest weights;
     uint64_t memory_bytes; /**< about what it takes to serve it */
+    int metric_count;      /**< figures that it carries, the first PUBLISHER_MAX_METRICS of them */
+    struct registry_metric metrics[PUBLISHER_MAX_METRICS];
+};
+
+/** What became of a file that was published. */
+struct publisher_published {
+    struct digest digest;
+    char gate[REGISTRY_TEXT_SIZE]; /**< why it is kept and not offered to the pool; "": it is offered */
 };
 
 struct publisher_spec {
@@ -40,6 +51,8 @@ struct publisher_spec {
     int heartbeat_ms;            /**< 0: 1000. A member that says nothing for three of them is gone. */
     int activation_timeout_ms;   /**< how long a member may take over its turn; 0: 120000 */
     int keep_models;             /**< retired models that stay in the store; 0: 8 */
+    const struct gate_rule *gate; /**< (gate_count), copied: what a new model is judged by */
+    int gate_count;
     const char *sign_key;        /**< a .key file of trainctl keygen sign: signs what comes unsigned; NULL: nothing */
     bool allow_cleartext_remote; /**< bind addresses other than loopback, although nothing is encrypted */
     /**
@@ -61,10 +74,10 @@ void publisher_destroy(struct publisher *publisher);
  * Puts a model file into the store and publishes it. name and version: NULL, or what spec.inspect must find
  * in the file (without inspect they are needed). Waits until the state is on disk and the event is announced,
  * not for the members. A file that is published already is no error: it is made current again where
- * activation is automatic. digest: out, may be NULL.
+ * activation is automatic. published: out, may be NULL.
  */
 bool publisher_publish_file(struct publisher *publisher, const char *path, const char *name,
-                            const char *version, struct digest *digest, struct error *err);
+                            const char *version, struct publisher_published *published, struct error *err);
 
 /** Makes a published model the one that the pool is to run, everywhere and without a rollout; one that is under way
  * ends. ERROR_NOT_FOUND. */

@@ -178,6 +178,9 @@ static void reply_upload(struct publisher *publisher, const struct control *cont
     status.digest = pool_digest_field(digest);
     status.offset = (uint64_t)offset;
     status.published = published;
+    const struct registry_model *model = published ? registry_find(publisher->registry, digest) : NULL;
+    if (model)
+        status.gate = (char *)model->gate;
     reply.body_case = THORAX__V1__CONTROL_REPLY__BODY_UPLOAD;
     reply.upload = &status;
     send_reply(publisher, &control->route, &reply);

@@ -18,6 +18,18 @@ static int64_t head_of(const struct file_map *map) {
     return map->size >= 8 && length <= map->size - 8 ? (int64_t)length + 8 : 0;
 }
 
+static void take_metrics(const struct manifest *manifest, struct publisher_findings *out) {
+    for (int i = 0; i < manifest->metric_count && out->metric_count < PUBLISHER_MAX_METRICS; i++) {
+        const struct manifest_metric *from = &manifest->metrics[i];
+        struct registry_metric *to = &out->metrics[out->metric_count];
+        to->value = from->value;
+        /* A figure whose name does not fit is one that no rule can name. */
+        out->metric_count += text_copy(to->name, sizeof to->name, from->name) &&
+                             text_copy(to->data_set, sizeof to->data_set, from->data_set) &&
+                             text_copy(to->split, sizeof to->split, from->split);
+    }
+}
+
 static bool take(const struct model_file *file, struct publisher_findings *out, struct error *err) {
     const struct manifest *manifest = &file->manifest;
     if (!text_copy(out->name, sizeof out->name, manifest->name) ||
@@ -29,6 +41,7 @@ static bool take(const struct model_file *file, struct publisher_findings *out, 
     snprintf(out->provenance, sizeof out->provenance,
              "run %.100s, trainerd %.60s, data %.16s, finished %.40s", manifest->training.run_name,
              manifest->training.software_version, manifest->data_digest, manifest->training.finished_at);
+    take_metrics(manifest, out);
     out->head_bytes = head_of(&file->map);
     out->memory_bytes = MEMORY_BASE_BYTES + MEMORY_FACTOR * (uint64_t)file->map.size;
     return digest_parse(manifest->weights_digest, &out->weights, err);

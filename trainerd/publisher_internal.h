@@ -44,6 +44,8 @@ struct publisher {
     int heartbeat_ms;
     bool (*inspect)(void *, const char *, struct publisher_findings *, struct error *);
     void *inspect_context;
+    struct gate_rule gate[GATE_MAX_RULES];
+    int gate_count;
     struct signature_key sign_key;
     bool signs;
     struct store *store; /* thread-safe */
@@ -74,7 +76,8 @@ struct publisher {
 
 /** Adds a model to the registry (or finds it there), makes it current where that is automatic, and announces
  * it. Takes descriptor. */
-bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor, struct error *err);
+bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor,
+                      const struct publisher_findings *findings, struct error *err);
 /** Calls spec.inspect on an object and checks that it agrees with the name and version that are in findings already,
  * either of which may be empty; fills in all. */
 bool publisher_inspect(struct publisher *publisher, const struct digest *digest,

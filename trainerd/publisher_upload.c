@@ -46,7 +46,7 @@ static bool complete(struct publisher *publisher, struct publisher_upload *uploa
         descriptor_fini(&descriptor);
         return false;
     }
-    if (!publisher_accept(publisher, &descriptor, err))
+    if (!publisher_accept(publisher, &descriptor, &findings, err))
         return false;
     publisher->uploads_accepted++;
     return true;
@@ -87,7 +87,7 @@ bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__Publi
     *offset = descriptor.size_bytes;
     *published = true;
     if (registry_find(publisher->registry, digest))
-        return publisher_accept(publisher, &descriptor, err);
+        return publisher_accept(publisher, &descriptor, &(struct publisher_findings){0}, err);
     struct publisher_upload *upload = find(publisher, digest);
     if (upload)
         descriptor_fini(&descriptor);

@@ -156,6 +156,22 @@ bool registry_note_revoked(struct registry *registry, const struct digest *diges
     return true;
 }
 
+static bool take_history(void *context, const struct sql_row *row, struct error *err) {
+    struct registry_model *model = context;
+    (void)err;
+    model->activated_ms = sql_row_integer(row, 0);
+    text_copy(model->approved_by, sizeof model->approved_by, sql_row_text(row, 1));
+    return true;
+}
+
+void registry_read_history(struct registry *registry, struct registry_model *model) {
+    static const char history[] =
+        "SELECT activated_ms, coalesce((SELECT who FROM approvals a WHERE a.digest = models.digest ORDER BY id "
+        "LIMIT 1), '') FROM models WHERE digest = ?";
+    struct sql_value digest = sql_digest(&model->descriptor.digest);
+    sql_query(registry->sql, history, &digest, 1, take_history, model, NULL); /* else with the next start */
+}
+
 static bool take_revoked(void *context, const struct sql_row *row, struct error *err) {
     struct digest digest;
     return !sql_row_digest(row, 0, &digest) || registry_note_revoked(context, &digest, err);

@@ -126,6 +126,7 @@ bool registry_add(struct registry *registry, const struct registry_addition *add
     registry_note_signer(&model);
     registry->models[registry->count++] = model;
     registry->number = number;
+    registry_read_history(registry, &registry->models[registry->count - 1]);
     return true;
 }
 

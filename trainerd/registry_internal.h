@@ -41,6 +41,8 @@ void registry_prune(struct registry *registry);
 bool registry_pin(const struct registry *registry, const struct digest *digest, struct error *err);
 /** Writes a new model's rows, as part of a transaction. */
 bool registry_write_model(struct registry *registry, const struct registry_model *model, struct error *err);
+/** Fills in what is on disk of a model that was here before: by whom it was approved, when it was stable. */
+void registry_read_history(struct registry *registry, struct registry_model *model);
 /** Fills in what follows from the descriptor. */
 void registry_note_signer(struct registry_model *model);
 /** Adds to the list in memory. */

@@ -260,7 +260,7 @@ bool sql_copy(struct sql *sql, const char *path, struct error *err) {
         return error_set(err, ERROR_STATE, "%s: is there already", path);
     memcpy(copy.path, path, strlen(path) + 1);
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-    bool ok = sql_ok(&copy, sqlite3_open_v2(path, &copy.database, flags, NULL), err);
+    bool ok = make_file(path, err) && sql_ok(&copy, sqlite3_open_v2(path, &copy.database, flags, NULL), err);
     sqlite3_backup *backup = ok ? sqlite3_backup_init(copy.database, "main", sql->database, "main") : NULL;
     int result = backup ? SQLITE_OK : SQLITE_ERROR;
     while (backup && (result == SQLITE_OK || result == SQLITE_BUSY || result == SQLITE_LOCKED)) {
@@ -271,5 +271,7 @@ bool sql_copy(struct sql *sql, const char *path, struct error *err) {
     sqlite3_backup_finish(backup);
     ok = ok && sql_ok(&copy, result, err);
     sqlite3_close_v2(copy.database);
+    if (!ok)
+        unlink(path);
     return ok;
 }

@@ -272,7 +272,9 @@ const char *pool_reply_fault(const Thorax__V1__ControlReply *message) {
     case THORAX__V1__CONTROL_REPLY__BODY_TURN:
         return message->turn->digest.len == 32 ? NULL : "a turn without a digest";
     case THORAX__V1__CONTROL_REPLY__BODY_UPLOAD:
-        return message->upload->digest.len == 32 ? NULL : "an upload without a digest";
+        return message->upload->digest.len == 32 && text_ok(message->upload->gate, POOL_MAX_TEXT_BYTES)
+                   ? NULL
+                   : "an upload without a digest, or a text that is too long or no plain UTF-8";
     case THORAX__V1__CONTROL_REPLY__BODY_MODELS:
         return models_fault(message->models);
     case THORAX__V1__CONTROL_REPLY__BODY_ROLLOUT:

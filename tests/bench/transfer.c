@@ -198,15 +198,15 @@ static bool all_have(const struct bench *bench, const char *hex) {
 /** Milliseconds from the announcement until every member has the model whole, checked and on disk. */
 static double publish(struct bench *bench, int round) {
     char path[128], version[16], hex[DIGEST_HEX_SIZE];
-    struct digest digest;
+    struct publisher_published published;
     struct error err = {0};
     snprintf(path, sizeof path, "%s/model", bench->folder);
     snprintf(version, sizeof version, "%d", round);
     if (!file_write_atomic(path, bench->data, bench->size, &err) ||
-        !publisher_publish_file(bench->publisher, path, "bench", version, &digest, &err))
+        !publisher_publish_file(bench->publisher, path, "bench", version, &published, &err))
         fail(err.message);
     double start = now_ms(); /* the announcement is on its way: publisher_publish_file has waited for it */
-    digest_hex(&digest, hex);
+    digest_hex(&published.digest, hex);
     for (int64_t end = clock_now_ms() + PATIENCE_MS; !all_have(bench, hex);) {
         usleep(500);
         if (clock_now_ms() > end)

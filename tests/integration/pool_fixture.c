@@ -71,12 +71,12 @@ struct digest publish(struct pool *pool, uint32_t seed, size_t size) {
     snprintf(name, sizeof name, "%u", (unsigned)seed);
     void *data = model_bytes(seed, size);
     struct error err = {0};
-    struct digest digest;
+    struct publisher_published published;
     assert_true(file_write_atomic(path, data, size, NULL));
     free(data);
-    publisher_publish_file(pool->publisher, path, "chest", name, &digest, &err);
+    publisher_publish_file(pool->publisher, path, "chest", name, &published, &err);
     assert_string_equal(err.message, "");
-    return digest;
+    return published.digest;
 }
 
 static bool pretend(void *context, const char *path, const struct digest *digest, struct error *err) {

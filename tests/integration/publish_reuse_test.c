@@ -20,13 +20,13 @@ enum { MOVED_LIMIT_BYTES = 100 * 1000 };
 static struct digest publish_model(struct pool *pool, const char *name, uint64_t seed) {
     char path[128];
     struct error err = {0};
-    struct digest digest;
+    struct publisher_published published;
     struct tiny_model_spec spec = {.name = name, .seed = seed, .temperature = 1};
     snprintf(path, sizeof path, "%s/file", pool->folder);
     assert_true(tiny_model_write(path, &spec, &err));
-    publisher_publish_file(pool->publisher, path, NULL, NULL, &digest, &err);
+    publisher_publish_file(pool->publisher, path, NULL, NULL, &published, &err);
     assert_string_equal(err.message, "");
-    return digest;
+    return published.digest;
 }
 
 static struct subscriber_status status_of(struct daemon *daemon) {

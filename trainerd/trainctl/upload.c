@@ -7,6 +7,8 @@ static bool take_status(const Thorax__V1__ControlReply *reply, const struct desc
     if (reply->body_case != THORAX__V1__CONTROL_REPLY__BODY_UPLOAD ||
         !pool_digest(&reply->upload->digest, &digest) || !digest_equal(&digest, &descriptor->digest))
         return error_set(err, ERROR_FORMAT, "the publisher's answer is about something else");
+    if (reply->upload->gate[0])
+        return error_set(err, ERROR_INVALID, "refused by the publisher's gate, and kept there: %.400s", reply->upload->gate);
     *next = reply->upload->published ? descriptor->size_bytes : (int64_t)reply->upload->offset;
     if (!reply->upload->published && descriptor_chunk_size(&descriptor->cut, *next) == 0)
         return error_set(err, ERROR_FORMAT, "the publisher asks for a chunk that the file does not have");

@@ -247,6 +247,7 @@ static void a_model_that_comes_back_keeps_its_history(void **state) {
     reopen(fixture);
     assert_null(registry_find(fixture->registry, &first));
     add(fixture, 1);
+    assert_string_equal(registry_find(fixture->registry, &first)->approved_by, "ann"); /* at once */
     reopen(fixture);
     assert_string_equal(registry_find(fixture->registry, &first)->approved_by, "ann");
 }
