@@ -1,7 +1,7 @@
 #include "inferd/activation.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "inferd/memory.h"
+#include "common/base/memory.h"
 #include <inttypes.h>
 #include <sys/stat.h>
 
