@@ -1,7 +1,9 @@
 #include "common/base/clock.h"
+#include "common/base/file.h"
 #include "common/wire/endpoint.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -225,24 +227,27 @@ static void expect_event(struct wire_socket *watch, enum wire_event wanted) {
     fail_msg("no event %d", (int)wanted);
 }
 
+/* The router binds last, so that nothing connects before it is watched for. */
 static void a_watch_tells_of_connections_made_and_broken(void **state) {
     (void)state;
-    char endpoint[128];
+    char folder[] = "/tmp/thorax-watch-XXXXXX", endpoint[128];
+    assert_non_null(mkdtemp(folder));
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/router", folder);
+    const char *const address[] = {endpoint, NULL};
     struct wire_context *context = wire_context_create(1, NULL);
-    struct wire_socket_spec spec = {.kind = WIRE_ROUTER, .bind = LOOPBACK};
-    struct wire_socket *router = open_or_fail(context, &spec);
-    wire_socket_bound(router, 0, endpoint, sizeof endpoint);
-    const char *const connect[] = {endpoint, NULL};
     struct wire_socket *dealer =
-        open_or_fail(context, &(struct wire_socket_spec){.kind = WIRE_DEALER, .connect = connect});
+        open_or_fail(context, &(struct wire_socket_spec){.kind = WIRE_DEALER, .connect = address});
     struct wire_socket *watch = wire_watch_open(context, dealer, NULL);
     assert_non_null(watch);
+    struct wire_socket *router =
+        open_or_fail(context, &(struct wire_socket_spec){.kind = WIRE_ROUTER, .bind = address});
     expect_event(watch, WIRE_CONNECTED);
     wire_socket_close(router);
     expect_event(watch, WIRE_DISCONNECTED);
     wire_socket_close(watch);
     wire_socket_close(dealer);
     wire_context_destroy(context);
+    assert_true(file_remove_tree(folder, NULL));
 }
 
 int main(void) {
