@@ -110,6 +110,16 @@ static void describe(void *context, struct subscriber_facts *facts) {
     facts->stats_count = model_stats_copy(inferd->stats, facts->stats);
 }
 
+/** The subscriber's call: a model that is resident may not answer any more. */
+static void drop(void *context, const struct digest *digest, const struct error *reason) {
+    struct inferd *inferd = context;
+    char hex[DIGEST_HEX_SIZE];
+    if (slot_drop(inferd->slot, digest)) {
+        log_event(LOG_WARNING, "previous_model_dropped", "digest=%s reason=\"%s\"", digest_hex(digest, hex),
+                  reason->message);
+    }
+}
+
 /** Serves what was served before the last stop, until the publisher has something newer: with no trainer in
  * reach, too. */
 static bool serve_last(struct inferd *inferd) {
@@ -145,6 +155,7 @@ static bool start_following(struct inferd *inferd, struct error *err) {
         .shadow = load_shadow,
         .describe = describe,
         .admit = admit,
+        .drop = drop,
         .context = inferd,
     };
     struct trust_spec trust = {.keys = (const char *const *)config->trust_keys.items,

@@ -155,6 +155,17 @@ bool slot_drop_previous(struct slot *slot) {
     return gone != NULL;
 }
 
+bool slot_drop(struct slot *slot, const struct digest *digest) {
+    pthread_mutex_lock(&slot->mutex);
+    struct model *gone = has_digest(slot->previous, digest) ? slot->previous : NULL;
+    if (gone) {
+        slot->previous = NULL;
+    }
+    pthread_mutex_unlock(&slot->mutex);
+    model_release(gone);
+    return gone != NULL;
+}
+
 uint64_t slot_swaps(struct slot *slot) {
     pthread_mutex_lock(&slot->mutex);
     uint64_t swaps = slot->swaps;

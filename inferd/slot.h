@@ -40,6 +40,9 @@ void slot_swap(struct slot *slot, struct model *model);
 bool slot_activate(struct slot *slot, const struct digest *digest);
 /** Lets go of the previous model, where there is one: memory is short. True: there was one. */
 bool slot_drop_previous(struct slot *slot);
+/** Lets go of the previous model where it is this one: it must not answer any more. True: it was. The active one
+ * stays, since something has to answer until another takes its place. */
+bool slot_drop(struct slot *slot, const struct digest *digest);
 
 /** How often a model took the place of another. */
 uint64_t slot_swaps(struct slot *slot);

@@ -220,6 +220,7 @@ static bool take_spec(struct subscriber *subscriber, const struct subscriber_spe
     subscriber->load_shadow = spec->shadow;
     subscriber->describe = spec->describe;
     subscriber->admit = spec->admit;
+    subscriber->drop = spec->drop;
     subscriber->context_of_daemon = spec->context;
     subscriber->incarnation = spec->incarnation ? spec->incarnation : digest_random_u64();
     subscriber->link.reopen = (struct backoff){.first_ms = REOPEN_FIRST_MS, .last_ms = REOPEN_LAST_MS};

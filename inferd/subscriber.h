@@ -59,6 +59,11 @@ struct subscriber_spec {
     bool (*admit)(void *context, const struct descriptor *descriptor, struct error *err);
     /** Fills in facts, all of them, for a report. Called on the network thread; must not block. NULL: there are none. */
     void (*describe)(void *context, struct subscriber_facts *facts);
+    /**
+     * This model, one of facts->residents, may not run here any more, for the reason given: it was revoked after it
+     * was loaded. Called on the network thread; must not block. NULL: this daemon keeps no others than the active one.
+     */
+    void (*drop)(void *context, const struct digest *digest, const struct error *reason);
     void *context;
 };
 

@@ -49,6 +49,8 @@ void admit_take_revoked(struct subscriber *subscriber, const Thorax__V1__Snapsho
     free(subscriber->revoked);
     subscriber->revoked = fresh;
     subscriber->revoked_count = snapshot->n_revoked;
+    if (!same)
+        subscriber->link.report_due_ms = 0; /* a resident one goes with the report, and the publisher hears of it */
 }
 
 static bool check_revoked(const struct subscriber *subscriber, const struct digest *digest,
@@ -93,4 +95,18 @@ bool admit_recorded(const struct subscriber *subscriber, const struct digest *di
 
 bool admit_stored(const struct subscriber *subscriber, const struct digest *digest, struct error *err) {
     return check_revoked(subscriber, digest, err) && admit_recorded(subscriber, digest, err);
+}
+
+/* With each report, since what is revoked can change at any time: by a snapshot, by the member's own list, and by
+ * the swap that makes a revoked active model the previous one. */
+void admit_residents(const struct subscriber *subscriber, struct subscriber_facts *facts) {
+    int kept = 0;
+    for (int i = 0; i < facts->resident_count; i++) {
+        struct error reason = {0};
+        if (!subscriber->drop || admit_stored(subscriber, &facts->residents[i], &reason))
+            facts->residents[kept++] = facts->residents[i];
+        else
+            subscriber->drop(subscriber->context_of_daemon, &facts->residents[i], &reason);
+    }
+    facts->resident_count = kept;
 }

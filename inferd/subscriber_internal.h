@@ -109,6 +109,7 @@ struct subscriber {
     bool (*load_shadow)(void *, const char *, const struct digest *, int, struct error *);
     void (*describe)(void *, struct subscriber_facts *);
     bool (*admit)(void *, const struct descriptor *, struct error *);
+    void (*drop)(void *, const struct digest *, const struct error *);
     void *context_of_daemon;
     uint64_t incarnation;
     struct store *store; /* thread-safe */
@@ -194,6 +195,8 @@ void fetch_restart(struct subscriber *subscriber);
 /** Reads what was revoked when the publisher was heard of last. */
 bool admit_load_revoked(struct subscriber *subscriber, struct error *err);
 void admit_take_revoked(struct subscriber *subscriber, const Thorax__V1__Snapshot *snapshot);
+/** Has the daemon let go of those residents that may not run here any more, and takes them out of facts. */
+void admit_residents(const struct subscriber *subscriber, struct subscriber_facts *facts);
 /** Whether the model may be fetched and run here. */
 bool admit_check(const struct subscriber *subscriber, const struct descriptor *descriptor, struct error *err);
 /** A descriptor that may be; where it may not, that is logged and, as far as it says what it is, reported. */

@@ -103,6 +103,7 @@ Thorax__V1__MemberReport *report_fill(struct subscriber *subscriber) {
     }
     if (subscriber->describe) {
         subscriber->describe(subscriber->context_of_daemon, &report->facts);
+        admit_residents(subscriber, &report->facts);
         fill_facts(report);
     }
     fill_staged(subscriber);

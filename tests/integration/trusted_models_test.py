@@ -66,6 +66,15 @@ class Site:
             assert time.monotonic() < deadline, f"not refused for \"{reason}\": {rows} {self.member.log()[-2000:]}"
             time.sleep(0.1)
 
+    def wait_dropped(self, digest):
+        """Until the member, which had it resident as the model before its active one, can no longer answer with it."""
+        reason = f"digest={digest.hex()} reason=\"the model is refused: it is revoked"
+        deadline = time.monotonic() + 30
+        while any(row["digest"] == digest.hex() for row in self.member.status()["resident"]):
+            assert time.monotonic() < deadline, f"it is still resident: {self.member.status()}"
+            time.sleep(0.1)
+        assert reason in self.member.log(), self.member.log()[-2000:]
+
     def assert_not_fetched(self, digest):
         name = digest.hex()
         for path in (f"objects/{name[:2]}/{name[2:]}", f"partial/{name}"):
@@ -94,6 +103,7 @@ def run(site):
     site.wait_refused("revoked here")
     site.member.wait_ready(second_digest)
     site.publish(second)
+    site.wait_dropped(good_digest)
     print("a model of the member's own list of revocations is not run again")
     site.trainctl("revoke", programs.file_digest(f"{site.folder}/stranger").hex(), "--by", "a test", "--reason", "a test")
     again = f"{site.folder}/stranger"

@@ -153,6 +153,24 @@ static void a_pinned_model_answers_while_it_is_here(void **state) {
     fixture_stop(&fixture);
 }
 
+static void a_model_that_may_not_run_any_more_answers_nobody(void **state) {
+    (void)state;
+    struct fixture fixture;
+    struct digest old = digest_named("old"), new = digest_named("new");
+    char hex[DIGEST_HEX_SIZE];
+    start(&fixture);
+    assert_false(slot_drop(fixture.slot, &new)); /* it is the active one */
+    assert_by(&fixture, (struct question){0}, "new");
+    assert_by(&fixture, (struct question){.pinned = &old}, "old");
+    assert_true(slot_drop(fixture.slot, &old));
+    assert_changed(&fixture, (struct question){.pinned = &old}, &old);
+    assert_refused(&fixture, (struct question){.model = digest_hex(&old, hex)},
+                   THORAX__V1__STATUS__STATUS_NOT_READY);
+    assert_refused(&fixture, (struct question){.model = "old:1"}, THORAX__V1__STATUS__STATUS_NOT_READY);
+    assert_false(slot_drop(fixture.slot, &old));
+    fixture_stop(&fixture);
+}
+
 static void a_routing_key_stays_with_its_first_model(void **state) {
     (void)state;
     struct fixture fixture;
@@ -246,6 +264,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_request_may_name_any_resident_model),
         cmocka_unit_test(a_pinned_model_answers_while_it_is_here),
+        cmocka_unit_test(a_model_that_may_not_run_any_more_answers_nobody),
         cmocka_unit_test(a_routing_key_stays_with_its_first_model),
         cmocka_unit_test(what_a_client_says_of_its_key_goes_before_what_the_member_remembers),
         cmocka_unit_test(status_lists_what_is_resident),
