@@ -147,6 +147,10 @@ int registry_events(struct registry *registry, uint64_t after, int limit, struct
 bool registry_path(const char *store_folder, char *out, size_t size, struct error *err);
 /** Writes a consistent copy of a registry, also while a publisher uses it. */
 bool registry_copy(const char *store_folder, const char *path, struct error *err);
+/** Calls each with every model whose file a registry says is in the store, until it returns false, having set err. */
+bool registry_each_stored(const char *store_folder,
+                          bool (*each)(void *context, const struct digest *digest, struct error *err), void *context,
+                          struct error *err);
 /**
  * After a copy was put into a store folder that nobody uses: members must not take its events for old ones,
  * nor be told to run what was stable then before somebody has looked. reason: what registry_held says.

@@ -160,6 +160,29 @@ bool registry_copy(const char *store_folder, const char *path, struct error *err
     return ok;
 }
 
+struct each_stored {
+    bool (*each)(void *context, const struct digest *digest, struct error *err);
+    void *context;
+};
+
+static bool take_stored(void *context, const struct sql_row *row, struct error *err) {
+    const struct each_stored *each = context;
+    struct digest digest;
+    if (!sql_row_digest(row, 0, &digest))
+        return error_set(err, ERROR_FORMAT, "the registry: a model without a digest");
+    return each->each(each->context, &digest, err);
+}
+
+bool registry_each_stored(const char *store_folder,
+                          bool (*each)(void *context, const struct digest *digest, struct error *err), void *context,
+                          struct error *err) {
+    struct each_stored all = {each, context};
+    struct sql *sql = open_in(store_folder, true, err);
+    bool ok = sql && sql_query(sql, "SELECT digest FROM models WHERE stored", NULL, 0, take_stored, &all, err);
+    sql_close(sql);
+    return ok;
+}
+
 bool registry_mark_restored(const char *store_folder, const char *reason, struct error *err) {
     struct sql *sql = open_in(store_folder, false, err);
     if (!sql)

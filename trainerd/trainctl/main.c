@@ -2,6 +2,7 @@
 #include "common/base/digest.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
+#include "trainerd/trainctl/backup.h"
 #include "trainerd/trainctl/commands.h"
 #include "trainerd/trainctl/decide.h"
 #include "trainerd/trainctl/models.h"
@@ -26,6 +27,8 @@ static const struct command {
     {"rollout", "bring a model into the pool step by step: start, status, pause, resume, abort", command_rollout},
     {"rollback", "back to a model that was stable before, at once and everywhere", command_rollback},
     {"events", "what happened, from the publisher's registry", command_events},
+    {"backup", "a whole copy of a publisher's store, also while it publishes", command_backup},
+    {"restore", "a publisher's store from a backup", command_restore},
     {"keygen", "make a pair of keys, for encrypted sockets or for signing models", command_keygen},
     {"config", "every key of trainerd's configuration", command_config},
 };
