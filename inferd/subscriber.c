@@ -111,6 +111,8 @@ bool subscriber_target_pending(const struct subscriber *subscriber) {
 static enum subscriber_phase phase(struct subscriber *subscriber) {
     if (turn_activating(subscriber))
         return SUBSCRIBER_ACTIVATING;
+    if (subscriber->publisher_behind)
+        return SUBSCRIBER_FAILED;
     if (!subscriber_target_pending(subscriber))
         return subscriber->fetch.partial ? SUBSCRIBER_FETCHING : SUBSCRIBER_IDLE;
     if (subscriber->target_refused || subscriber_blocked(subscriber, &subscriber->target.digest))
@@ -243,6 +245,8 @@ struct subscriber *subscriber_create(const struct subscriber_spec *spec, struct 
     ok = ok && take_spec(subscriber, spec, err);
     ok = ok && (subscriber->store = store_open(spec->store_folder, subscriber->max_model_bytes, err)) &&
          admit_load_revoked(subscriber, err);
+    if (ok)
+        epoch_load(subscriber);
     ok = ok && store_collect_partials(subscriber->store, PARTIAL_AGE_MS, NULL, err);
     ok = ok && (subscriber->context = wire_context_create(1, err));
     if (ok)

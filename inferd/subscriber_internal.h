@@ -10,10 +10,11 @@
 #include <stdatomic.h>
 
 /*
- * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets, snapshot,
- * events), subscriber_report.c (what a report says), subscriber_fetch.c (transfer), subscriber_reuse.c (chunks
- * that other models have), subscriber_records.c (descriptors of what is here), subscriber_turn.c (turns and the
- * activating thread), subscriber_shadow.c (the model that is computed beside the active one).
+ * The subscriber's parts: subscriber.c (life, the network thread's loop), subscriber_link.c (sockets,
+ * snapshot, events), subscriber_report.c (what a report says), subscriber_fetch.c (transfer),
+ * subscriber_reuse.c (chunks that other models have), subscriber_records.c (descriptors of what is here),
+ * subscriber_turn.c (turns and the activating thread), subscriber_epoch.c (a publisher must not go back),
+ * subscriber_shadow.c (the model that is computed beside the active one).
  */
 
 enum { SUBSCRIBER_STAGED_MAX = 16, SUBSCRIBER_FAILURES = 16, SUBSCRIBER_ENDPOINT_SIZE = 256 };
@@ -64,9 +65,9 @@ struct fetch {
     struct descriptor descriptor;
     struct partial *partial;
     struct reuse reuse;
-    int64_t requested;     /**< chunks before this one were asked for, or are here */
-    int64_t progress_ms;   /**< when the last chunk came or was asked for again */
-    int64_t stall_ms;      /**< how long to wait before asking again; doubles */
+    int64_t requested;   /**< chunks before this one were asked for, or are here */
+    int64_t progress_ms; /**< when the last chunk came or was asked for again */
+    int64_t stall_ms;    /**< how long to wait before asking again; doubles */
     int bad_in_row;
 };
 
@@ -129,9 +130,12 @@ struct subscriber {
     struct link link;
     struct fetch fetch;
     struct failure failures[SUBSCRIBER_FAILURES];
-    struct descriptor target;                        /* packed is NULL: none */
-    bool target_refused;                             /* it is not trusted, or cannot run here: target_refusal */
+    struct descriptor target; /* packed is NULL: none */
+    bool target_refused;      /* it is not trusted, or cannot run here: target_refusal */
     struct error target_refusal;
+    uint8_t registry[16]; /* the publisher's, and how far it was: see subscriber_epoch.c */
+    uint64_t registry_number;
+    bool publisher_behind;
     struct digest *revoked; /* owned: (revoked_count) by the publisher */
     size_t revoked_count;
     struct descriptor staged[SUBSCRIBER_STAGED_MAX]; /* newest last */
@@ -156,7 +160,8 @@ void backoff_fail(struct backoff *backoff, int64_t now_ms);
 void backoff_reset(struct backoff *backoff);
 /** Notes that a model failed, says so in the log and in the status. */
 void subscriber_fail(struct subscriber *subscriber, const struct digest *digest, const struct error *err);
-/** Notes for the reports why a model that is no target cannot be used here. Told until it is forgiven or another is refused. */
+/** Notes for the reports why a model that is no target cannot be used here. Told until it is forgiven or
+ * another is refused. */
 void subscriber_refuse(struct subscriber *subscriber, const struct digest *digest, const struct error *err);
 /** True while a model that failed is to be left alone. */
 bool subscriber_blocked(const struct subscriber *subscriber, const struct digest *digest);
@@ -191,6 +196,14 @@ int64_t fetch_left_ms(const struct subscriber *subscriber, int64_t left_ms);
 /** The link is new: nothing is on its way any more. */
 void fetch_restart(struct subscriber *subscriber);
 
+/* subscriber_epoch.c */
+/** Reads how far the publisher was when it was heard of last. */
+void epoch_load(struct subscriber *subscriber);
+/** Whether the publisher that answered is at least that far; err says that it is not. */
+bool epoch_check(struct subscriber *subscriber, const Thorax__V1__ControlReply *reply, struct error *err);
+/** It is followed: keeps how far it is. */
+void epoch_note(struct subscriber *subscriber, const Thorax__V1__ControlReply *reply);
+
 /* subscriber_admit.c */
 /** Reads what was revoked when the publisher was heard of last. */
 bool admit_load_revoked(struct subscriber *subscriber, struct error *err);
@@ -200,7 +213,8 @@ void admit_residents(const struct subscriber *subscriber, struct subscriber_fact
 /** Whether the model may be fetched and run here. */
 bool admit_check(const struct subscriber *subscriber, const struct descriptor *descriptor, struct error *err);
 /** A descriptor that may be; where it may not, that is logged and, as far as it says what it is, reported. */
-bool admit_parse(struct subscriber *subscriber, const Thorax__V1__PublishedModel *model, struct descriptor *out);
+bool admit_parse(struct subscriber *subscriber, const Thorax__V1__PublishedModel *model,
+                 struct descriptor *out);
 /** What the daemon says of a model that is in the store, by the descriptor that was kept. Any thread. */
 bool admit_recorded(const struct subscriber *subscriber, const struct digest *digest, struct error *err);
 /** As admit_check, of a model that is in the store. Before the threads run. */
@@ -210,7 +224,8 @@ bool admit_stored(const struct subscriber *subscriber, const struct digest *dige
 /** Keeps the descriptor, with its signatures, of a model whose file is in the store. */
 bool record_write(const struct store *store, const struct descriptor *descriptor, struct error *err);
 /** Reads it again, with all the checks of one that comes from the network. ERROR_NOT_FOUND. */
-bool record_read(const struct store *store, const struct digest *digest, struct descriptor *out, struct error *err);
+bool record_read(const struct store *store, const struct digest *digest, struct descriptor *out,
+                 struct error *err);
 void record_remove(const struct store *store, const struct digest *digest);
 
 /* subscriber_reuse.c */

@@ -181,6 +181,14 @@ static void take_snapshot(struct subscriber *subscriber, const Thorax__V1__Contr
     struct link *link = &subscriber->link;
     if (link->synced && reply->incarnation == link->incarnation && reply->number < link->number)
         return; /* the answer to an older question */
+    struct error behind = {0};
+    subscriber->publisher_behind = !epoch_check(subscriber, reply, &behind);
+    if (subscriber->publisher_behind) { /* asked again with growing pauses */
+        log_error("publisher_behind", &behind);
+        subscriber->now.error = behind;
+        return;
+    }
+    epoch_note(subscriber, reply);
     admit_take_revoked(subscriber, reply->snapshot);
     forget_staged(subscriber);
     for (size_t i = 0; i < reply->snapshot->n_staged; i++)

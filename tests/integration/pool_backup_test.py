@@ -69,6 +69,25 @@ def run(pool, arguments, folder):
     pool.publish(paths[2])
     member.wait_ready(digests[2])
     print("when somebody has looked, all goes on")
+    copied_back_by_hand(pool, member, publisher, folder, paths, digests)
+
+
+def copied_back_by_hand(pool, member, publisher, folder, paths, digests):
+    """Without trainctl restore the members notice that their publisher has gone back, and do not follow."""
+    publisher.stop()
+    shutil.copytree(f"{folder}/published", f"{folder}/by-hand")
+    publisher = pool.start_publisher()
+    pool.publish(paths[1])
+    member.wait_ready(digests[1])
+    publisher.stop()
+    shutil.rmtree(f"{folder}/published")
+    shutil.move(f"{folder}/by-hand", f"{folder}/published")
+    publisher = pool.start_publisher()
+    pool.trainctl_until("models", "--json", wanted=lambda result: "gone back" in result.stdout)
+    rows = models(pool)["members"]
+    assert rows[0]["state"] == "failed" and rows[0]["active_digest"] == digests[1].hex(), rows
+    member.wait_ready(digests[1])
+    print("a store that was copied back by hand is not followed; the member says so and serves on")
     member.stop()
     publisher.stop()
 
