@@ -8,6 +8,9 @@
 
 static const char default_split[] = "validation";
 
+/* .90 less .89 is a little more than .01 in binary. */
+static const double ROUNDING = 1e-9;
+
 /** Figures of which less is better; of all others more is. */
 static bool less_is_better(const char *metric) {
     static const char *const names[] = {"log_loss", "loss", "calibration_error", "brier"};
@@ -74,7 +77,7 @@ static bool against(const struct gate_rule *rule, const struct gate_figures *fre
         return true;
     }
     double worse = less_is_better(rule->metric) ? mine->value - theirs->value : theirs->value - mine->value;
-    if (worse <= rule->tolerance)
+    if (worse <= rule->tolerance + ROUNDING)
         return false;
     snprintf(out, size, "%.80s %.4f (%.60s, %.60s) is worse than the stable model's %.4f by more than %g",
              rule->metric, mine->value, mine->data_set, mine->split, theirs->value, rule->tolerance);

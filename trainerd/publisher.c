@@ -73,7 +73,6 @@ void publisher_announce_targets(struct publisher *publisher) {
     announce(publisher, THORAX__V1__EVENT_KIND__EVENT_TARGETS, NULL);
 }
 
-/** A new model: into the registry and, where the gate lets it, to the members. */
 /** The figures of a stored model, as the gate wants them. */
 struct known_figures {
     struct registry_metric metrics[PUBLISHER_MAX_METRICS];

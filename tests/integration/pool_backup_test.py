@@ -31,7 +31,7 @@ def run(pool, arguments, folder):
     member = pool.start_member("member")
     pool.publish(paths[0])
     member.wait_ready(digests[0])
-    print(backup(arguments, "backup", "--store", store, "--out", copy).stdout.strip())
+    print(backup(arguments, "backup", "--store", store, "--out", f"{copy}/").stdout.strip())
     pool.publish(paths[1])
     member.wait_ready(digests[1])
     again = backup(arguments, "backup", "--store", store, "--out", copy, check=False)

@@ -81,18 +81,32 @@ static bool is_empty(const char *path) {
     return folder && entries <= 2; /* itself and the one above */
 }
 
+/** The path without slashes at its end: what a shell completes would be inside of the folder, not beside it.
+ */
+static bool trim(const char *path, char out[PATH_MAX], struct error *err) {
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    if (length >= PATH_MAX - 32)
+        return error_set(err, ERROR_TOO_LARGE, "%.200s: too long a path", path);
+    memcpy(out, path, length);
+    out[length] = '\0';
+    return true;
+}
+
 /** Builds the folder beside its place, then puts it there. finish: the last thing before; may be NULL. */
 static bool build(const char *from, const char *to, bool (*finish)(const char *folder, struct error *err),
                   int *models, struct error *err) {
-    char beside[PATH_MAX];
-    if (file_exists(to) && !is_empty(to))
-        return error_set(err, ERROR_STATE, "%s: is there already; nothing was changed", to);
-    if (snprintf(beside, sizeof beside, "%s.partial-%d", to, (int)getpid()) >= (int)sizeof beside)
-        return error_set(err, ERROR_TOO_LARGE, "%.200s: too long a path", to);
+    char target[PATH_MAX], beside[PATH_MAX + 32];
+    if (!trim(to, target, err))
+        return false;
+    if (file_exists(target) && !is_empty(target))
+        return error_set(err, ERROR_STATE, "%s: is there already; nothing was changed", target);
+    snprintf(beside, sizeof beside, "%s.partial-%d", target, (int)getpid());
     struct copy copy = {.from = from, .to = beside};
     bool ok = copy_all(&copy, err) && (!finish || finish(beside, err)) && file_sync_folder(beside, err);
-    if (ok && rename(beside, to) != 0)
-        ok = error_set_errno(err, "%s", to);
+    if (ok && rename(beside, target) != 0)
+        ok = error_set_errno(err, "%s", target);
     if (!ok)
         file_remove_tree(beside, NULL);
     *models = copy.models;

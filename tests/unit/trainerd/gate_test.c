@@ -80,6 +80,12 @@ static void worse_by_more_than_the_tolerance_fails(void **state) {
     assert_non_null(strstr(reason, "0.01"));
 }
 
+static void a_loss_of_just_the_tolerance_is_within_it(void **state) {
+    (void)state;
+    struct registry_metric edge = {"recall.NORMAL", "chest", "validation", .89};
+    assert_string_equal(judged("recall.NORMAL within 0.01", edge), "");
+}
+
 static void of_a_loss_less_is_better(void **state) {
     (void)state;
     assert_string_equal(
@@ -130,6 +136,7 @@ int main(void) {
         cmocka_unit_test(rules_are_read),
         cmocka_unit_test(what_is_no_rule_is_refused),
         cmocka_unit_test(worse_by_more_than_the_tolerance_fails),
+        cmocka_unit_test(a_loss_of_just_the_tolerance_is_within_it),
         cmocka_unit_test(of_a_loss_less_is_better),
         cmocka_unit_test(each_class_and_split_counts_for_itself),
         cmocka_unit_test(no_comparison_is_no_pass),
