@@ -124,6 +124,7 @@ class LibraryClient:
                 file.write(image)
 
     def run(self, rate, halt):
+        self.studies = {}  # the program begins to count anew, and its pins are gone with the one before
         command = [self.program, str(rate), str(DEADLINE_MS), str(OUTSTANDING), str(self.seed), ",".join(self.endpoints)]
         process = subprocess.Popen(command + self.pictures, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         reader = threading.Thread(target=self.read, args=(process.stdout,))
