@@ -223,7 +223,8 @@ static bool secure(struct wire_context *context, struct wire_socket *socket,
     if (!spec->security) {
         return true;
     }
-    bool pure = all_tcp(spec->bind, &binds) & all_tcp(spec->connect, &connects);
+    bool pure = all_tcp(spec->bind, &binds);
+    pure = all_tcp(spec->connect, &connects) && pure; /* both are asked: each says what there is */
     if (!binds && !connects) {
         return true;
     }
