@@ -1,5 +1,6 @@
 #include "inferd/router_reply.h"
 #include "common/base/clock.h"
+#include "common/base/text.h"
 #include "inferd/counters.h"
 #include <stdlib.h>
 #include <string.h>
@@ -103,8 +104,8 @@ bool router_status(const struct router_about *about, const struct exchange *exch
     Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
     fill_counts(about->by_status, &parts, &reply);
     fill_pool(exchange, &parts, &reply);
-    reply.member = (char *)(uintptr_t)about->name; /* packing reads only */
-    reply.version = (char *)(uintptr_t)about->version;
+    reply.member = text_for_packing(about->name);
+    reply.version = text_for_packing(about->version);
     reply.condition = condition(about, reply.members_ready);
     reply.uptime_ms = (uint64_t)(clock_now_ms() - about->started_ms);
     reply.in_flight = about->in_flight;

@@ -62,3 +62,7 @@ bool text_copy(char *out, size_t size, const char *text) {
     out[kept] = '\0';
     return kept == length;
 }
+
+char *text_for_packing(const char *borrowed) {
+    return (char *)(uintptr_t)(borrowed ? borrowed : "");
+}

@@ -11,3 +11,8 @@ bool text_to_double(const char *text, double *out, struct error *err);
 bool text_is_utf8(const void *bytes, size_t size);
 /** Copies at most size - 1 bytes and always ends with NUL; false where text was cut. */
 bool text_copy(char *out, size_t size, const char *text);
+/**
+ * borrowed ("" where it is NULL), for a generated message, whose fields are char * where they mean const
+ * char *: packing reads only.
+ */
+char *text_for_packing(const char *borrowed);

@@ -221,11 +221,6 @@ static size_t head_for(const struct descriptor_spec *spec, size_t chunk_bytes) {
                : 0;
 }
 
-/* The generated messages have char * and uint8_t * where they mean const: packing reads only. */
-static char *text(const char *borrowed) {
-    return (char *)(uintptr_t)(borrowed ? borrowed : "");
-}
-
 static ProtobufCBinaryData digest_field(const struct digest *digest) {
     return digest ? (ProtobufCBinaryData){32, (uint8_t *)(uintptr_t)digest->bytes}
                   : (ProtobufCBinaryData){0, NULL};
@@ -235,21 +230,21 @@ static ProtobufCBinaryData digest_field(const struct digest *digest) {
 static uint8_t *pack(const struct descriptor_spec *spec, Thorax__V1__ModelDescriptor *message, size_t *size) {
     struct digest whole = digest_of(spec->data, spec->size);
     Thorax__V1__ModelNeeds needs;
-    char *precision = text(spec->precision);
+    char *precision = text_for_packing(spec->precision);
     thorax__v1__model_needs__init(&needs);
-    needs.architecture = text(spec->architecture);
+    needs.architecture = text_for_packing(spec->architecture);
     needs.precisions = &precision;
     needs.n_precisions = spec->precision ? 1 : 0;
     needs.memory_bytes = spec->memory_bytes;
-    message->name = text(spec->name);
-    message->version = text(spec->version);
+    message->name = text_for_packing(spec->name);
+    message->version = text_for_packing(spec->version);
     message->digest = digest_field(&whole);
     message->size_bytes = spec->size;
     message->created_ms = clock_wall_ms();
     message->weights_digest = digest_field(spec->weights);
     message->parent_digest = digest_field(spec->parent);
     message->needs = spec->architecture ? &needs : NULL;
-    message->provenance = text(spec->provenance);
+    message->provenance = text_for_packing(spec->provenance);
     *size = thorax__v1__model_descriptor__get_packed_size(message);
     uint8_t *packed = malloc(*size);
     if (packed)

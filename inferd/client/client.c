@@ -1,5 +1,6 @@
 #include "inferd/client/client.h"
 #include "common/base/clock.h"
+#include "common/base/text.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,24 +113,19 @@ struct question {
     char id[ID_SIZE];
 };
 
-/* The generated messages have char * where they mean const char *: packing reads only. */
-static char *text(const char *borrowed) {
-    return (char *)(uintptr_t)(borrowed ? borrowed : "");
-}
-
 static void fill(const struct client_request *request, struct question *out) {
     thorax__v1__envelope__init(&out->envelope);
     thorax__v1__diagnosis_request__init(&out->request);
     snprintf(out->id, sizeof out->id, "%016" PRIx64 "%016" PRIx64, digest_random_u64(), digest_random_u64());
-    out->request.request_id = request->request_id ? text(request->request_id) : out->id;
-    out->request.model = text(request->model);
-    out->request.operating_point = text(request->operating_point);
+    out->request.request_id = request->request_id ? text_for_packing(request->request_id) : out->id;
+    out->request.model = text_for_packing(request->model);
+    out->request.operating_point = text_for_packing(request->operating_point);
     out->request.priority =
         request->stat ? THORAX__V1__PRIORITY__PRIORITY_STAT : THORAX__V1__PRIORITY__PRIORITY_ROUTINE;
     out->request.timeout_ms = request->timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)request->timeout_ms;
     out->request.view = request->view;
     out->request.image_case = THORAX__V1__DIAGNOSIS_REQUEST__IMAGE_ENCODED;
-    out->request.encoded = (ProtobufCBinaryData){request->image_size, (uint8_t *)text(request->image)};
+    out->request.encoded = (ProtobufCBinaryData){request->image_size, (uint8_t *)text_for_packing(request->image)};
     if (request->age_years) {
         thorax__v1__age__init(&out->age);
         out->age.years = *request->age_years;

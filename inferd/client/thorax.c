@@ -250,11 +250,6 @@ void thorax_close(struct thorax_client *client) {
     destroy(client);
 }
 
-/* The generated messages have char * where they mean const char *: packing reads only. */
-static char *text(const char *borrowed) {
-    return (char *)(uintptr_t)(borrowed ? borrowed : "");
-}
-
 static bool check_request(const struct thorax_request *request, struct error *err) {
     if (request->timeout_ms < 0 || request->timeout_ms > TIMEOUT_MAX_MS) {
         return error_set(err, ERROR_INVALID, "timeout_ms %" PRId64 ": expected up to %d", request->timeout_ms,
@@ -278,7 +273,7 @@ static void fill_pixels(const struct thorax_request *request, Thorax__V1__RawPix
     out->bits_stored = request->pixels->bits_stored;
     out->is_signed = request->pixels->is_signed;
     out->photometric = (Thorax__V1__Photometric)request->pixels->photometric;
-    out->data = (ProtobufCBinaryData){request->image_size, (uint8_t *)text(request->image)};
+    out->data = (ProtobufCBinaryData){request->image_size, (uint8_t *)text_for_packing(request->image)};
 }
 
 static struct question *make_question(const struct thorax_request *request, struct error *err) {
@@ -287,10 +282,10 @@ static struct question *make_question(const struct thorax_request *request, stru
     Thorax__V1__Age age = THORAX__V1__AGE__INIT;
     char id[ID_SIZE];
     snprintf(id, sizeof id, "%016" PRIx64 "%016" PRIx64, digest_random_u64(), digest_random_u64());
-    ask.request_id = request->request_id ? text(request->request_id) : id;
-    ask.model = text(request->model);
-    ask.operating_point = text(request->operating_point);
-    ask.routing_key = (ProtobufCBinaryData){request->routing_key_size, (uint8_t *)text(request->routing_key)};
+    ask.request_id = request->request_id ? text_for_packing(request->request_id) : id;
+    ask.model = text_for_packing(request->model);
+    ask.operating_point = text_for_packing(request->operating_point);
+    ask.routing_key = (ProtobufCBinaryData){request->routing_key_size, (uint8_t *)text_for_packing(request->routing_key)};
     ask.priority =
         request->stat ? THORAX__V1__PRIORITY__PRIORITY_STAT : THORAX__V1__PRIORITY__PRIORITY_ROUTINE;
     ask.view = (Thorax__V1__View)request->view;
@@ -304,7 +299,7 @@ static struct question *make_question(const struct thorax_request *request, stru
         ask.raw = &raw;
     } else {
         ask.image_case = THORAX__V1__DIAGNOSIS_REQUEST__IMAGE_ENCODED;
-        ask.encoded = (ProtobufCBinaryData){request->image_size, (uint8_t *)text(request->image)};
+        ask.encoded = (ProtobufCBinaryData){request->image_size, (uint8_t *)text_for_packing(request->image)};
     }
     return question_pack(&ask, err);
 }

@@ -1,4 +1,5 @@
 #include "common/base/clock.h"
+#include "common/base/text.h"
 #include "common/wire/message.h"
 #include "inferd/handlers/handler.h"
 
@@ -71,8 +72,8 @@ static bool status(struct service *service, struct request *request, struct byte
         fill_residents(&parts, &body);
     }
     fill_counts(service, &parts, &body);
-    body.member = (char *)(uintptr_t)service->member; /* packing reads only */
-    body.version = (char *)(uintptr_t)service->version;
+    body.member = text_for_packing(service->member);
+    body.version = text_for_packing(service->version);
     body.condition = condition(service, model);
     body.uptime_ms = (uint64_t)(clock_now_ms() - service->started_ms);
     body.in_flight = (uint32_t)pipeline_in_flight(service->pipeline);

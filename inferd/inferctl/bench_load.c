@@ -1,6 +1,7 @@
 #include "inferd/inferctl/bench_load.h"
 #include "common/base/clock.h"
 #include "common/base/signals.h"
+#include "common/base/text.h"
 #include "common/wire/endpoint.h"
 #include "common/wire/message.h"
 #include "inferd/client/client.h"
@@ -65,8 +66,7 @@ static bool pack(const struct load *load, const struct pending *pending, struct 
     Thorax__V1__DiagnosisRequest request = THORAX__V1__DIAGNOSIS_REQUEST__INIT;
     write_id(load, pending->sequence, id);
     request.request_id = id;
-    request.operating_point =
-        (char *)(uintptr_t)(spec->operating_point ? spec->operating_point : ""); /* packing reads only */
+    request.operating_point = text_for_packing(spec->operating_point);
     request.priority =
         spec->stat ? THORAX__V1__PRIORITY__PRIORITY_STAT : THORAX__V1__PRIORITY__PRIORITY_ROUTINE;
     request.timeout_ms = (uint32_t)spec->timeout_ms;

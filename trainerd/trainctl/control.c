@@ -169,3 +169,14 @@ Thorax__V1__ControlReply *control_ask_once(const struct control_options *options
     pool_free(reply);
     return NULL;
 }
+
+int control_do(char **argv, const struct control_options *options, Thorax__V1__ControlRequest *request) {
+    struct error err = {0};
+    Thorax__V1__ControlReply *reply =
+        control_ask_once(options, request, THORAX__V1__CONTROL_REPLY__BODY_DONE, &err);
+    if (!reply)
+        return control_failed(argv, &err);
+    printf(options->json ? "{\"done\": \"%s\"}\n" : "%s\n", reply->done->message);
+    pool_free(reply);
+    return 0;
+}

@@ -60,3 +60,6 @@ Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__Contr
 Thorax__V1__ControlReply *control_ask_once(const struct control_options *options,
                                            Thorax__V1__ControlRequest *request,
                                            Thorax__V1__ControlReply__BodyCase kind, struct error *err);
+
+/** For a command that is one request: asks for it to be done and prints that it is. Returns the exit code. */
+int control_do(char **argv, const struct control_options *options, Thorax__V1__ControlRequest *request);

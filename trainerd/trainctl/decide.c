@@ -1,5 +1,6 @@
 #include "trainerd/trainctl/decide.h"
 
+#include "common/base/text.h"
 #include "trainerd/trainctl/control.h"
 
 #include <jansson.h>
@@ -28,23 +29,6 @@ static const char events_usage[] =
     "Prints what happened, oldest first, a hundred events at a time.\n"
     "  --after N         only those after number N (default 0)\n" COMMON;
 
-/** Asks for something to be done, and says that it is. */
-static int do_it(char **argv, const struct control_options *options, Thorax__V1__ControlRequest *request) {
-    struct error err = {0};
-    Thorax__V1__ControlReply *reply =
-        control_ask_once(options, request, THORAX__V1__CONTROL_REPLY__BODY_DONE, &err);
-    if (!reply)
-        return control_failed(argv, &err);
-    printf(options->json ? "{\"done\": \"%s\"}\n" : "%s\n", reply->done->message);
-    pool_free(reply);
-    return 0;
-}
-
-/* The generated messages have char * where they mean const char *: packing reads only. */
-static char *text(const char *borrowed) {
-    return (char *)(uintptr_t)borrowed;
-}
-
 int command_approve(int argc, char **argv) {
     struct control_options options;
     Thorax__V1__ControlRequest request;
@@ -54,12 +38,12 @@ int command_approve(int argc, char **argv) {
         return code;
     thorax__v1__control_request__init(&request);
     thorax__v1__approve_request__init(&approve);
-    approve.model = text(options.file);
-    approve.by = text(options.by);
-    approve.note = text(options.reason);
+    approve.model = text_for_packing(options.file);
+    approve.by = text_for_packing(options.by);
+    approve.note = text_for_packing(options.reason);
     request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_APPROVE;
     request.approve = &approve;
-    return do_it(argv, &options, &request);
+    return control_do(argv, &options, &request);
 }
 
 int command_revoke(int argc, char **argv) {
@@ -71,12 +55,12 @@ int command_revoke(int argc, char **argv) {
         return code;
     thorax__v1__control_request__init(&request);
     thorax__v1__revoke_request__init(&revoke);
-    revoke.model = text(options.file);
-    revoke.by = text(options.by);
-    revoke.reason = text(options.reason);
+    revoke.model = text_for_packing(options.file);
+    revoke.by = text_for_packing(options.by);
+    revoke.reason = text_for_packing(options.reason);
     request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_REVOKE;
     request.revoke = &revoke;
-    return do_it(argv, &options, &request);
+    return control_do(argv, &options, &request);
 }
 
 static void print_table(const Thorax__V1__EventsReply *reply) {

@@ -1,6 +1,7 @@
 #include "trainerd/trainctl/plan.h"
 
 #include "common/base/file.h"
+#include "common/base/text.h"
 #include "common/config/schema.h"
 #include "common/pool/descriptor.h"
 #include "common/pool/message_check.h"
@@ -141,7 +142,7 @@ static void fill_step(Thorax__V1__RolloutStep *step, const struct step_config *f
 static void fill(struct plan *plan, const struct plan_config *from) {
     Thorax__V1__RolloutPlan *message = &plan->message;
     const struct step_config *steps = from->steps.entries;
-    message->name = (char *)(uintptr_t)from->name;
+    message->name = text_for_packing(from->name);
     message->on_failure = (Thorax__V1__RolloutReaction)(from->on_failure + 1);
     message->min_healthy = (uint32_t)from->min_healthy;
     message->gates = &plan->gates;

@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/signals.h"
+#include "common/base/text.h"
 #include "trainerd/trainctl/control.h"
 #include "trainerd/trainctl/plan.h"
 #include "trainerd/trainctl/rollout_show.h"
@@ -54,23 +55,6 @@ static const char rollback_usage[] =
 
 enum { WATCH_MS = 1000 };
 
-/* The generated messages have char * where they mean const char *: packing reads only. */
-static char *text(const char *borrowed) {
-    return (char *)(uintptr_t)borrowed;
-}
-
-/** Asks for something to be done, and says that it is. */
-static int do_it(char **argv, const struct control_options *options, Thorax__V1__ControlRequest *request) {
-    struct error err = {0};
-    Thorax__V1__ControlReply *reply =
-        control_ask_once(options, request, THORAX__V1__CONTROL_REPLY__BODY_DONE, &err);
-    if (!reply)
-        return control_failed(argv, &err);
-    printf(options->json ? "{\"done\": \"%s\"}\n" : "%s\n", reply->done->message);
-    pool_free(reply);
-    return 0;
-}
-
 static int start(int argc, char **argv) {
     struct control_options options;
     struct error err = {0};
@@ -83,12 +67,12 @@ static int start(int argc, char **argv) {
     if (plan_find(&plan, options.plan, options.plans, &err)) {
         thorax__v1__control_request__init(&request);
         thorax__v1__rollout_start__init(&body);
-        body.model = text(options.file);
+        body.model = text_for_packing(options.file);
         body.plan = &plan.message;
-        body.by = text(options.by);
+        body.by = text_for_packing(options.by);
         request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_START;
         request.rollout_start = &body;
-        code = do_it(argv, &options, &request);
+        code = control_do(argv, &options, &request);
     } else {
         code = control_failed(argv, &err);
     }
@@ -172,11 +156,11 @@ static int command(int argc, char **argv, Thorax__V1__RolloutAction action) {
     thorax__v1__control_request__init(&request);
     thorax__v1__rollout_command__init(&body);
     body.action = action;
-    body.by = text(options.by);
-    body.reason = text(options.reason);
+    body.by = text_for_packing(options.by);
+    body.reason = text_for_packing(options.reason);
     request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_COMMAND;
     request.rollout_command = &body;
-    return do_it(argv, &options, &request);
+    return control_do(argv, &options, &request);
 }
 
 static int pause_command(int argc, char **argv) {
@@ -222,7 +206,7 @@ int command_rollout(int argc, char **argv) {
     for (size_t i = 0; argc > 1 && i < sizeof COMMANDS / sizeof *COMMANDS; i++) {
         if (strcmp(COMMANDS[i].name, argv[1]) != 0)
             continue;
-        argv[1] = text(COMMANDS[i].called);
+        argv[1] = text_for_packing(COMMANDS[i].called);
         return COMMANDS[i].run(argc - 1, argv + 1);
     }
     fprintf(stderr, "trainctl rollout: start, status, pause, resume, abort or keys is wanted\n%s", usage);
@@ -238,10 +222,10 @@ int command_rollback(int argc, char **argv) {
         return code;
     thorax__v1__control_request__init(&request);
     thorax__v1__rollback_request__init(&body);
-    body.model = text(options.file ? options.file : "");
-    body.by = text(options.by);
-    body.reason = text(options.reason);
+    body.model = text_for_packing(options.file);
+    body.by = text_for_packing(options.by);
+    body.reason = text_for_packing(options.reason);
     request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_ROLLBACK;
     request.rollback = &body;
-    return do_it(argv, &options, &request);
+    return control_do(argv, &options, &request);
 }
