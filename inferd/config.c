@@ -30,12 +30,6 @@ static const struct schema_row rows[] = {
      .offset = FIELD(bind),
      .fallback = "[tcp://127.0.0.1:5700]",
      .help = "endpoints where requests are taken: tcp://HOST:PORT, ipc://PATH"},
-    {.key = "server.allow_cleartext_remote",
-     .type = SCHEMA_BOOL,
-     .offset = FIELD(allow_cleartext_remote),
-     .fallback = "false",
-     .help = "bind addresses other than loopback although nothing is encrypted: only on a network that is "
-             "trusted as a whole"},
     {.key = "server.max_message",
      .type = SCHEMA_SIZE,
      .offset = FIELD(max_message_bytes),
@@ -85,7 +79,8 @@ static const struct schema_row rows[] = {
      .type = SCHEMA_BOOL,
      .offset = FIELD(allow_drain),
      .fallback = "true",
-     .help = "whether inferctl drain may end this member; never where clear text leaves the machine"},
+     .help = "whether inferctl drain may end this member; never with security.insecure and no keys"},
+    SECURITY_ROWS(inferd_config, security),
     {.key = "http.bind",
      .type = SCHEMA_STRING,
      .offset = FIELD(http_bind),
@@ -252,6 +247,11 @@ static const struct schema_row rows[] = {
      .offset = FIELD(blobs),
      .fallback = POOL_DEFAULT_BLOBS,
      .help = "the publisher's endpoint for model files"},
+    {.key = "publisher.server_key",
+     .type = SCHEMA_STRING, /* no path: a key may have a dollar in it */
+     .offset = FIELD(publisher_key),
+     .fallback = "",
+     .help = "with security.key: the publisher's public key: a file NAME.pub, or the 40 characters in quotes"},
     {.key = "publisher.max_model",
      .type = SCHEMA_SIZE,
      .offset = FIELD(max_model_bytes),
@@ -278,6 +278,12 @@ static const struct schema_row rows[] = {
      .offset = FIELD(router_members),
      .fallback = "[]",
      .help = "endpoints of the members behind a router, at most 64"},
+    {.key = "router.server_keys",
+     .type = SCHEMA_STRING_LIST,
+     .offset = FIELD(router_keys),
+     .fallback = "[]",
+     .help = "with security.key: the members' public keys, as publisher.server_key; one for all, or one for "
+             "each of router.members"},
     {.key = "router.heartbeat",
      .type = SCHEMA_DURATION,
      .offset = FIELD(router_heartbeat_ms),
@@ -314,9 +320,36 @@ const struct schema *inferd_schema(void) {
     return &schema;
 }
 
+/** Whether one of the endpoints needs the other side's key, where there are keys at all. */
+static bool any_tcp(const char *const *endpoints, int count) {
+    bool any = false;
+    for (int i = 0; i < count; i++) {
+        any = any || strncmp(endpoints[i], "tcp://", 6) == 0;
+    }
+    return any;
+}
+
+/** Keys of those that are connected to: wanted with security.key, and of no use without. */
+static void check_server_keys(struct config *config, const struct inferd_config *out, const char *key,
+                              bool given, bool wanted) {
+    if (given && !*out->security.key) {
+        config_problem(config, key, "it needs security.key: the other side asks for ours");
+    }
+    if (wanted && !given && *out->security.key) {
+        config_problem(config, key, "missing: with security.key every tcp:// endpoint is encrypted");
+    }
+}
+
 static void check_router(struct config *config, const struct inferd_config *out) {
-    if (out->router_members.count < 1 || out->router_members.count > DISPATCH_MAX_MEMBERS) {
+    int members = out->router_members.count, keys = out->router_keys.count;
+    if (members < 1 || members > DISPATCH_MAX_MEMBERS) {
         config_problem(config, "router.members", "expected 1 to %d endpoints", DISPATCH_MAX_MEMBERS);
+    }
+    check_server_keys(config, out, "router.server_keys", keys > 0,
+                      any_tcp((const char *const *)out->router_members.items, members));
+    if (keys > 1 && keys != members) {
+        config_problem(config, "router.server_keys", "%d keys for %d members: one for all, or one for each", keys,
+                       members);
     }
 }
 
@@ -325,6 +358,8 @@ static void check_member(struct config *config, const struct inferd_config *out)
         config_problem(config, "model.file",
                        "expected a model file (also: --model FILE), or a `publisher:` section to follow");
     }
+    const char *const publisher[] = {out->announce, out->control, out->blobs};
+    check_server_keys(config, out, "publisher.server_key", *out->publisher_key, out->follows && any_tcp(publisher, 3));
 }
 
 /** As the publisher wants it; it also keeps control characters out of replies and logs. */
@@ -357,6 +392,7 @@ bool inferd_config_read(struct config *config, const char *model_file, struct in
         config_problem(config, "trust.keys", "the publisher is on another machine: say whose models are taken, "
                                              "or trust.unsigned: true");
     }
+    security_config_check(config, &out->security, (const char *const *)out->bind.items, out->bind.count);
     out->routes = strcmp(out->role, "router") == 0;
     (out->routes ? check_router : check_member)(config, out);
     return config_ok(config, err);

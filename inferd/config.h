@@ -1,12 +1,12 @@
 #pragma once
-#include "common/config/schema.h"
+#include "common/config/security_config.h"
 
 /** What inferd is told: one field per row of the schema in config.c, which says what each is for. */
 struct inferd_config {
     const char *role; /**< "member" or "router" */
     const char *member;
     struct string_list bind;
-    bool allow_cleartext_remote;
+    struct security_config security;
     size_t max_message_bytes, max_job_bytes;
     int max_jobs;
     int64_t default_timeout_ms, max_timeout_ms, drain_timeout_ms;
@@ -26,14 +26,14 @@ struct inferd_config {
     int acceptance_images;
     int64_t pin_time_ms;
     int pin_limit, staged_max;
-    const char *announce, *control, *blobs;
+    const char *announce, *control, *blobs, *publisher_key;
     struct string_list trust_keys;
     bool trust_unsigned;
     const char *trust_oldest, *trust_revoked;
     size_t max_memory_bytes;
     const char *store;
     size_t max_model_bytes;
-    struct string_list router_members;
+    struct string_list router_members, router_keys;
     int64_t router_heartbeat_ms, router_pin_ms;
     const char *log_level, *log_style;
     bool routes;  /**< not a key: role is router */

@@ -2,6 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
+#include "common/wire/security.h"
 #include "inferd/activation.h"
 #include "inferd/monitor.h"
 #include "inferd/server.h"
@@ -18,6 +19,8 @@ struct inferd {
     struct model_stats *stats;
     struct shadow *shadow;
     uint64_t incarnation;
+    struct wire_security *security;      /* NULL: there are no keys */
+    char publisher_key[CURVE_TEXT_SIZE]; /* "": not needed */
     struct acceptance_spec acceptance;
     struct activation_spec activation;
     struct server *server;
@@ -145,6 +148,8 @@ static bool start_following(struct inferd *inferd, struct error *err) {
         .announce = config->announce,
         .control = config->control,
         .blobs = config->blobs,
+        .security = inferd->security,
+        .server_key = inferd->publisher_key,
         .member = config->member,
         .store_folder = config->store,
         .max_model_bytes = (int64_t)config->max_model_bytes,
@@ -183,6 +188,18 @@ static bool start_model(struct inferd *inferd, struct error *err) {
     return model != NULL;
 }
 
+/** Reads our own key and the publisher's, where there are any. */
+static bool load_keys(struct inferd *inferd, struct error *err) {
+    const struct inferd_config *config = inferd->config;
+    struct wire_security_spec spec = {
+        .secret_key = config->security.key, .allow = config->security.allow, .report = log_error};
+    if (*spec.secret_key && !(inferd->security = wire_security_create(&spec, err))) {
+        return error_prefix(err, "security");
+    }
+    return !*config->publisher_key || curve_public_load(config->publisher_key, inferd->publisher_key, err) ||
+           error_prefix(err, "publisher.server_key");
+}
+
 static bool start_server(struct inferd *inferd, struct error *err) {
     const struct inferd_config *config = inferd->config;
     const char *bind[BIND_MAX + 1] = {NULL};
@@ -194,7 +211,8 @@ static bool start_server(struct inferd *inferd, struct error *err) {
     }
     struct server_spec spec = {
         .bind = bind,
-        .allow_cleartext_remote = config->allow_cleartext_remote,
+        .insecure = config->security.insecure,
+        .security = inferd->security,
         .member = config->member,
         .version = THORAX_VERSION,
         .slot = inferd->slot,
@@ -202,7 +220,7 @@ static bool start_server(struct inferd *inferd, struct error *err) {
         .default_timeout_ms = config->default_timeout_ms,
         .max_timeout_ms = config->max_timeout_ms,
         .drain_timeout_ms = config->drain_timeout_ms,
-        .allow_drain = config->allow_drain && !config->allow_cleartext_remote,
+        .allow_drain = config->allow_drain && (inferd->security || !config->security.insecure),
         .decode_threads = config->decode_threads,
         .max_jobs = config->max_jobs,
         .max_job_bytes = config->max_job_bytes,
@@ -222,7 +240,7 @@ static bool start_server(struct inferd *inferd, struct error *err) {
 
 static bool start_monitor(struct inferd *inferd, struct error *err) {
     struct monitor_spec spec = {.bind = inferd->config->http_bind,
-                                .allow_cleartext_remote = inferd->config->allow_cleartext_remote,
+                                .insecure = inferd->config->security.insecure,
                                 .version = THORAX_VERSION,
                                 .server = inferd->server,
                                 .slot = inferd->slot,
@@ -275,6 +293,7 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
         inferd.acceptance = acceptance_spec(config);
         inferd.activation = activation_spec(config, inferd.slot, &inferd.acceptance);
     }
+    ok = ok && load_keys(&inferd, err);
     ok = ok && start_server(&inferd, err);  /* first: an address in use should cost no model's loading */
     ok = ok && start_monitor(&inferd, err); /* a probe gets its answer while the model is loaded */
     ok = ok && start_model(&inferd, err);
@@ -286,6 +305,7 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
     subscriber_destroy(inferd.subscriber);
     trust_destroy(inferd.trust);
     server_destroy(inferd.server);
+    wire_security_destroy(inferd.security);
     shadow_destroy(inferd.shadow);
     slot_destroy(inferd.slot);
     model_stats_destroy(inferd.stats);
@@ -293,8 +313,11 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
 }
 
 bool daemon_check(const struct inferd_config *config, struct error *err) {
-    if (!*config->model_file) {
-        return true;
+    struct inferd inferd = {.config = config};
+    bool ok = load_keys(&inferd, err);
+    wire_security_destroy(inferd.security);
+    if (!ok || !*config->model_file) {
+        return ok;
     }
     struct acceptance_spec acceptance = acceptance_spec(config);
     struct activation_spec spec = activation_spec(config, NULL, &acceptance);

@@ -284,7 +284,7 @@ struct monitor *monitor_create(const struct monitor_spec *spec, struct error *er
     monitor->version = spec->version;
     monitor->started_ms = clock_now_ms();
     struct http_spec http = {.bind = spec->bind,
-                             .allow_cleartext_remote = spec->allow_cleartext_remote,
+                             .insecure = spec->insecure,
                              .routes = routes,
                              .route_count = sizeof routes / sizeof *routes,
                              .context = monitor};

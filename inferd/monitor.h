@@ -10,7 +10,7 @@ struct monitor;
 
 struct monitor_spec {
     const char *bind;            /**< HOST:PORT, see struct http_spec */
-    bool allow_cleartext_remote; /**< see struct http_spec */
+    bool insecure;               /**< see struct http_spec */
     const char *version;         /**< of the program; borrowed */
     const struct server *server; /**< borrowed for the monitor's life; its socket is bound */
     struct slot *slot;           /**< borrowed for the monitor's life */

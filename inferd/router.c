@@ -298,7 +298,7 @@ static bool open_sockets(struct router *router, struct error *err) {
                                       .max_frame_bytes = 2 * spec->max_message_bytes,
                                       .linger_ms = CLOSE_LINGER_MS,
                                       .router_mandatory = true,
-                                      .allow_cleartext_remote = spec->allow_cleartext_remote};
+                                      .insecure = spec->insecure};
     if (!(router->context = wire_context_create(1, err)) ||
         !(router->socket = wire_socket_open(router->context, &socket, err))) {
         return false;

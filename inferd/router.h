@@ -12,7 +12,10 @@ struct router;
 
 struct router_spec {
     const char *const *bind;     /**< NULL-ended: tcp://, ipc:// */
-    bool allow_cleartext_remote; /**< see struct wire_socket_spec */
+    bool insecure;               /**< see struct wire_socket_spec */
+    struct wire_security *security; /**< borrowed for the router's life; NULL: clear text, both ways */
+    const char *const *server_keys; /**< with security: the members' public keys (Z85); one for all, or one each */
+    int server_key_count;
     const char *const *members;  /**< (member_count) endpoints */
     int member_count;
     const char *name, *version; /**< borrowed for the router's life */

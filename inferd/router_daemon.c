@@ -2,6 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
+#include "common/wire/security.h"
 #include "inferd/router.h"
 #include "inferd/router_monitor.h"
 #include <inttypes.h>
@@ -9,7 +10,29 @@
 
 enum { STEP_MS = 200, BIND_MAX = 16, ENDPOINT_SIZE = 256 };
 
-static struct router *start_router(const struct inferd_config *config, struct error *err) {
+/** Our own key, and those of the members. Zeroed is none. */
+struct keys {
+    struct wire_security *security;
+    char texts[DISPATCH_MAX_MEMBERS][CURVE_TEXT_SIZE];
+    const char *servers[DISPATCH_MAX_MEMBERS]; /* into texts */
+};
+
+static bool load_keys(const struct inferd_config *config, struct keys *keys, struct error *err) {
+    struct wire_security_spec spec = {
+        .secret_key = config->security.key, .allow = config->security.allow, .report = log_error};
+    if (*spec.secret_key && !(keys->security = wire_security_create(&spec, err))) {
+        return error_prefix(err, "security");
+    }
+    for (int i = 0; i < config->router_keys.count; i++) { /* as many as members, at most: config.c */
+        keys->servers[i] = keys->texts[i];
+        if (!curve_public_load(config->router_keys.items[i], keys->texts[i], err)) {
+            return error_prefix(err, "router.server_keys");
+        }
+    }
+    return true;
+}
+
+static struct router *start_router(const struct inferd_config *config, const struct keys *keys, struct error *err) {
     const char *bind[BIND_MAX + 1] = {NULL};
     if (config->bind.count > BIND_MAX) {
         error_set(err, ERROR_INVALID, "server.bind: at most %d endpoints", BIND_MAX);
@@ -20,7 +43,10 @@ static struct router *start_router(const struct inferd_config *config, struct er
     }
     struct router_spec spec = {
         .bind = bind,
-        .allow_cleartext_remote = config->allow_cleartext_remote,
+        .insecure = config->security.insecure,
+        .security = keys->security,
+        .server_keys = keys->servers,
+        .server_key_count = config->router_keys.count,
         .members = (const char *const *)config->router_members.items,
         .member_count = config->router_members.count,
         .name = config->member,
@@ -29,7 +55,7 @@ static struct router *start_router(const struct inferd_config *config, struct er
         .default_timeout_ms = config->default_timeout_ms,
         .max_timeout_ms = config->max_timeout_ms,
         .drain_timeout_ms = config->drain_timeout_ms,
-        .allow_drain = config->allow_drain && !config->allow_cleartext_remote,
+        .allow_drain = config->allow_drain && (keys->security || !config->security.insecure),
         .max_requests = config->max_jobs,
         .max_request_bytes = config->max_job_bytes,
         .heartbeat_ms = config->router_heartbeat_ms,
@@ -45,7 +71,7 @@ static bool start_monitor(const struct inferd_config *config, const struct route
         return true;
     }
     struct router_monitor_spec spec = {.bind = config->http_bind,
-                                       .allow_cleartext_remote = config->allow_cleartext_remote,
+                                       .insecure = config->security.insecure,
                                        .version = THORAX_VERSION,
                                        .router = router};
     if (!(*out = router_monitor_create(&spec, err))) {
@@ -83,7 +109,8 @@ static bool serve(const struct inferd_config *config, struct router *router, str
 
 bool router_daemon_run(const struct inferd_config *config, struct error *err) {
     struct router_monitor *monitor = NULL;
-    struct router *router = start_router(config, err);
+    struct keys keys = {0};
+    struct router *router = load_keys(config, &keys, err) ? start_router(config, &keys, err) : NULL;
     bool ok = router && start_monitor(config, router, &monitor, err);
     if (ok) {
         log_listening(config, router);
@@ -91,11 +118,13 @@ bool router_daemon_run(const struct inferd_config *config, struct error *err) {
     }
     router_monitor_destroy(monitor);
     router_destroy(router);
+    wire_security_destroy(keys.security);
     return ok;
 }
 
 bool router_daemon_check(const struct inferd_config *config, struct error *err) {
-    (void)config;
-    (void)err;
-    return true;
+    struct keys keys = {0};
+    bool ok = load_keys(config, &keys, err);
+    wire_security_destroy(keys.security);
+    return ok;
 }

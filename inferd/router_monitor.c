@@ -122,7 +122,7 @@ struct router_monitor *router_monitor_create(const struct router_monitor_spec *s
     *monitor = (struct router_monitor){
         .router = spec->router, .version = spec->version, .started_ms = clock_now_ms()};
     struct http_spec http = {.bind = spec->bind,
-                             .allow_cleartext_remote = spec->allow_cleartext_remote,
+                             .insecure = spec->insecure,
                              .routes = routes,
                              .route_count = sizeof routes / sizeof *routes,
                              .context = monitor};

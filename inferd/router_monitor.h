@@ -7,7 +7,7 @@ struct router_monitor;
 
 struct router_monitor_spec {
     const char *bind;            /**< HOST:PORT, see struct http_spec */
-    bool allow_cleartext_remote; /**< see struct http_spec */
+    bool insecure;               /**< see struct http_spec */
     const char *version;         /**< of the program; borrowed */
     const struct router *router; /**< borrowed for the monitor's life */
 };

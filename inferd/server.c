@@ -44,7 +44,7 @@ static bool open_socket(struct server *server, const struct server_spec *spec, s
         .max_frame_bytes = 2 * spec->max_message_bytes,
         .linger_ms = CLOSE_LINGER_MS,
         .router_mandatory = true,
-        .allow_cleartext_remote = spec->allow_cleartext_remote,
+        .insecure = spec->insecure,
     };
     server->context = wire_context_create(1, err);
     return server->context && (server->router = wire_socket_open(server->context, &socket, err)) != NULL;

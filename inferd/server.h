@@ -14,7 +14,8 @@ struct server;
 
 struct server_spec {
     const char *const *bind;      /**< NULL-ended: tcp://, ipc:// */
-    bool allow_cleartext_remote;  /**< see struct wire_socket_spec */
+    bool insecure;                /**< see struct wire_socket_spec */
+    struct wire_security *security; /**< borrowed for the server's life; NULL: clear text */
     const char *member, *version; /**< borrowed for the server's life */
     struct slot *slot;            /**< borrowed; may be empty: NOT_READY until a model is put in */
     int64_t max_message_bytes; /**< larger ones are TOO_LARGE; a peer that sends twice as much is cut off */

@@ -209,6 +209,8 @@ static bool take_spec(struct subscriber *subscriber, const struct subscriber_spe
     if (!spec->member || !descriptor_name_ok(spec->member))
         return error_set(err, ERROR_INVALID, "a member's name is 1 to 100 of [A-Za-z0-9._-]");
     text_copy(subscriber->member, sizeof subscriber->member, spec->member);
+    subscriber->security = spec->security;
+    text_copy(subscriber->server_key, sizeof subscriber->server_key, spec->server_key ? spec->server_key : "");
     subscriber->max_model_bytes = spec->max_model_bytes ? spec->max_model_bytes : DEFAULT_MAX_MODEL_BYTES;
     subscriber->heartbeat_ms = spec->heartbeat_ms ? spec->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
     subscriber->window_chunks = spec->window_chunks ? spec->window_chunks : DEFAULT_WINDOW;

@@ -13,6 +13,7 @@
  * daemon serves what it has.
  */
 struct subscriber;
+struct wire_security;
 
 enum { SUBSCRIBER_RESIDENTS_MAX = 4 };
 
@@ -29,6 +30,8 @@ struct subscriber_facts {
 struct subscriber_spec {
     const char *announce, *control,
         *blobs;               /**< the publisher's endpoints; NULL: the defaults of common/pool/message.h */
+    struct wire_security *security; /**< borrowed for the subscriber's life: our key; NULL: clear text */
+    const char *server_key;   /**< with security: the publisher's public key, Z85 */
     const char *member;       /**< this member's name, unique in the pool: 1 to 100 of [A-Za-z0-9._-] */
     const char *store_folder; /**< of this member alone */
     int64_t max_model_bytes;  /**< 0: 1 GiB */
@@ -67,7 +70,7 @@ struct subscriber_spec {
     void *context;
 };
 
-/** Opens the store; no thread runs yet. Returns owned. Borrows spec.context, nothing else. ERROR_BUSY: the
+/** Opens the store; no thread runs yet. Returns owned. Borrows spec.context and spec.security, nothing else. ERROR_BUSY: the
  * store is in use. */
 struct subscriber *subscriber_create(const struct subscriber_spec *spec, struct error *err);
 

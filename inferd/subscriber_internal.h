@@ -103,6 +103,8 @@ struct job {
 
 struct subscriber {
     char endpoints[SUBSCRIBER_SOCKETS][SUBSCRIBER_ENDPOINT_SIZE];
+    struct wire_security *security; /* NULL: clear text */
+    char server_key[CURVE_TEXT_SIZE];
     char member[DESCRIPTOR_NAME_SIZE];
     int64_t max_model_bytes;
     int heartbeat_ms, window_chunks, retry_ms;

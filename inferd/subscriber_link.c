@@ -20,6 +20,8 @@ static bool open_socket(struct subscriber *subscriber, enum subscriber_socket wh
     struct wire_socket_spec spec = {
         .kind = which == SUBSCRIBER_ANNOUNCE ? WIRE_SUB : WIRE_DEALER,
         .connect = connect,
+        .security = subscriber->security,
+        .server_key = subscriber->server_key,
         .max_frame_bytes = which == SUBSCRIBER_BLOBS ? MAX_CHUNK_FRAME_BYTES : POOL_MAX_MESSAGE_BYTES,
         .linger_ms = which == SUBSCRIBER_CONTROL ? 100 : 0,
     };

@@ -154,6 +154,7 @@ static void check_publishing(struct config *config, const struct trainer_config 
                        MANIFEST_MAX_VIEWS);
     const char *const endpoints[] = {values->publish.announce, values->publish.control,
                                      values->publish.blobs};
+    security_config_check(config, &values->security, endpoints, values->publish.enabled ? 3 : 0);
     for (int i = 0; i < 3; i++) {
         for (int k = 0; k < i; k++) {
             if (strcmp(endpoints[i], endpoints[k]) == 0 && !strchr(endpoints[i], '*'))

@@ -1,6 +1,6 @@
 #pragma once
 #include "common/base/log.h"
-#include "common/config/schema.h"
+#include "common/config/security_config.h"
 #include "common/image/augment.h"
 #include "trainerd/schedule.h"
 
@@ -138,6 +138,7 @@ struct trainer_config {
     struct trainer_publish_config publish;
     struct trainer_intended_use_config intended_use;
     struct trainer_report_config report;
+    struct security_config security;
     struct trainer_http_config http;
     struct trainer_log_config log;
 };

@@ -227,6 +227,8 @@ static const struct schema_row rows[] = {
     ROW("report.bootstrap_samples", INT, report.bootstrap_samples, "1000", RANGE(0, 100000),
         HELP("for confidence intervals; 0: none")),
 
+    SECURITY_ROWS(trainer_config, security),
+
     ROW("http.bind", STRING, http.bind, "",
         HELP("HOST:PORT for /healthz, /readyz and /metrics, such as 127.0.0.1:5781; none: there is no HTTP")),
 

@@ -3,6 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/signals.h"
+#include "common/wire/security.h"
 #include "trainerd/checkpoint.h"
 #include "trainerd/job.h"
 #include "trainerd/publisher.h"
@@ -24,6 +25,7 @@ struct daemon {
     struct publisher *publisher; /* NULL: not asked for */
     struct publisher_monitor *monitor; /* NULL: not asked for */
     struct progress *progress;
+    struct wire_security *security; /* NULL: there are no keys */
 };
 
 static void show_decoding(void *context, int64_t done, int64_t total) {
@@ -162,6 +164,12 @@ static bool parse_gate(const struct string_list *list, struct gate_rule rules[GA
     return true;
 }
 
+/** Reads our key and the allow-list, where there are any. */
+static bool open_security(const struct security_config *config, struct wire_security **out, struct error *err) {
+    struct wire_security_spec spec = {.secret_key = config->key, .allow = config->allow, .report = log_error};
+    return !*config->key || (*out = wire_security_create(&spec, err)) || error_prefix(err, "security");
+}
+
 static bool open_publisher(struct daemon *daemon, struct error *err) {
     const struct trainer_publish_config *publish = &daemon->config->publish;
     bool automatic = publish->activate == TRAINER_ACTIVATE_AUTO;
@@ -170,6 +178,8 @@ static bool open_publisher(struct daemon *daemon, struct error *err) {
                                   .blobs = publish->blobs,
                                   .store_folder = publish->store,
                                   .sign_key = publish->sign_key,
+                                  .insecure = daemon->config->security.insecure,
+                                  .security = daemon->security,
                                   .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL,
                                   .inspect = publisher_inspect_model};
     struct gate_rule gate[GATE_MAX_RULES];
@@ -197,8 +207,10 @@ static bool open_publisher(struct daemon *daemon, struct error *err) {
 }
 
 static bool open_monitor(struct daemon *daemon, struct error *err) {
-    struct publisher_monitor_spec spec = {
-        .bind = daemon->config->http.bind, .version = THORAX_VERSION, .publisher = daemon->publisher};
+    struct publisher_monitor_spec spec = {.bind = daemon->config->http.bind,
+                                          .insecure = daemon->config->security.insecure,
+                                          .version = THORAX_VERSION,
+                                          .publisher = daemon->publisher};
     if (!*spec.bind)
         return true;
     if (!(daemon->monitor = publisher_monitor_create(&spec, err)))
@@ -232,7 +244,8 @@ bool daemon_run(const struct trainer_config *config, const struct daemon_options
     struct daemon daemon = {.config = config, .options = options, .progress = progress_create(stdout, options->style)};
     if (!daemon.progress)
         return error_set(err, ERROR_MEMORY, "out of memory");
-    bool ok = open_publisher(&daemon, err) && open_monitor(&daemon, err) &&
+    bool ok = open_security(&config->security, &daemon.security, err) && open_publisher(&daemon, err) &&
+              open_monitor(&daemon, err) &&
               (!config->trains || (prepare_data(&daemon, err) && train(&daemon, err)));
     if (ok && config->trains) {
         struct metric folder = metric_text("run", config->run.name);
@@ -242,6 +255,7 @@ bool daemon_run(const struct trainer_config *config, const struct daemon_options
         ok = publish_until_stopped(&daemon, err);
     publisher_monitor_destroy(daemon.monitor);
     publisher_destroy(daemon.publisher);
+    wire_security_destroy(daemon.security);
     progress_destroy(daemon.progress);
     return ok;
 }
@@ -256,7 +270,10 @@ static bool check_plan(const struct trainer_config *config, struct error *err) {
 
 bool daemon_check(const struct trainer_config *config, struct error *err) {
     struct gate_rule gate[GATE_MAX_RULES];
-    if (!check_plan(config, err) || !parse_gate(&config->publish.gate, gate, err))
+    struct wire_security *security = NULL;
+    bool keys = open_security(&config->security, &security, err);
+    wire_security_destroy(security);
+    if (!keys || !check_plan(config, err) || !parse_gate(&config->publish.gate, gate, err))
         return false;
     if (!config->trains)
         return true;

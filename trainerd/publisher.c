@@ -350,19 +350,24 @@ static void *run(void *context) {
 
 /* ---- life ---- */
 
-static bool open_socket(struct publisher *publisher, enum publisher_socket which, const char *endpoint,
-                        bool remote, struct error *err) {
+/** Whose connections are taken. Who may ask what on the control socket: publisher_control.c. */
+enum { POOL_ROLES = WIRE_MEMBER | WIRE_TRAINER | WIRE_ADMIN };
+
+static bool open_socket(struct publisher *publisher, const struct publisher_spec *spec,
+                        enum publisher_socket which, const char *endpoint, struct error *err) {
     const char *const bind[] = {endpoint, NULL};
-    struct wire_socket_spec spec = {
+    struct wire_socket_spec socket = {
         .kind = which == PUBLISHER_ANNOUNCE ? WIRE_XPUB : WIRE_ROUTER,
         .bind = bind,
         .max_frame_bytes = which == PUBLISHER_CONTROL ? POOL_MAX_MESSAGE_BYTES : 4096,
         .send_limit = SEND_LIMIT,
         .router_mandatory = which == PUBLISHER_BLOBS,
         .linger_ms = which == PUBLISHER_CONTROL ? 200 : 0,
-        .allow_cleartext_remote = remote,
+        .insecure = spec->insecure,
+        .security = spec->security,
+        .roles = POOL_ROLES,
     };
-    publisher->sockets[which] = wire_socket_open(publisher->context, &spec, err);
+    publisher->sockets[which] = wire_socket_open(publisher->context, &socket, err);
     if (!publisher->sockets[which])
         return false;
     if (!wire_socket_bound(publisher->sockets[which], 0, publisher->bound[which], PUBLISHER_ENDPOINT_SIZE))
@@ -373,12 +378,11 @@ static bool open_socket(struct publisher *publisher, enum publisher_socket which
 static bool open_sockets(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
     publisher->context = wire_context_create(1, err);
     return publisher->context &&
-           open_socket(publisher, PUBLISHER_ANNOUNCE, spec->announce ? spec->announce : POOL_DEFAULT_ANNOUNCE,
-                       spec->allow_cleartext_remote, err) &&
-           open_socket(publisher, PUBLISHER_CONTROL, spec->control ? spec->control : POOL_DEFAULT_CONTROL,
-                       spec->allow_cleartext_remote, err) &&
-           open_socket(publisher, PUBLISHER_BLOBS, spec->blobs ? spec->blobs : POOL_DEFAULT_BLOBS,
-                       spec->allow_cleartext_remote, err);
+           open_socket(publisher, spec, PUBLISHER_ANNOUNCE,
+                       spec->announce ? spec->announce : POOL_DEFAULT_ANNOUNCE, err) &&
+           open_socket(publisher, spec, PUBLISHER_CONTROL,
+                       spec->control ? spec->control : POOL_DEFAULT_CONTROL, err) &&
+           open_socket(publisher, spec, PUBLISHER_BLOBS, spec->blobs ? spec->blobs : POOL_DEFAULT_BLOBS, err);
 }
 
 static bool load_state(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {

@@ -14,6 +14,7 @@
  * that was killed at any moment goes on where it was, in the middle of a rollout (rollout.h) too.
  */
 struct publisher;
+struct wire_security;
 
 enum publisher_activate {
     PUBLISHER_ACTIVATE_AUTO,   /**< a published model is rolled out by itself; what is under way then ends */
@@ -54,7 +55,8 @@ struct publisher_spec {
     const struct gate_rule *gate; /**< (gate_count), copied: what a new model is judged by */
     int gate_count;
     const char *sign_key;        /**< a .key file of trainctl keygen sign: signs what comes unsigned; NULL: nothing */
-    bool allow_cleartext_remote; /**< bind addresses other than loopback, although nothing is encrypted */
+    bool insecure;               /**< bind addresses other than loopback in the clear */
+    struct wire_security *security; /**< borrowed for the publisher's life; NULL: clear text, everybody may ask anything */
     /**
      * Looks into a file before it is published: is it a model that loads, and what does it say of itself? NULL: any
      * file will do, and uploads keep the name they come with. Called with the file's path in the store, on the
@@ -64,7 +66,7 @@ struct publisher_spec {
     void *inspect_context;
 };
 
-/** Opens the store, binds, starts the thread. Returns owned. Borrows nothing of spec. ERROR_BUSY: the store
+/** Opens the store, binds, starts the thread. Returns owned. Borrows spec.security, nothing else. ERROR_BUSY: the store
  * is in use. */
 struct publisher *publisher_create(const struct publisher_spec *spec, struct error *err);
 /** Stops the thread, closes all. Takes NULL. Members go on serving what they have. */

@@ -152,7 +152,7 @@ struct publisher_monitor *publisher_monitor_create(const struct publisher_monito
     monitor->version = spec->version;
     monitor->started_ms = clock_now_ms();
     struct http_spec http = {.bind = spec->bind,
-                             .allow_cleartext_remote = spec->allow_cleartext_remote,
+                             .insecure = spec->insecure,
                              .routes = routes,
                              .route_count = sizeof routes / sizeof *routes,
                              .context = monitor};

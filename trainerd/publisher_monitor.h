@@ -9,7 +9,7 @@ struct publisher_monitor;
 
 struct publisher_monitor_spec {
     const char *bind;            /**< HOST:PORT, see struct http_spec */
-    bool allow_cleartext_remote; /**< see struct http_spec */
+    bool insecure;               /**< see struct http_spec */
     const char *version;         /**< of the program; borrowed */
     struct publisher *publisher; /**< borrowed for the monitor's life; NULL: this run only trains */
 };

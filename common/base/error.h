@@ -18,6 +18,7 @@ enum error_code {
     ERROR_PEER,        /**< another process or rank failed */
     ERROR_STATE,       /**< not now: a call out of order, a closed queue */
     ERROR_BUSY,        /**< try again later */
+    ERROR_DENIED,      /**< who asks may not do this */
     ERROR_INTERNAL,    /**< our own bug, or a library's */
 };
 

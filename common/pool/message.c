@@ -137,6 +137,7 @@ static const struct {
     {ERROR_TOO_LARGE, THORAX__V1__REFUSAL_CODE__REFUSAL_TOO_LARGE},
     {ERROR_BUSY, THORAX__V1__REFUSAL_CODE__REFUSAL_BUSY},
     {ERROR_NOT_FOUND, THORAX__V1__REFUSAL_CODE__REFUSAL_NOT_FOUND},
+    {ERROR_DENIED, THORAX__V1__REFUSAL_CODE__REFUSAL_DENIED},
 };
 
 bool pool_refusal_error(const Thorax__V1__Refusal *refusal, struct error *err) {

@@ -16,6 +16,8 @@ enum {
     RECONNECT_LAST_MS = 1000,
     HEARTBEAT_MISSES = 3,
     HANDSHAKE_MS = 3000, /* a refused peer is let go then, and may try again */
+    HANDSHAKE_FAILED = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                       ZMQ_EVENT_HANDSHAKE_FAILED_AUTH,
 };
 static const int64_t DEFAULT_FRAME_BYTES = 64 << 20;
 
@@ -126,7 +128,7 @@ bool wire_endpoint_is_local(const char *endpoint) {
     return colon && host_is_loopback(host, (size_t)(colon - host));
 }
 
-static bool check_bind(const char *endpoint, bool allow_cleartext_remote, struct error *err) {
+static bool check_bind(const char *endpoint, bool insecure, struct error *err) {
     if (strlen(endpoint) >= ENDPOINT_SIZE) {
         return error_set(err, ERROR_INVALID, "endpoint of %zu characters: at most %d", strlen(endpoint),
                          ENDPOINT_SIZE - 1);
@@ -142,12 +144,12 @@ static bool check_bind(const char *endpoint, bool allow_cleartext_remote, struct
     if (!colon) {
         return error_set(err, ERROR_INVALID, "endpoint %s: no port", endpoint);
     }
-    if (allow_cleartext_remote || host_is_loopback(host, (size_t)(colon - host))) {
+    if (insecure || host_is_loopback(host, (size_t)(colon - host))) {
         return true;
     }
     error_set(err, ERROR_INVALID,
               "refusing to bind %s: it is not a loopback address and nothing would be encrypted", endpoint);
-    return error_hint(err, "bind 127.0.0.1, or allow clear text on the network in as many words");
+    return error_hint(err, "bind 127.0.0.1, give keys (security.key, security.allow), or say security.insecure: true");
 }
 
 static bool is_tcp(const char *endpoint) {
@@ -247,7 +249,7 @@ static bool bind_all(struct wire_socket *socket, const struct wire_socket_spec *
     }
     for (int i = 0; i < count; i++) {
         size_t size = ENDPOINT_SIZE;
-        if (!check_bind(spec->bind[i], socket->guard || spec->allow_cleartext_remote, err) ||
+        if (!check_bind(spec->bind[i], socket->guard || spec->insecure, err) ||
             !zmq_ok(zmq_bind(socket->zmq, spec->bind[i]), "bind", spec->bind[i], err) ||
             !zmq_ok(zmq_getsockopt(socket->zmq, ZMQ_LAST_ENDPOINT, socket->bound[i], &size), "endpoint of",
                     spec->bind[i], err)) {
@@ -478,7 +480,8 @@ struct wire_socket *wire_watch_open(struct wire_context *context, struct wire_so
     char endpoint[64]; /* the time makes it new, where memory is used again */
     snprintf(endpoint, sizeof endpoint, "inproc://watch-%p-%lld", (void *)socket, (long long)clock_now_ns());
     const char *const connect[] = {endpoint, NULL};
-    if (!zmq_ok(zmq_socket_monitor(socket->zmq, endpoint, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED),
+    if (!zmq_ok(zmq_socket_monitor(socket->zmq, endpoint,
+                                   ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED),
                 "watch a socket", "", err)) {
         return NULL;
     }
@@ -502,7 +505,9 @@ bool wire_watch_next(struct wire_socket *watch, enum wire_event *out) {
         memcpy(&event, message.frames[0].data, sizeof event);
     }
     wire_message_fini(&message);
-    *out = event == ZMQ_EVENT_DISCONNECTED ? WIRE_DISCONNECTED : WIRE_CONNECTED;
+    *out = event == ZMQ_EVENT_DISCONNECTED ? WIRE_DISCONNECTED
+           : event & HANDSHAKE_FAILED      ? WIRE_HANDSHAKE_FAILED
+                                           : WIRE_CONNECTED;
     return true;
 }
 

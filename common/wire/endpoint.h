@@ -27,7 +27,7 @@ struct wire_socket_spec {
     int64_t max_frame_bytes;     /**< a peer that sends a larger frame is cut off; 0: 64 MiB */
     int linger_ms;               /**< how long close may wait for what was sent; 0: drop */
     bool router_mandatory;       /**< ROUTER: sending to a peer that is gone is ERROR_PEER, not silence */
-    bool allow_cleartext_remote; /**< without it, binding TCP to anything but loopback is refused (nothing is encrypted yet) */
+    bool insecure; /**< without it, or security, binding TCP to anything but loopback is refused */
     struct wire_security *security; /**< borrowed for the socket's life: TCP endpoints speak CURVE; NULL: clear text */
     unsigned roles;          /**< with security, of a socket that binds: whose connections and messages it takes */
     const char *server_key;  /**< with security, of a socket that connects to TCP: the other side's public key, Z85 */
@@ -70,10 +70,15 @@ bool wire_send(struct wire_socket *socket, const struct wire_frame *frames, int 
 bool wire_receive(struct wire_socket *socket, struct wire_message *message, int64_t timeout_ms, struct error *err);
 
 /** What a watch tells of the socket that it watches. */
-enum wire_event { WIRE_CONNECTED, WIRE_DISCONNECTED };
+enum wire_event {
+    WIRE_CONNECTED,
+    WIRE_DISCONNECTED,
+    WIRE_HANDSHAKE_FAILED, /**< someone is there, and does not take our key, or is not whose key we expect */
+};
 
 /**
- * A socket on which the events of `socket` can be polled for: connections made (and shaken hands over), and broken.
+ * A socket on which the events of `socket` can be polled for: connections made (and shaken hands over), broken, and
+ * not made since the handshake failed.
  * Close it before the one that it watches. Same thread. Returns owned.
  */
 struct wire_socket *wire_watch_open(struct wire_context *context, struct wire_socket *socket, struct error *err);

@@ -76,13 +76,13 @@ static bool parse_bind(const struct http_spec *spec, struct address *out, struct
             "http address %.80s: HOST is an IPv4 address, an IPv6 address in brackets, or localhost",
             spec->bind);
     }
-    if (spec->allow_cleartext_remote || is_loopback(out)) {
+    if (spec->insecure || is_loopback(out)) {
         return true;
     }
     error_set(err, ERROR_INVALID,
               "refusing to serve http at %s: it is not a loopback address and nothing would be encrypted",
               spec->bind);
-    return error_hint(err, "bind 127.0.0.1, or allow clear text on the network in as many words");
+    return error_hint(err, "bind 127.0.0.1, or say security.insecure: true where the whole network is trusted");
 }
 
 /** A listening socket, so that errors and the port are ours to tell. -1 on error. */

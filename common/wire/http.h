@@ -26,7 +26,7 @@ struct http_route {
 struct http_spec {
     const char
         *bind; /**< HOST:PORT; HOST: an IPv4 address, [an IPv6 address] or localhost; PORT 0: a free one */
-    bool allow_cleartext_remote;     /**< without it, an address other than loopback is refused: nothing is
+    bool insecure;                   /**< without it, an address other than loopback is refused: nothing is
                                         encrypted */
     const struct http_route *routes; /**< (route_count), copied; their strings are borrowed */
     int route_count;                 /**< 1 to HTTP_MAX_ROUTES */

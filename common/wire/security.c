@@ -75,7 +75,7 @@ bool wire_security_reload(struct wire_security *security, struct error *err) {
 
 struct wire_security *wire_security_create(const struct wire_security_spec *spec, struct error *err) {
     struct wire_security *security = calloc(1, sizeof *security);
-    if (!security || (spec->allow && !(security->allow = strdup(spec->allow)))) {
+    if (!security || (spec->allow && *spec->allow && !(security->allow = strdup(spec->allow)))) {
         free(security);
         error_set(err, ERROR_MEMORY, "out of memory for keys");
         return NULL;

@@ -31,7 +31,7 @@ struct wire_peer {
 
 struct wire_security_spec {
     const char *secret_key; /**< our own .key file */
-    const char *allow;      /**< the allow-list, for sockets that bind; NULL: for connecting only */
+    const char *allow;      /**< the allow-list, for sockets that bind; NULL or "": for connecting only */
     /** Told what nobody else hears of: a list that could not be read anew, peers that were refused (at most
      * one a second). Any thread. log_error fits. May be NULL. */
     void (*report)(const char *event, const struct error *err);

@@ -13,7 +13,7 @@ static const char usage[] =
     "Makes a pair of keys: NAME.key (secret: keep it where it is used, mode 0600) and NAME.pub (to hand "
     "out).\n"
     "Files that are there are never overwritten.\n"
-    "  curve         who may talk to whom: one pair for each daemon, tool and client (security.secret_key,\n"
+    "  curve         who may talk to whom: one pair for each daemon, tool and client (security.key,\n"
     "                security.allow, --key, --server-key)\n"
     "  sign          who may vouch for models: Ed25519\n"
     "  --out NAME    where to write them\n"

@@ -86,6 +86,48 @@ static void what_makes_no_sense_is_named(void **state) {
     }
 }
 
+static void keys_and_lists_go_together(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *word;
+    } wrong[] = {
+        {"security: {allow: list}", "security.allow: an allow-list needs security.key"},
+        {"security: {key: own.key}", "security.key: tcp://127.0.0.1:5700 is bound"},
+        {"publisher: {server_key: its.pub}", "publisher.server_key: it needs security.key"},
+        {"security: {key: own.key, allow: list}\npublisher: {}", "publisher.server_key: missing"},
+        {"role: router\nrouter: {members: ['tcp://127.0.0.1:1'], server_keys: [a]}", "router.server_keys: it needs"},
+        {"role: router\nsecurity: {key: k, allow: l}\nrouter: {members: ['tcp://127.0.0.1:1']}",
+         "router.server_keys: missing"},
+        {"role: router\nsecurity: {key: k, allow: l}\nrouter: {members: ['tcp://a:1', 'tcp://a:2', 'tcp://a:3'], "
+         "server_keys: [a, b]}",
+         "2 keys for 3 members"},
+        {"server: {allow_cleartext_remote: true}", "server.allow_cleartext_remote: unknown key"},
+    };
+    static const char *const right[] = {
+        "security: {key: own.key}\nserver: {bind: ['ipc:///tmp/a']}",
+        "security: {key: own.key, allow: list}\npublisher: {server_key: its.pub}",
+        "security: {key: own.key, allow: list}\n"
+        "publisher: {announce: 'ipc:///tmp/a', control: 'ipc:///tmp/b', blobs: 'ipc:///tmp/c'}",
+        "role: router\nsecurity: {key: k, allow: l}\nrouter: {members: ['tcp://a:1', 'tcp://a:2'], server_keys: [a]}",
+        "role: router\nsecurity: {key: k, allow: l}\nrouter: {members: ['tcp://a:1', 'tcp://a:2'], server_keys: [a, b]}",
+        "security: {insecure: true}",
+    };
+    struct inferd_config out;
+    struct error err = {0};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const char *model = strstr(wrong[i].text, "publisher: {}") ? NULL : "m";
+        if (read_text(wrong[i].text, model, &out, &err) || !strstr(err.message, wrong[i].word)) {
+            fail_msg("%s: %s", wrong[i].text, err.message);
+        }
+    }
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        const char *model = strstr(right[i], "publisher: {") ? NULL : "m";
+        if (!read_text(right[i], model, &out, &err)) {
+            fail_msg("%s: %s", right[i], err.message);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_example_can_be_used),
@@ -93,6 +135,7 @@ int main(void) {
         cmocka_unit_test(a_router_needs_members_and_no_model),
         cmocka_unit_test(a_model_file_stands_above_a_publisher),
         cmocka_unit_test(what_makes_no_sense_is_named),
+        cmocka_unit_test(keys_and_lists_go_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

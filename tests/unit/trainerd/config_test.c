@@ -99,6 +99,9 @@ static void keys_are_checked_against_each_other(void **state) {
          "publish.blobs: tcp://127.0.0.1:5701 is taken"},
         {"publish: {enabled: true}\nintended_use: {age_min_years: 7, age_max_years: 5}\n",
          "age_min_years: above age_max_years 5"},
+        {"publish: {enabled: true}\nsecurity: {key: own.key}\n",
+         ":2:12: security.key: tcp://127.0.0.1:5701 is bound with it: say who may talk to it"},
+        {"publish: {enabled: true}\nsecurity: {allow: list}\n", ":2:12: security.allow: an allow-list needs"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fixture fixture;

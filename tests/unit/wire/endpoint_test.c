@@ -152,7 +152,7 @@ static void allowing_clear_text_binds_every_address(void **state) {
     struct wire_context *context = wire_context_create(1, NULL);
     wire_socket_close(open_or_fail(
         context,
-        &(struct wire_socket_spec){.kind = WIRE_ROUTER, .bind = bind, .allow_cleartext_remote = true}));
+        &(struct wire_socket_spec){.kind = WIRE_ROUTER, .bind = bind, .insecure = true}));
     wire_context_destroy(context);
 }
 

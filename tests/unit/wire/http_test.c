@@ -34,7 +34,7 @@ static const struct http_route routes[] = {
 
 static struct http_server *start(const char *bind, bool remote, struct error *err) {
     struct http_spec spec = {.bind = bind,
-                             .allow_cleartext_remote = remote,
+                             .insecure = remote,
                              .routes = routes,
                              .route_count = 2,
                              .context = "well\n"};
