@@ -444,7 +444,9 @@ static bool receive_parts(struct wire_socket *socket, struct parts *parts, struc
 /** Who sent a message that came through a guarded socket; false where the list no longer has it. */
 static bool check_peer(struct wire_socket *socket, struct parts *parts, struct wire_peer *out,
                        struct error *err) {
-    const char *key = zmq_msg_gets(&parts->parts[0], "User-Id");
+    /* The last frame: the first is the identity that ROUTER adds, which has no properties where the message was
+     * polled for (libzmq 4.3). */
+    const char *key = zmq_msg_gets(&parts->parts[parts->count - 1], "User-Id");
     if (key && wire_security_find(socket->guard, key, socket->roles, out)) {
         return true;
     }
