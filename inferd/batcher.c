@@ -75,6 +75,13 @@ static void wait_until(struct batcher *batcher, int64_t until_ns) {
     pthread_cond_timedwait(&batcher->changed, &batcher->mutex, &until);
 }
 
+/** How many of a model's jobs to take, of which one was taken already. */
+static int choose(const struct batcher *batcher, const struct model *model) {
+    int limit = batch_limit(batcher, model), waiting = 1 + lanes_count_of(&batcher->lanes, model, limit - 1);
+    int take = model->ladder.count > 0 ? ladder_take(&model->ladder, waiting) : waiting;
+    return take < limit ? take : limit;
+}
+
 /** Fills a batch with the most urgent job's model. Locked. */
 static void fill(struct batcher *batcher, struct batch *out) {
     const struct model *model = NULL;
@@ -90,8 +97,10 @@ static void fill(struct batcher *batcher, struct batch *out) {
             continue;
         }
         out->jobs[out->count++] = job;
-        model = job->model;
-        limit = batch_limit(batcher, model);
+        if (!model) {
+            model = job->model;
+            limit = choose(batcher, model);
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 
 /**
  * Gathers jobs into batches for one model at a time: urgent ones first, then in order of arrival. A batch is
- * handed out when it is full, or when its oldest job has waited max_delay. Expired jobs are never part of a
- * batch. Any thread; its mutex is a leaf lock. Source: the dynamic batching of serving systems such as
- * Triton, whose names for the two limits these are.
+ * handed out when as many wait as it can hold, or when its oldest job has waited max_delay; how many of those
+ * that wait it gets, the model's ladder says. Expired jobs are never part of a batch. Any thread; its mutex is
+ * a leaf lock. Source: the dynamic batching of serving systems such as Triton, whose names for the two limits
+ * these are.
  */
 struct batcher;
 

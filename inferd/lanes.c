@@ -45,6 +45,16 @@ struct job *lanes_pop_of(struct lanes *lanes, const struct model *model) {
     return job;
 }
 
+int lanes_count_of(const struct lanes *lanes, const struct model *model, int limit) {
+    int count = 0;
+    for (int i = 0; i < 2; i++) {
+        for (const struct job *job = lanes->lanes[i].first; job && count < limit; job = job->next) {
+            count += job->model == model;
+        }
+    }
+    return count;
+}
+
 int64_t lanes_oldest_ns(const struct lanes *lanes) {
     int64_t oldest = INT64_MAX;
     for (int i = 0; i < 2; i++) {

@@ -1,4 +1,6 @@
 #include "inferd/loaded_model.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/graph/plan.h"
 #include "common/image/preprocess.h"
 #include "common/weights/model_file.h"
@@ -8,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LADDER_MAX = 8, GOLDEN_MAX = 1024 };
+enum { GOLDEN_MAX = 1024, TIMED_RUNS = 3 };
 
 /*
  * How far a golden probability may be off, by the precision that the plan computes in: far below what moves a
@@ -22,16 +24,14 @@ static const enum precision PRECISION = PRECISION_F32;
 struct loaded_model {
     struct model model;
     struct device *device;
-    int ladder_count;
-    struct plan *ladder[LADDER_MAX]; /* of rising batch size; they share the weights of the first */
-    int batches[LADDER_MAX];
+    struct plan *plans[LADDER_MAX]; /* one a step of the model's ladder; they share the weights of the first */
     float *logits; /* (max_batch, K): a plan reads back its whole batch */
 };
 
 static void destroy(struct model *model) {
     struct loaded_model *loaded = (struct loaded_model *)model;
-    for (int i = 0; i < loaded->ladder_count; i++) {
-        plan_destroy(loaded->ladder[i]);
+    for (int i = 0; i < model->ladder.count; i++) {
+        plan_destroy(loaded->plans[i]);
     }
     device_close(loaded->device);
     free(loaded->logits);
@@ -40,14 +40,11 @@ static void destroy(struct model *model) {
 
 static bool compute(struct model *model, const float *images, int count, float *logits, struct error *err) {
     struct loaded_model *loaded = (struct loaded_model *)model;
-    int step = 0;
-    while (step + 1 < loaded->ladder_count && loaded->batches[step] < count) {
-        step++;
-    }
-    struct plan *plan = loaded->ladder[step];
-    if (count > loaded->batches[step]) {
+    int step = ladder_step(&model->ladder, count);
+    struct plan *plan = loaded->plans[step];
+    if (count > model->ladder.images[step]) {
         return error_set(err, ERROR_INTERNAL, "a batch of %d images: at most %d", count,
-                         loaded->batches[step]);
+                         model->ladder.images[step]);
     }
     if (!plan_set_images(plan, images, err) || !plan_run(plan, err) ||
         !plan_read_logits(plan, loaded->logits, err)) {
@@ -62,12 +59,13 @@ static const struct model_ops ops = {.compute = compute, .destroy = destroy};
 static bool add_plan(struct loaded_model *loaded, const struct plan_spec *base, int batch,
                      struct error *err) {
     struct plan_spec spec = *base;
+    struct ladder *ladder = &loaded->model.ladder;
     spec.batch = batch;
-    spec.share = loaded->ladder[0];
+    spec.share = loaded->plans[0];
     struct plan *plan = plan_create(&spec, err);
     if (plan) {
-        loaded->batches[loaded->ladder_count] = batch;
-        loaded->ladder[loaded->ladder_count++] = plan;
+        ladder->images[ladder->count] = batch;
+        loaded->plans[ladder->count++] = plan;
     }
     return plan != NULL;
 }
@@ -114,13 +112,23 @@ static bool build(struct loaded_model *loaded, const struct model_file *file, st
     return ok;
 }
 
-/** Runs every plan once, on an even picture. */
+/** Runs every plan on an even picture: once to warm it up, then to learn what it costs. */
 static bool warm_up(struct loaded_model *loaded, float *images, struct error *err) {
     float logits[MODEL_MAX_BATCH * MODEL_MAX_CLASSES];
-    for (int i = 0; i < loaded->ladder_count; i++) {
-        if (!compute(&loaded->model, images, loaded->batches[i], logits, err)) {
-            return error_prefix(err, "warm-up with %d images", loaded->batches[i]);
+    struct ladder *ladder = &loaded->model.ladder;
+    for (int run = 0; run <= TIMED_RUNS; run++) {
+        for (int i = 0; i < ladder->count; i++) {
+            int64_t start_ns = clock_now_ns();
+            if (!compute(&loaded->model, images, ladder->images[i], logits, err)) {
+                return error_prefix(err, "warm-up with %d images", ladder->images[i]);
+            }
+            if (run > 0) {
+                ladder_learn(ladder, ladder->images[i], (double)(clock_now_ns() - start_ns) / 1e3);
+            }
         }
+    }
+    for (int i = 0; i < ladder->count; i++) {
+        log_event(LOG_DEBUG, "batch_cost", "images=%d us=%.0f", ladder->images[i], ladder->cost_us[i]);
     }
     return true;
 }

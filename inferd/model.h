@@ -2,9 +2,10 @@
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/image/recipe.h"
+#include "inferd/ladder.h"
 #include <stdatomic.h>
 
-enum { MODEL_MAX_CLASSES = 64, MODEL_MAX_POINTS = 33, MODEL_NAME_SIZE = 101, MODEL_MAX_BATCH = 64 };
+enum { MODEL_MAX_CLASSES = 64, MODEL_MAX_POINTS = 33, MODEL_NAME_SIZE = 101, MODEL_MAX_BATCH = LADDER_MAX_IMAGES };
 
 /** The thresholds of one decision: at or above rule_in the finding is ruled in, below rule_out it is ruled
  * out. */
@@ -52,6 +53,7 @@ struct model {
     atomic_int references; /**< starts at 1: its maker's */
     struct model_info info;
     int max_batch;      /**< images per compute, 1..MODEL_MAX_BATCH */
+    struct ladder ladder; /**< its batch sizes, up to max_batch; the thread that computes learns */
     atomic_bool broken; /**< it failed to compute: never made active again without loading it anew */
 };
 

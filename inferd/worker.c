@@ -70,6 +70,7 @@ static void run_batch(struct worker *worker) {
     atomic_store(&worker->spec.counters->computing_since_ms, 0);
     uint64_t compute_us = (uint64_t)(clock_now_ns() - start) / 1000;
     if (ok) {
+        ladder_learn(&model->ladder, batch->count, (double)compute_us);
         count(worker->spec.counters, batch->count, compute_us);
     } else {
         atomic_store(&model->broken, true);

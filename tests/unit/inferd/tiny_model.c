@@ -6,14 +6,15 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { GOLDEN = 2, CLASSES = 3, SIDE = 28 };
+enum { GOLDEN = 2, CLASSES = 3, SIDE = 28, MAX_PIXELS = TINY_MODEL_MAX_SIZE * TINY_MODEL_MAX_SIZE };
 
 /** The network, and what it answers to its golden images. */
 struct tiny {
     struct model_spec model;
     struct graph *graph;
     struct parameters *parameters;
-    uint8_t greys[GOLDEN * SIDE * SIDE];
+    uint8_t greys[GOLDEN * MAX_PIXELS];
+    float images[GOLDEN * MAX_PIXELS];
     float answers[GOLDEN * CLASSES];
 };
 
@@ -38,11 +39,11 @@ const char *tiny_model_device(void) {
 }
 
 static bool answer_golden(struct tiny *tiny, const struct tiny_model_spec *spec, struct error *err) {
-    struct recipe recipe = recipe_default(SIDE, SIDE, 1);
-    float images[GOLDEN * SIDE * SIDE];
+    int side = (int)tiny->model.size, pixels = side * side;
+    struct recipe recipe = recipe_default(side, side, 1);
     for (int i = 0; i < GOLDEN; i++) {
         struct image image;
-        uint8_t *grey = tiny->greys + i * SIDE * SIDE;
+        uint8_t *grey = tiny->greys + i * pixels;
         if (!phantom_draw((enum phantom_kind)i, 16 * (uint64_t)i, 64, 64, &image, err)) {
             return false;
         }
@@ -51,7 +52,7 @@ static bool answer_golden(struct tiny *tiny, const struct tiny_model_spec *spec,
         if (!ok) {
             return false;
         }
-        preprocess_normalise(&recipe, grey, images + i * SIDE * SIDE);
+        preprocess_normalise(&recipe, grey, tiny->images + i * pixels);
     }
     struct device *device = device_open(
         &(struct device_spec){.name = spec->golden_device ? spec->golden_device : tiny_model_device()}, err);
@@ -61,7 +62,7 @@ static bool answer_golden(struct tiny *tiny, const struct tiny_model_spec *spec,
                                                                  .batch = GOLDEN},
                                              err)
                                : NULL;
-    bool ok = plan && plan_set_images(plan, images, err) && plan_run(plan, err) &&
+    bool ok = plan && plan_set_images(plan, tiny->images, err) && plan_run(plan, err) &&
               plan_read_logits(plan, tiny->answers, err);
     plan_destroy(plan);
     device_close(device);
@@ -76,14 +77,15 @@ static bool save(const char *path, struct tiny *tiny, const struct tiny_model_sp
     struct manifest_operating_point points[] = {{"rule_in", "PNEUMONIA", 0.6, 0.8, 0.9},
                                                 {"rule_out", "PNEUMONIA", 0.2, 0.99, 0.5}};
     char json[RECIPE_JSON_SIZE];
-    struct recipe recipe = recipe_default(spec->recipe_size ? spec->recipe_size : SIDE, SIDE, 1);
+    int side = (int)tiny->model.size;
+    struct recipe recipe = recipe_default(spec->recipe_size ? spec->recipe_size : side, side, 1);
     if (!recipe_print(&recipe, json, sizeof json, err)) {
         return false;
     }
     struct manifest manifest = manifest_empty();
     manifest.name = spec->name;
     manifest.version = "1";
-    manifest.architecture = (struct manifest_architecture){"resnet18", "3x3", 1, SIDE};
+    manifest.architecture = (struct manifest_architecture){tiny->model.architecture, tiny->model.stem, 1, side};
     manifest.class_count = CLASSES;
     manifest.classes = classes;
     manifest.preprocessing = json;
@@ -95,7 +97,7 @@ static bool save(const char *path, struct tiny *tiny, const struct tiny_model_sp
     struct safetensors_tensor extras[] = {
         {.name = "golden.images",
          .dtype = DTYPE_U8,
-         .shape = shape_of(4, (int64_t)GOLDEN, (int64_t)1, (int64_t)SIDE, (int64_t)SIDE),
+         .shape = shape_of(4, (int64_t)GOLDEN, (int64_t)1, (int64_t)side, (int64_t)side),
          .data = tiny->greys},
         {.name = "golden.probabilities",
          .dtype = DTYPE_F32,
@@ -114,8 +116,11 @@ bool tiny_model_write(const char *path, const struct tiny_model_spec *spec, stru
     struct tiny *tiny = calloc(1, sizeof *tiny);
     bool ok = tiny || error_set(err, ERROR_MEMORY, "no memory");
     if (ok) {
-        tiny->model = (struct model_spec){
-            .architecture = "resnet18", .stem = "3x3", .input_channels = 1, .size = SIDE, .classes = CLASSES};
+        tiny->model = (struct model_spec){.architecture = spec->architecture ? spec->architecture : "resnet18",
+                                          .stem = "3x3",
+                                          .input_channels = 1,
+                                          .size = spec->size ? spec->size : SIDE,
+                                          .classes = CLASSES};
         ok = (tiny->graph = model_build(&tiny->model, err)) != NULL &&
              (tiny->parameters = parameters_create(tiny->graph, err)) != NULL;
     }

@@ -1,0 +1,32 @@
+#pragma once
+#include <stdint.h>
+
+enum { LADDER_MAX = 8, LADDER_MAX_IMAGES = 64 };
+
+/**
+ * The batch sizes that a model computes in, what each costs as measured, and from both how many of the images
+ * that wait are best computed next. Plain data; one thread at a time.
+ */
+struct ladder {
+    int count;
+    int images[LADDER_MAX];     /**< rising; a batch in between is computed as the next larger one */
+    double cost_us[LADDER_MAX]; /**< 0: not measured */
+};
+
+/** The step that computes that many images: the smallest that holds them, else the largest. */
+int ladder_step(const struct ladder *ladder, int images);
+
+/**
+ * A batch of that many images took so long: part of a running mean, in which a reading above twice the mean
+ * counts as twice it (a thread that lost its core for a moment has measured that, and not the batch).
+ */
+void ladder_learn(struct ladder *ladder, int images, double us);
+
+/**
+ * How many of `waiting` (> 0) images to compute next, at most the largest step. Where as many wait as the
+ * largest step holds, the step that costs least an image. Where fewer do, the split that makes the sum of
+ * their waiting times small, each also counting for one that is yet to come and will wait for all: larger
+ * batches only where they are that much cheaper, none padded where two exact ones are faster. All that wait,
+ * up to the largest step, while a step has no measured cost.
+ */
+int ladder_take(const struct ladder *ladder, int waiting);
