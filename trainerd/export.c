@@ -22,16 +22,16 @@ int export_class(const char *const *names, int count, const char *name) {
     return -1;
 }
 
-/** The mean over classes of the area under each one's ROC curve against the rest. */
-static double mean_class_area(const struct report *report) {
+/** What is said of each class, and the mean of the areas. */
+static void take_classes(const struct report *report, struct evaluation_figures *out) {
     double sum = 0;
     int classes = report->spec.predictions.classes;
     for (int i = 0; i < classes; i++) {
-        if (!report->class_curves[i].points)
-            return NAN;
-        sum += report->class_curves[i].area;
+        out->recall[i] = report->summary.by_class[i].recall;
+        out->area[i] = report->class_curves[i].points ? report->class_curves[i].area : NAN;
+        sum += out->area[i];
     }
-    return sum / classes;
+    out->mean_area = sum / classes;
 }
 
 bool export_figures(const struct evaluation *evaluation, int positive, int negative,
@@ -59,9 +59,7 @@ bool export_figures(const struct evaluation *evaluation, int positive, int negat
         out->log_loss = report.log_loss;
         out->calibration_error = report.calibration_error;
         out->pair_area = report.pair_curve.points ? report.pair_curve.area : NAN;
-        out->mean_area = mean_class_area(&report);
-        for (int i = 0; i < evaluation->classes; i++)
-            out->recall[i] = report.summary.by_class[i].recall;
+        take_classes(&report, out);
     }
     report_fini(&report);
     free(probabilities);
@@ -169,30 +167,58 @@ struct fitted {
     float answers[GOLDEN_COUNT * METRICS_MAX_CLASSES];
 };
 
-enum { FIGURES = 5, RECALL_NAME_SIZE = 128 };
+/* One row a figure that manifests carry. */
+static const struct {
+    const char *name;
+    size_t offset;
+    bool by_class; /* one a class, with the class after a dot */
+} MEASURES[] = {
+    {"accuracy", offsetof(struct evaluation_figures, accuracy), false},
+    {"balanced_accuracy", offsetof(struct evaluation_figures, balanced_accuracy), false},
+    {"macro_f1", offsetof(struct evaluation_figures, macro_f1), false},
+    {"log_loss", offsetof(struct evaluation_figures, log_loss), false},
+    {"calibration_error", offsetof(struct evaluation_figures, calibration_error), false},
+    {"auc", offsetof(struct evaluation_figures, pair_area), false},
+    {"recall", offsetof(struct evaluation_figures, recall), true},
+    {"auc", offsetof(struct evaluation_figures, area), true},
+};
+const char export_measured[] = "accuracy, balanced_accuracy, macro_f1, log_loss, calibration_error, auc, recall.CLASS, auc.CLASS";
+static const char measured_split[] = "validation";
 
-/** What the manifest says of the validation part: figures that cannot be given, e.g. of a class that has no samples, are left
- * out. recalls: where the names are kept. Returns how many. */
-static int list_metrics(const struct export_spec *spec, const struct evaluation_figures *figures, struct manifest_metric *out,
-                        char recalls[METRICS_MAX_CLASSES][RECALL_NAME_SIZE]) {
-    const struct manifest_metric all[FIGURES] = {
-        {"accuracy", spec->data_name, "validation", figures->accuracy},
-        {"balanced_accuracy", spec->data_name, "validation", figures->balanced_accuracy},
-        {"macro_f1", spec->data_name, "validation", figures->macro_f1},
-        {"log_loss", spec->data_name, "validation", figures->log_loss},
-        {"auc", spec->data_name, "validation", figures->pair_area},
-    };
-    int count = 0;
-    for (int i = 0; i < FIGURES; i++) {
-        if (isfinite(all[i].value))
-            out[count++] = all[i];
+enum { MEASURE_COUNT = sizeof MEASURES / sizeof *MEASURES, MEASURE_NAME_SIZE = 128 };
+
+bool export_measures(const char *metric, const char *split, const char **class_name) {
+    const char *dot = strchr(metric, '.');
+    size_t length = dot ? (size_t)(dot - metric) : strlen(metric);
+    *class_name = dot ? dot + 1 : "";
+    for (int i = 0; i < MEASURE_COUNT && strcmp(split, measured_split) == 0; i++) {
+        if (MEASURES[i].by_class == (dot != NULL) && strlen(MEASURES[i].name) == length &&
+            strncmp(MEASURES[i].name, metric, length) == 0)
+            return true;
     }
-    for (int i = 0; i < spec->evaluation->classes; i++) {
-        snprintf(recalls[i], RECALL_NAME_SIZE, "recall.%.100s", spec->class_names[i]);
-        if (isfinite(figures->recall[i]))
-            out[count++] = (struct manifest_metric){recalls[i], spec->data_name, "validation", figures->recall[i]};
+    return false;
+}
+
+/** What a manifest says of the validation part. */
+struct measured {
+    int count;
+    struct manifest_metric metrics[MEASURE_COUNT * METRICS_MAX_CLASSES];
+    char names[MEASURE_COUNT * METRICS_MAX_CLASSES][MEASURE_NAME_SIZE];
+};
+
+/** Figures that cannot be given, e.g. of a class that has no samples, are left out. */
+static void list_metrics(const struct export_spec *spec, const struct evaluation_figures *figures, struct measured *out) {
+    out->count = 0;
+    for (int i = 0; i < MEASURE_COUNT; i++) {
+        const double *values = (const double *)((const char *)figures + MEASURES[i].offset);
+        for (int k = 0; k < (MEASURES[i].by_class ? spec->evaluation->classes : 1); k++) {
+            char *name = out->names[out->count];
+            snprintf(name, MEASURE_NAME_SIZE, "%s%s%.100s", MEASURES[i].name, MEASURES[i].by_class ? "." : "",
+                     MEASURES[i].by_class ? spec->class_names[k] : "");
+            if (isfinite(values[k]))
+                out->metrics[out->count++] = (struct manifest_metric){name, spec->data_name, measured_split, values[k]};
+        }
     }
-    return count;
 }
 
 /** Puts the manifest around it, and writes. */
@@ -201,9 +227,8 @@ static bool save(const char *path, const struct export_spec *spec, struct fitted
     char recipe[RECIPE_JSON_SIZE];
     if (!recipe_print(spec->recipe, recipe, sizeof recipe, err))
         return false;
-    struct manifest_metric metrics[FIGURES + METRICS_MAX_CLASSES];
-    char recalls[METRICS_MAX_CLASSES][RECALL_NAME_SIZE];
-    int metric_count = list_metrics(spec, figures, metrics, recalls);
+    struct measured measured;
+    list_metrics(spec, figures, &measured);
     int classes = spec->evaluation->classes;
     struct manifest manifest = manifest_empty();
     manifest.name = spec->name;
@@ -217,8 +242,8 @@ static bool save(const char *path, const struct export_spec *spec, struct fitted
     manifest.temperature = figures->temperature;
     manifest.operating_point_count = 1;
     manifest.operating_points = &fitted->point;
-    manifest.metric_count = metric_count;
-    manifest.metrics = metrics;
+    manifest.metric_count = measured.count;
+    manifest.metrics = measured.metrics;
     manifest.intended_use = spec->intended_use;
     manifest.data_digest = spec->data_digest;
     manifest.training = spec->training;

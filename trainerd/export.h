@@ -29,6 +29,7 @@ struct evaluation_figures {
     double pair_area;       /**< AUC of PNEUMONIA against NORMAL; NaN where the data has not both */
     double mean_area;       /**< mean of each class's AUC against the rest; NaN where undefined */
     double recall[METRICS_MAX_CLASSES];
+    double area[METRICS_MAX_CLASSES]; /**< AUC of each class against the rest; NaN where undefined */
 };
 
 /** Fits the temperature and measures. positive and negative: class indices of the pair, -1: none. */
@@ -44,6 +45,12 @@ double export_selection(const struct evaluation_figures *figures, enum trainer_m
  * probabilities that the weights give to them here.
  */
 bool export_model(const char *path, const struct export_spec *spec, struct error *err);
+
+/** What a model's manifest says of its validation part, for people: the names as gates use them. */
+extern const char export_measured[];
+
+/** Whether the models that are written here carry a figure of that name. class_name: out, of whom it is; "": of all. */
+bool export_measures(const char *metric, const char *split, const char **class_name);
 
 /** The index of a class name, -1 where it is not among them. */
 int export_class(const char *const *names, int count, const char *name);

@@ -164,6 +164,62 @@ static void golden_answers_reproduce(void **state) {
     model_file_close(&file);
 }
 
+/** The area by its definition: how often a positive's probability is above a negative's, ties half. */
+static double area_of(const struct answers *answers, int class) {
+    double won = 0, pairs = 0;
+    for (int i = 0; i < COUNT; i++) {
+        for (int k = 0; k < COUNT; k++) {
+            if (answers->labels[i] != class || answers->labels[k] == class)
+                continue;
+            float positive = answers->logits[i * CLASSES + class], negative = answers->logits[k * CLASSES + class];
+            won += positive > negative ? 1 : positive < negative ? 0 : .5;
+            pairs++;
+        }
+    }
+    return won / pairs;
+}
+
+/** The manifest's figure of that name; fails where there is none. */
+static double figure(const struct model_file *file, const char *name) {
+    for (int i = 0; i < file->manifest.metric_count; i++) {
+        if (strcmp(file->manifest.metrics[i].name, name) == 0)
+            return file->manifest.metrics[i].value;
+    }
+    fail_msg("the manifest says nothing of %s", name);
+    return NAN;
+}
+
+/* The rows of logits are one softmax, turned: classes are ordered by it as by the probability. */
+static void the_manifest_carries_what_gates_may_ask(void **state) {
+    struct model_file file;
+    struct answers answers;
+    make_answers(&answers);
+    open_model(folder_path(*state, "m.safetensors"), &file);
+    for (int i = 0; i < CLASSES; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "auc.%s", class_names[i]);
+        assert_true(fabs(figure(&file, name) - area_of(&answers, i)) < 1e-9);
+    }
+    assert_true(fabs(figure(&file, "calibration_error")) < 1e-3); /* it is right as often as it says */
+    assert_true(fabs(figure(&file, "recall.INVALID") - .7) < 1e-9);
+    for (int i = 0; i < file.manifest.metric_count; i++) {
+        const char *class_name;
+        assert_true(export_measures(file.manifest.metrics[i].name, file.manifest.metrics[i].split, &class_name));
+    }
+    model_file_close(&file);
+}
+
+static void what_no_model_carries_is_known(void **state) {
+    (void)state;
+    const char *class_name;
+    assert_false(export_measures("brier", "validation", &class_name));
+    assert_false(export_measures("auc", "test", &class_name));
+    assert_false(export_measures("accuracy.NORMAL", "validation", &class_name));
+    assert_false(export_measures("recall", "validation", &class_name));
+    assert_true(export_measures("recall.NORMAL", "validation", &class_name));
+    assert_string_equal(class_name, "NORMAL");
+}
+
 static void a_point_of_no_class_is_refused(void **state) {
     struct error err = {0};
     const char *path = folder_path(*state, "m.safetensors");
@@ -182,6 +238,8 @@ int main(void) {
         cmocka_unit_test(classes_are_found_by_name),
         IN_FOLDER(the_point_is_fitted_without_invalid_images),
         IN_FOLDER(golden_answers_reproduce),
+        IN_FOLDER(the_manifest_carries_what_gates_may_ask),
+        cmocka_unit_test(what_no_model_carries_is_known),
         IN_FOLDER(a_point_of_no_class_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
