@@ -55,12 +55,16 @@ static bool classes_are_known(const struct trainer_data_config *data) {
     return data->class_names.count > 0 || data->classes.count > 0;
 }
 
+bool trainer_config_may_have_class(const struct trainer_config *config, const char *name) {
+    bool invalid = given(config->data.invalid) && strcmp(name, "INVALID") == 0;
+    return !classes_are_known(&config->data) || has_class(&config->data, name) || invalid;
+}
+
 static void check_classes(struct config *config, const struct trainer_config *values) {
     const struct trainer_data_config *data = &values->data;
     for (int i = 0; i < values->augment_class.count; i++) {
         const char *name = values->augment_class.names[i];
-        bool invalid = given(data->invalid) && strcmp(name, "INVALID") == 0;
-        if (classes_are_known(data) && !has_class(data, name) && !invalid)
+        if (!trainer_config_may_have_class(values, name))
             config_problem(config, "augment_class", "\"%.60s\" is no class of the data", name);
     }
     for (int i = 0; i < data->classes.count && data->class_names.count > 0; i++) {
@@ -142,16 +146,33 @@ static void check_training(struct config *config, const struct trainer_config *v
         config_problem(config, "schedule.warmup_epochs", "longer than train.epochs %d", values->train.epochs);
 }
 
+/** What a job hands over is offered, and judged, by the publisher that it goes to. */
+static void check_handover(struct config *config, const struct trainer_config *values) {
+    if (!given(values->publish.to))
+        return;
+    if (!values->trains)
+        config_problem(config, "publish.to", "is for training jobs: there is no train: section");
+    if (values->publish.enabled)
+        config_problem(config, "publish.to",
+                       "and publish.enabled: true exclude each other: models are handed over, or offered here");
+    if (values->publish.gate.count > 0)
+        config_problem(config, "publish.gate",
+                       "judges nothing here: it belongs into the configuration of the publisher at publish.to");
+}
+
 static void check_publishing(struct config *config, const struct trainer_config *values) {
     if (given(values->publish.name))
         check_name(config, "publish.name", values->publish.name);
     check_name(config, "publish.operating_point.name", values->publish.operating_point.name);
+    check_handover(config, values);
     const struct trainer_intended_use_config *use = &values->intended_use;
     if (use->age_min_years > use->age_max_years)
         config_problem(config, "intended_use.age_min_years", "above age_max_years %g", use->age_max_years);
     if (use->views.count > MANIFEST_MAX_VIEWS)
         config_problem(config, "intended_use.views", "%d views; %d are possible", use->views.count,
                        MANIFEST_MAX_VIEWS);
+    if (!values->publish.stage && values->publish.activate == TRAINER_ACTIVATE_AUTO)
+        config_problem(config, "publish.stage", "false, but publish.activate: auto activates what is staged by itself");
     const char *const endpoints[] = {values->publish.announce, values->publish.control,
                                      values->publish.blobs};
     security_config_check(config, &values->security, endpoints, values->publish.enabled ? 3 : 0);

@@ -88,8 +88,11 @@ struct trainer_operating_point_config {
 struct trainer_publish_config {
     bool enabled;
     const char *name; /**< of the model; "": the run's */
+    const char *to; /**< "": models are not handed over */
+    int to_wait_seconds;
     const char *announce, *control, *blobs, *store, *sign_key;
     struct string_list gate;
+    bool stage;
     enum trainer_activate activate;
     const char *plan; /**< of rollouts that start by themselves: a name or a file; "": all members, one after the other */
     struct trainer_operating_point_config operating_point;
@@ -163,6 +166,9 @@ struct trainer_config_source {
  */
 bool trainer_config_load(const struct trainer_config_source *source, struct config *config,
                          struct trainer_config *out, struct error *err);
+
+/** Whether the data may have a class of that name: false only where its classes are written down. */
+bool trainer_config_may_have_class(const struct trainer_config *config, const char *name);
 
 /** The augmentation of a class: its own, or the one of all. Borrowed from config. */
 const struct augment *trainer_config_augment(const struct trainer_config *config, const char *class_name);

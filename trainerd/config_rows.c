@@ -189,6 +189,12 @@ static const struct schema_row rows[] = {
 
     ROW("publish.enabled", BOOL, publish.enabled, "false", HELP("offer models to a pool of inferd")),
     ROW("publish.name", STRING, publish.name, "", HELP("the model's name; none: the run's")),
+    ROW("publish.to", STRING, publish.to, "",
+        HELP("control endpoint of a publisher elsewhere, to which a training job hands its models over as trainctl publish --to "
+             "does, instead of offering them itself; several jobs may have the same")),
+    ROW("publish.to_wait_seconds", INT, publish.to_wait_seconds, "60", RANGE(0, 86400), .unit = "s",
+        HELP("at the end of training, how long to go on trying to hand over what is left; what then is, is said, kept under the "
+             "run's folder, and makes the exit code 3")),
     ROW("publish.announce", STRING, publish.announce, POOL_DEFAULT_ANNOUNCE,
         HELP("endpoint for announcements")),
     ROW("publish.control", STRING, publish.control, POOL_DEFAULT_CONTROL,
@@ -199,8 +205,12 @@ static const struct schema_row rows[] = {
     ROW("publish.gate", STRING_LIST, publish.gate, "[]",
         HELP("what a new model must not be worse in than the stable one: \"METRIC [on SPLIT] within TOLERANCE\", such as "
              "\"recall.NORMAL within 0.01\"; one that is, is kept and not offered until it is approved with a note")),
+    ROW("publish.stage", BOOL, publish.stage, "true",
+        HELP("a new model that the gate lets through is staged by itself: members fetch it; false: it is registered only, and "
+             "staged when somebody approves it")),
     ROW("publish.sign_key", PATH, publish.sign_key, "",
-        HELP("secret key (trainctl keygen sign) that signs models which come unsigned; none: they stay unsigned")),
+        HELP("secret key (trainctl keygen sign) that signs models which come unsigned, or are handed over; none: they stay "
+             "unsigned")),
     ROW("publish.activate", ENUM, publish.activate, "manual", .choices = activations,
         HELP("auto: a published model is rolled out by itself, and a rollout that is under way ends; manual: it is staged only, "
              "until trainctl approve and rollout start")),

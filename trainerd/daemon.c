@@ -5,6 +5,8 @@
 #include "common/base/signals.h"
 #include "common/wire/security.h"
 #include "trainerd/checkpoint.h"
+#include "trainerd/export.h"
+#include "trainerd/handover.h"
 #include "trainerd/job.h"
 #include "trainerd/publisher.h"
 #include "trainerd/publisher_inspect.h"
@@ -17,13 +19,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MEMBERS_WAIT_MS = 1000 };
+enum { MEMBERS_WAIT_MS = 1000, HANDOVER_LOOK_MS = 100, HASTY_HANDOVER_MS = 5000 };
 
 struct daemon {
     const struct trainer_config *config;
     const struct daemon_options *options;
     struct publisher *publisher; /* NULL: not asked for */
     struct publisher_monitor *monitor; /* NULL: not asked for */
+    struct handover *handover; /* NULL: not asked for */
+    int left;                  /* models that were not handed over */
     struct progress *progress;
     struct wire_security *security; /* NULL: there are no keys */
 };
@@ -78,6 +82,20 @@ static bool write_config(const struct daemon *daemon, const struct job *job, str
     return ok;
 }
 
+/** Models are handed to a publisher elsewhere: with what an earlier run had to leave. */
+static bool open_handover(struct daemon *daemon, const struct job *job, struct error *err) {
+    const struct trainer_publish_config *publish = &daemon->config->publish;
+    char folder[HANDOVER_PATH_SIZE];
+    struct handover_spec spec = {.endpoint = publish->to, .folder = folder, .sign_key = publish->sign_key};
+    if (!*publish->to)
+        return true;
+    if (!job_path(job, "handover", folder, sizeof folder, err) || !(daemon->handover = handover_create(&spec, err)))
+        return error_prefix(err, "publish.to");
+    struct metric metrics[] = {metric_text("to", publish->to), metric_integer("waiting", handover_waiting(daemon->handover))};
+    progress_event(daemon->progress, "handing_over", metrics, 2);
+    return true;
+}
+
 /** Finds and decodes the data before any worker starts: what is wrong with it is then said once. */
 static bool prepare_data(struct daemon *daemon, struct error *err) {
     struct job job;
@@ -85,10 +103,23 @@ static bool prepare_data(struct daemon *daemon, struct error *err) {
     bool ok = job_open(&job, daemon->config, &watch, err);
     if (ok) {
         show_data(daemon, &job);
-        ok = check_folder(daemon, &job, err) && write_config(daemon, &job, err);
+        ok = check_folder(daemon, &job, err) && write_config(daemon, &job, err) && open_handover(daemon, &job, err);
     }
     job_close(&job);
     return ok;
+}
+
+/** What became of a model at a publisher, ours or another. */
+static void show_model(struct daemon *daemon, const char *event, const char *name, const char *version,
+                       const struct publisher_published *published) {
+    char hex[DIGEST_HEX_SIZE];
+    struct metric metrics[] = {metric_text("name", name), metric_text("version", version),
+                               metric_text("digest", digest_hex(&published->digest, hex)),
+                               metric_text("gate", published->gate)};
+    if (published->gate[0])
+        progress_event(daemon->progress, "refused_by_gate", metrics, 4);
+    else
+        progress_event(daemon->progress, event, metrics, 3);
 }
 
 /**
@@ -97,24 +128,65 @@ static bool prepare_data(struct daemon *daemon, struct error *err) {
  */
 static bool publish(struct daemon *daemon, const struct report_model *model, struct error *err) {
     struct publisher_published published;
-    char hex[DIGEST_HEX_SIZE];
-    if (!daemon->publisher)
+    if (!daemon->publisher && !daemon->handover)
         return true;
-    if (!publisher_publish_file(daemon->publisher, model->path, NULL, NULL, &published, err)) {
+    bool ok = daemon->handover ? handover_add(daemon->handover, model->path, err)
+                               : publisher_publish_file(daemon->publisher, model->path, NULL, NULL, &published, err);
+    if (!ok) {
         struct metric version = metric_text("version", model->version);
         if (file_exists(model->path))
             return error_prefix(err, "publishing %s %s", model->name, model->version);
         progress_event(daemon->progress, "superseded", &version, 1);
         return true;
     }
-    struct metric metrics[] = {metric_text("name", model->name), metric_text("version", model->version),
-                               metric_text("digest", digest_hex(&published.digest, hex)),
-                               metric_text("gate", published.gate)};
-    if (published.gate[0])
-        progress_event(daemon->progress, "refused_by_gate", metrics, 4);
-    else
-        progress_event(daemon->progress, "published", metrics, 3);
+    if (!daemon->handover)
+        show_model(daemon, published.offered ? "published" : "registered", model->name, model->version, &published);
     return true;
+}
+
+/** A model that the publisher has not got: says why, and how to hand it over later. */
+static void show_left(struct daemon *daemon, const struct handover_result *result) {
+    const struct trainer_publish_config *publish = &daemon->config->publish;
+    char command[HANDOVER_PATH_SIZE + 1024];
+    bool signs = *publish->sign_key;
+    snprintf(command, sizeof command, "trainctl publish '%s' --to %.250s%s%.500s", result->path, publish->to,
+             signs ? " --sign-key " : "", publish->sign_key);
+    struct metric metrics[] = {metric_text("reason", result->error.message), metric_text("file", result->path),
+                               metric_text("command", command)};
+    progress_event(daemon->progress, result->fate == HANDOVER_REFUSED ? "handover_refused" : "not_handed_over", metrics, 3);
+    log_event(LOG_ERROR, "model_not_handed_over", "reason=\"%s\" command=\"%s\"", result->error.message, command);
+    daemon->left++;
+}
+
+/** Tells what became of models since the last look. */
+static void show_handovers(struct daemon *daemon) {
+    struct handover_result result;
+    while (daemon->handover && handover_next_result(daemon->handover, &result)) {
+        struct publisher_published published = {.digest = result.done.digest};
+        memcpy(published.gate, result.done.gate, sizeof published.gate);
+        if (result.fate == HANDOVER_DONE)
+            show_model(daemon, "handed_over", result.done.name, result.done.version, &published);
+        else
+            show_left(daemon, &result);
+    }
+}
+
+/** Training has ended: what still waits gets its time, less after a signal or a failure. */
+static void finish_handover(struct daemon *daemon, bool failed) {
+    int64_t end_ms = clock_now_ms() + (int64_t)daemon->config->publish.to_wait_seconds * 1000;
+    if (!daemon->handover)
+        return;
+    handover_hurry(daemon->handover);
+    bool hasty = false;
+    while (handover_waiting(daemon->handover) && clock_now_ms() < end_ms) {
+        if ((signals_stop || failed) && !hasty && clock_left_ms(end_ms) > HASTY_HANDOVER_MS)
+            end_ms = clock_now_ms() + HASTY_HANDOVER_MS;
+        hasty = signals_stop || failed;
+        show_handovers(daemon);
+        clock_sleep_ms(HANDOVER_LOOK_MS);
+    }
+    handover_stop(daemon->handover);
+    show_handovers(daemon);
 }
 
 static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size, struct error *err) {
@@ -125,6 +197,7 @@ static bool on_report(void *context, int rank, const char *kind, const void *dat
         if (!reports_read_step(data, size, &step, err))
             return false;
         progress_step(daemon->progress, &step);
+        show_handovers(daemon);
         return true;
     }
     if (strcmp(kind, REPORT_EVENT) == 0) {
@@ -136,6 +209,7 @@ static bool on_report(void *context, int rank, const char *kind, const void *dat
         return true;
     }
     struct report_model model;
+    show_handovers(daemon);
     return strcmp(kind, REPORT_MODEL) != 0 || (reports_read_model(data, size, &model, err) && publish(daemon, &model, err));
 }
 
@@ -154,12 +228,34 @@ static bool train(struct daemon *daemon, struct error *err) {
     return supervisor_run(&spec, err);
 }
 
-static bool parse_gate(const struct string_list *list, struct gate_rule rules[GATE_MAX_RULES], struct error *err) {
+/** Models that are trained here carry the rule's figure: one without it would never pass. */
+static bool check_rule(const struct trainer_config *config, const struct gate_rule *rule, struct error *err) {
+    const char *class_name;
+    if (!export_measures(rule->metric, rule->split, &class_name)) {
+        error_set(err, ERROR_INVALID, "models that trainerd trains say nothing of %s on %s, and would all be refused",
+                  rule->metric, rule->split);
+        return error_hint(err, "they say, of validation: %s", export_measured);
+    }
+    return !*class_name || trainer_config_may_have_class(config, class_name) ||
+           error_set(err, ERROR_INVALID, "%s: the data has no such class", rule->metric);
+}
+
+/** Models that come from elsewhere may say more than ours: a publisher alone is warned only. */
+static bool parse_gate(const struct trainer_config *config, struct gate_rule rules[GATE_MAX_RULES], struct error *err) {
+    const struct string_list *list = &config->publish.gate;
     if (list->count > GATE_MAX_RULES)
         return error_set(err, ERROR_INVALID, "publish.gate: at most %d rules", GATE_MAX_RULES);
     for (int i = 0; i < list->count; i++) {
+        struct error wrong = {0};
         if (!gate_parse(list->items[i], &rules[i], err))
             return error_prefix(err, "publish.gate");
+        if (check_rule(config, &rules[i], &wrong))
+            continue;
+        if (config->trains) {
+            *err = wrong;
+            return error_prefix(err, "publish.gate");
+        }
+        log_error("gate_rule_of_other_models", &wrong);
     }
     return true;
 }
@@ -180,13 +276,14 @@ static bool open_publisher(struct daemon *daemon, struct error *err) {
                                   .sign_key = publish->sign_key,
                                   .insecure = daemon->config->security.insecure,
                                   .security = daemon->security,
+                                  .registers_only = !publish->stage,
                                   .activate = automatic ? PUBLISHER_ACTIVATE_AUTO : PUBLISHER_ACTIVATE_MANUAL,
                                   .inspect = publisher_inspect_model};
     struct gate_rule gate[GATE_MAX_RULES];
     struct plan plan = {0};
     if (!publish->enabled)
         return true;
-    if (!parse_gate(&publish->gate, gate, err))
+    if (!parse_gate(daemon->config, gate, err))
         return false;
     spec.gate = gate;
     spec.gate_count = publish->gate.count;
@@ -240,7 +337,7 @@ static bool publish_until_stopped(struct daemon *daemon, struct error *err) {
     return true;
 }
 
-bool daemon_run(const struct trainer_config *config, const struct daemon_options *options, struct error *err) {
+bool daemon_run(const struct trainer_config *config, const struct daemon_options *options, int *left, struct error *err) {
     struct daemon daemon = {.config = config, .options = options, .progress = progress_create(stdout, options->style)};
     if (!daemon.progress)
         return error_set(err, ERROR_MEMORY, "out of memory");
@@ -251,10 +348,13 @@ bool daemon_run(const struct trainer_config *config, const struct daemon_options
         struct metric folder = metric_text("run", config->run.name);
         progress_event(daemon.progress, signals_stop ? "stopped" : "trained", &folder, 1);
     }
+    finish_handover(&daemon, !ok);
+    *left = daemon.left;
     if (ok && daemon.publisher && !options->once && !signals_stop)
         ok = publish_until_stopped(&daemon, err);
     publisher_monitor_destroy(daemon.monitor);
     publisher_destroy(daemon.publisher);
+    handover_destroy(daemon.handover);
     wire_security_destroy(daemon.security);
     progress_destroy(daemon.progress);
     return ok;
@@ -273,7 +373,7 @@ bool daemon_check(const struct trainer_config *config, struct error *err) {
     struct wire_security *security = NULL;
     bool keys = open_security(&config->security, &security, err);
     wire_security_destroy(security);
-    if (!keys || !check_plan(config, err) || !parse_gate(&config->publish.gate, gate, err))
+    if (!keys || !check_plan(config, err) || !parse_gate(config, gate, err))
         return false;
     if (!config->trains)
         return true;

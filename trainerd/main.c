@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTINGS_MAX = 64 };
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LEFT = 3, SETTINGS_MAX = 64 };
 
 static const char usage[] =
     "usage: trainerd --config FILE [options]\n"
@@ -27,7 +27,10 @@ static const char usage[] =
     "  --devices           list the devices that can compute here, and why others cannot\n"
     "  --json              lines of JSON instead of a progress bar\n"
     "  --help-config[=markdown]  print every key with type, default, range and meaning\n"
-    "  --version, --help\n";
+    "  --version, --help\n"
+    "\n"
+    "Exit codes: 0, 1 after a failure, 2 for a wrong command line, 3 where all went well but models were not handed over\n"
+    "(publish.to).\n";
 
 struct arguments {
     const char *config, *help_config;
@@ -117,33 +120,36 @@ static bool print_about(const struct arguments *arguments) {
     return true;
 }
 
-static bool act(const struct arguments *arguments, char **argv, const struct trainer_config *config, struct error *err) {
+static bool act(const struct arguments *arguments, char **argv, const struct trainer_config *config, int *left,
+                struct error *err) {
     log_init("trainerd", config->log.level, config->log.style);
     if (arguments->check)
         return daemon_check(config, err);
     if (arguments->worker >= 0)
         return worker_run(config, arguments->worker, arguments->resume, err);
     struct daemon_options options = {argv, arguments->once, arguments->resume, arguments->json ? PROGRESS_JSON : PROGRESS_AUTO};
-    return daemon_run(config, &options, err);
+    return daemon_run(config, &options, left, err);
 }
 
 static int run(const struct arguments *arguments, char **argv) {
     struct config config = {0};
     struct trainer_config values;
     struct error err = {0};
+    int left = 0;
     struct trainer_config_source source = {arguments->config, arguments->settings, arguments->setting_count};
     bool ok = trainer_config_load(&source, &config, &values, &err);
     if (!ok && config.problem_count) {
         config_print_problems(&config, stderr);
         error_set(&err, ERROR_INVALID, "the configuration cannot be used");
     }
-    ok = ok && core_dump_forbid(&err) && digest_start(&err) && signals_install(&err) && act(arguments, argv, &values, &err);
+    ok = ok && core_dump_forbid(&err) && digest_start(&err) && signals_install(&err) &&
+         act(arguments, argv, &values, &left, &err);
     if (!ok && arguments->worker < 0) /* a worker's last words reach the supervisor, which says them */
         fprintf(stderr, "trainerd: %s%s%s\n", err.message, *err.hint ? "; " : "", err.hint);
     else if (ok && arguments->check)
         puts("trainerd: configuration OK");
     config_fini(&config);
-    return ok ? 0 : EXIT_FAILED;
+    return !ok ? EXIT_FAILED : left ? EXIT_LEFT : 0;
 }
 
 int main(int argc, char **argv) {

@@ -31,7 +31,7 @@ struct command {
     struct descriptor descriptor;
     const struct publisher_findings *findings;
     struct digest digest;
-    char gate[REGISTRY_TEXT_SIZE]; /* what became of a publication */
+    struct publisher_published published; /* what became of a publication */
     struct publisher_status status;
     bool ok;
     struct error error;
@@ -101,6 +101,11 @@ static bool judge(struct publisher *publisher, const struct publisher_findings *
     return true;
 }
 
+/** Whether members hear of the model. */
+static bool is_offered(const struct registry_model *model) {
+    return !model->gate[0] && model->state != THORAX__V1__MODEL_STATE__MODEL_REGISTERED;
+}
+
 /** A new model: into the registry and, where the gate lets it, to the members. */
 static bool add(struct publisher *publisher, struct descriptor *descriptor, const struct publisher_findings *findings,
                 struct error *err) {
@@ -109,6 +114,7 @@ static bool add(struct publisher *publisher, struct descriptor *descriptor, cons
     struct registry_addition addition = {.descriptor = descriptor,
                                          .metrics = findings->metrics,
                                          .metric_count = findings->metric_count,
+                                         .registers_only = publisher->registers_only,
                                          .gate = gate};
     bool ok = judge(publisher, findings, gate, err) &&
               (!publisher->signs || descriptor_signature_count(descriptor) > 0 ||
@@ -120,8 +126,11 @@ static bool add(struct publisher *publisher, struct descriptor *descriptor, cons
     if (!registry_add(publisher->registry, &addition, err))
         return false;
     const struct registry_model *model = registry_find(publisher->registry, &digest);
-    log_model(model->gate[0] ? "model_refused_by_gate" : "model_staged", model, registry_number(publisher->registry));
-    if (!model->gate[0])
+    log_model(model->gate[0]               ? "model_refused_by_gate"
+              : publisher->registers_only ? "model_registered"
+                                           : "model_staged",
+              model, registry_number(publisher->registry));
+    if (is_offered(model))
         announce(publisher, THORAX__V1__EVENT_KIND__EVENT_STAGED, model);
     return true;
 }
@@ -195,7 +204,9 @@ static bool run_publish(struct publisher *publisher, struct command *command, st
     if (!publisher_accept(publisher, &command->descriptor, command->findings, err))
         return false;
     const struct registry_model *model = registry_find(publisher->registry, &command->digest);
-    text_copy(command->gate, sizeof command->gate, model ? model->gate : "");
+    command->published.digest = command->digest;
+    command->published.offered = model && is_offered(model);
+    text_copy(command->published.gate, sizeof command->published.gate, model ? model->gate : "");
     return true;
 }
 
@@ -263,10 +274,8 @@ bool publisher_publish_file(struct publisher *publisher, const char *path, const
         return false;
     bool ok = call(publisher, &command, err);
     descriptor_fini(&command.descriptor);
-    if (ok && published) {
-        published->digest = command.digest;
-        text_copy(published->gate, sizeof published->gate, command.gate);
-    }
+    if (ok && published)
+        *published = command.published;
     return ok;
 }
 
@@ -415,6 +424,7 @@ static void take_defaults(struct publisher *publisher, const struct publisher_sp
     publisher->max_model_bytes = spec->max_model_bytes ? spec->max_model_bytes : DEFAULT_MAX_MODEL_BYTES;
     publisher->heartbeat_ms = spec->heartbeat_ms ? spec->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
     publisher->activate = spec->activate;
+    publisher->registers_only = spec->registers_only;
     publisher->inspect = spec->inspect;
     publisher->inspect_context = spec->inspect_context;
     publisher->wake = -1;

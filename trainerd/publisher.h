@@ -38,7 +38,8 @@ struct publisher_findings {
 /** What became of a file that was published. */
 struct publisher_published {
     struct digest digest;
-    char gate[REGISTRY_TEXT_SIZE]; /**< why it is kept and not offered to the pool; "": it is offered */
+    bool offered;                  /**< to the pool */
+    char gate[REGISTRY_TEXT_SIZE]; /**< what the gate has against it; "": nothing */
 };
 
 struct publisher_spec {
@@ -47,6 +48,7 @@ struct publisher_spec {
     const char *store_folder;
     int64_t max_model_bytes; /**< 0: 1 GiB */
     enum publisher_activate activate;
+    bool registers_only; /**< a new model is offered to the members only once it is approved; not with activate AUTO */
     /** Of a rollout that starts by itself; copied. NULL: all members, one after the other. */
     const struct Thorax__V1__RolloutPlan *plan;
     int heartbeat_ms;            /**< 0: 1000. A member that says nothing for three of them is gone. */

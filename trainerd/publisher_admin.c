@@ -108,11 +108,11 @@ bool publisher_answer_approve(struct publisher *publisher, const struct control 
     struct digest digest;
     if (!registry_resolve(publisher->registry, ask->model, &digest, err))
         return false;
-    bool gated = registry_find(publisher->registry, &digest)->gate[0];
+    uint64_t before = registry_number(publisher->registry);
     if (!registry_approve(publisher->registry, &digest, ask->by, ask->note, err))
         return false;
     log_decision("model_approved", &digest, ask->by);
-    if (gated)
+    if (registry_number(publisher->registry) != before)
         publisher_announce_targets(publisher);
     publisher_reply_done(publisher, control, "approved");
     return true;

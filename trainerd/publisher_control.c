@@ -190,8 +190,7 @@ static bool answer_upload(struct publisher *publisher, const struct control *con
     struct digest digest;
     int64_t offset;
     bool published;
-    if (!publisher_upload_begin(publisher, control->request->upload->model, &digest, &offset, &published,
-                                err))
+    if (!publisher_upload_begin(publisher, control->request->upload, &digest, &offset, &published, err))
         return false;
     reply_upload(publisher, control, &digest, offset, published);
     return true;

@@ -41,6 +41,7 @@ struct publisher_blob {
 struct publisher {
     int64_t max_model_bytes;
     enum publisher_activate activate;
+    bool registers_only;
     int heartbeat_ms;
     bool (*inspect)(void *, const char *, struct publisher_findings *, struct error *);
     void *inspect_context;
@@ -134,7 +135,7 @@ void publisher_serve_blob(struct publisher *publisher, const struct wire_message
 void publisher_close_blobs(struct publisher *publisher);
 
 /** An upload begins, or goes on; *offset: what is here. *published: nothing more to send. */
-bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__PublishedModel *model,
+bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__UploadRequest *request,
                             struct digest *digest, int64_t *offset, bool *published, struct error *err);
 bool publisher_upload_chunk(struct publisher *publisher, const Thorax__V1__UploadChunk *chunk,
                             const struct wire_frame *data, int64_t *offset, bool *published,

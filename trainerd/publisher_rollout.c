@@ -267,7 +267,8 @@ bool publisher_start_by_itself(struct publisher *publisher, const struct digest 
     const struct registry_model *model = registry_find(publisher->registry, candidate);
     const struct rollout *rollout = &publisher->rollout;
     char reason[POOL_MAX_TEXT_BYTES];
-    if (!model || model->gate[0] || registry_held(publisher->registry)[0])
+    if (!model || model->gate[0] || model->state == THORAX__V1__MODEL_STATE__MODEL_REGISTERED ||
+        registry_held(publisher->registry)[0])
         return true; /* it waits for a person */
     if (rollout_decides(rollout) && digest_equal(&rollout->candidate, candidate))
         return true;

@@ -78,16 +78,34 @@ static struct publisher_upload *open_upload(struct publisher *publisher, struct 
     return upload;
 }
 
-bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__PublishedModel *model,
+/** A crash came between a model's arrival and the start of its rollout: nothing came after it, and it never ran. */
+static bool still_to_start(const struct publisher *publisher, const struct registry_model *model) {
+    const struct rollout *rollout = &publisher->rollout;
+    const struct digest *digest = &model->descriptor.digest;
+    return model == registry_model(publisher->registry, registry_count(publisher->registry) - 1) &&
+           model->state == THORAX__V1__MODEL_STATE__MODEL_STAGED && model->activated_ms == 0 &&
+           !(rollout->id && digest_equal(&rollout->candidate, digest));
+}
+
+/** Takes descriptor. */
+static bool begin_again(struct publisher *publisher, struct descriptor *descriptor, bool once, struct error *err) {
+    const struct registry_model *known = registry_find(publisher->registry, &descriptor->digest);
+    if (!once || still_to_start(publisher, known))
+        return publisher_accept(publisher, descriptor, &(struct publisher_findings){0}, err);
+    descriptor_fini(descriptor);
+    return true;
+}
+
+bool publisher_upload_begin(struct publisher *publisher, const Thorax__V1__UploadRequest *request,
                             struct digest *digest, int64_t *offset, bool *published, struct error *err) {
     struct descriptor descriptor;
-    if (!descriptor_parse(&descriptor, model, publisher->max_model_bytes, err))
+    if (!descriptor_parse(&descriptor, request->model, publisher->max_model_bytes, err))
         return false;
     *digest = descriptor.digest;
     *offset = descriptor.size_bytes;
     *published = true;
     if (registry_find(publisher->registry, digest))
-        return publisher_accept(publisher, &descriptor, &(struct publisher_findings){0}, err);
+        return begin_again(publisher, &descriptor, request->once, err);
     struct publisher_upload *upload = find(publisher, digest);
     if (upload)
         descriptor_fini(&descriptor);

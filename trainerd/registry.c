@@ -116,7 +116,7 @@ void registry_note_signer(struct registry_model *model) {
 }
 
 static bool known_state(int64_t state) {
-    return state >= THORAX__V1__MODEL_STATE__MODEL_STAGED && state <= THORAX__V1__MODEL_STATE__MODEL_REVOKED;
+    return state >= THORAX__V1__MODEL_STATE__MODEL_STAGED && state <= THORAX__V1__MODEL_STATE__MODEL_REGISTERED;
 }
 
 /** A row of models as it was written: the packed PublishedModel is checked as if it came from the network. */
@@ -263,7 +263,8 @@ static bool needed(const struct registry *registry, const struct registry_model 
 }
 
 static bool counts_as(const struct registry_model *model, bool staged) {
-    bool is_staged = model->state == THORAX__V1__MODEL_STATE__MODEL_STAGED;
+    bool is_staged = model->state == THORAX__V1__MODEL_STATE__MODEL_STAGED ||
+                     model->state == THORAX__V1__MODEL_STATE__MODEL_REGISTERED;
     return staged ? is_staged
                   : model->state == THORAX__V1__MODEL_STATE__MODEL_RETIRED ||
                         model->state == THORAX__V1__MODEL_STATE__MODEL_REVOKED;

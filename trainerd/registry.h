@@ -23,7 +23,7 @@ enum {
 /** A model whose file is in the store. */
 struct registry_model {
     struct descriptor descriptor;
-    Thorax__V1__ModelState state;       /**< STAGED, CANDIDATE, CURRENT (stable), RETIRED or REVOKED */
+    Thorax__V1__ModelState state;       /**< REGISTERED, STAGED, CANDIDATE, CURRENT (stable), RETIRED or REVOKED */
     int64_t published_ms, activated_ms; /**< since 1970; activated_ms 0: never was stable */
     char approved_by[REGISTRY_BY_SIZE]; /**< "": nobody */
     char signer[SIGNATURE_ID_SIZE];     /**< of the first signature's key; "": unsigned */
@@ -73,8 +73,10 @@ struct registry_addition {
     struct descriptor *descriptor; /**< taken, also on failure; its object is in the store */
     const struct registry_metric *metrics;
     int metric_count;
-    const char *gate; /**< NULL or "": offered to the pool, as the next event; else kept, and the reason */
+    bool registers_only; /**< it is not offered to the pool before somebody approves it */
+    const char *gate; /**< NULL or "": nothing is against it; else kept and not offered, and the reason */
 };
+/** Where the pool may hear of it, as the next event. */
 bool registry_add(struct registry *registry, const struct registry_addition *addition, struct error *err);
 
 /** The figure's value; false where the model has none of that name, data set and split. */
@@ -92,7 +94,8 @@ bool registry_set_stable(struct registry *registry, const struct digest *digest,
 /** Makes a model the candidate, NULL: there is none any more. No event by itself. */
 bool registry_set_candidate(struct registry *registry, const struct digest *digest, struct error *err);
 
-/** Lets a model be activated, and lifts what the gate has against it where note is not "". */
+/** Lets a model be activated, stages one that was registered only, and lifts what the gate has against it where note is
+ * not "". */
 bool registry_approve(struct registry *registry, const struct digest *digest, const char *by,
                       const char *note, struct error *err);
 /** Never again; as the next event. ERROR_STATE: it is stable or candidate. */

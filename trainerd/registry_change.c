@@ -104,18 +104,22 @@ static bool write_addition(struct registry *registry, const struct registry_addi
     const struct digest *digest = &model->descriptor.digest;
     return registry_write_model(registry, model, err) &&
            write_metrics(registry, digest, addition->metrics, addition->metric_count, err) &&
-           registry_write_event(registry, model->gate[0] ? "refused_by_gate" : "published", digest, "",
-                                model->gate, err) &&
+           registry_write_event(registry,
+                                model->gate[0]              ? "refused_by_gate"
+                                : addition->registers_only ? "registered"
+                                                            : "published",
+                                digest, "", model->gate, err) &&
            registry_write_number(registry, number, err);
 }
 
 bool registry_add(struct registry *registry, const struct registry_addition *addition, struct error *err) {
     struct registry_model model = {.descriptor = *addition->descriptor,
-                                   .state = THORAX__V1__MODEL_STATE__MODEL_STAGED,
+                                   .state = addition->registers_only ? THORAX__V1__MODEL_STATE__MODEL_REGISTERED
+                                                                     : THORAX__V1__MODEL_STATE__MODEL_STAGED,
                                    .published_ms = clock_wall_ms()};
     *addition->descriptor = (struct descriptor){0};
     text_copy(model.gate, sizeof model.gate, addition->gate ? addition->gate : "");
-    uint64_t number = registry->number + (model.gate[0] ? 0 : 1);
+    uint64_t number = registry->number + (model.gate[0] || addition->registers_only ? 0 : 1);
     bool ok = check_addition(registry, &model.descriptor, err) &&
               registry_pin(registry, &model.descriptor.digest, err) && sql_begin(registry->sql, err);
     ok = ok && sql_end(registry->sql, write_addition(registry, addition, &model, number, err), err);
@@ -204,14 +208,21 @@ bool registry_set_candidate(struct registry *registry, const struct digest *dige
     return true;
 }
 
-static bool write_approval(struct registry *registry, const struct digest *digest, const char *by,
+/** What a model is once it is approved. */
+static Thorax__V1__ModelState approved_state(const struct registry_model *model) {
+    return model->state == THORAX__V1__MODEL_STATE__MODEL_REGISTERED ? THORAX__V1__MODEL_STATE__MODEL_STAGED : model->state;
+}
+
+static bool write_approval(struct registry *registry, const struct registry_model *model, const char *by,
                            const char *note, struct error *err) {
+    const struct digest *digest = &model->descriptor.digest;
     struct sql_value values[] = {sql_digest(digest), sql_integer(clock_wall_ms()), sql_text(by),
                                  sql_text(note)};
     return sql_run(registry->sql, "INSERT INTO approvals (digest, at_ms, who, note) VALUES (?, ?, ?, ?)",
                    values, 4, err) &&
            (!*note ||
             sql_run(registry->sql, "UPDATE models SET gate = '' WHERE digest = ?", values, 1, err)) &&
+           registry_write_state(registry, digest, approved_state(model), err) &&
            registry_write_event(registry, "approved", digest, by, note, err);
 }
 
@@ -226,11 +237,11 @@ bool registry_approve(struct registry *registry, const struct digest *digest, co
         error_set(err, ERROR_STATE, "the gate refused the model: %.300s", model->gate);
         return error_hint(err, "approve it with --note, which says why it may run all the same");
     }
-    bool lifted = model->gate[0]; /* members may hear of it now */
+    bool lifted = model->gate[0] || approved_state(model) != model->state; /* members may hear of it now */
     uint64_t number = registry->number + (lifted ? 1 : 0);
     bool ok = sql_begin(registry->sql, err);
     ok = ok && sql_end(registry->sql,
-                       write_approval(registry, digest, by, note, err) &&
+                       write_approval(registry, model, by, note, err) &&
                            registry_write_number(registry, number, err),
                        err);
     if (!ok)
@@ -238,6 +249,7 @@ bool registry_approve(struct registry *registry, const struct digest *digest, co
     if (!model->approved_by[0])
         text_copy(model->approved_by, sizeof model->approved_by, by);
     model->gate[0] = '\0';
+    model->state = approved_state(model);
     registry->number = number;
     return true;
 }

@@ -211,6 +211,22 @@ def upload(site, data, cut=None):
         frames = [pool_pb2.ControlRequest(protocol_version=1, chunk=chunk).SerializeToString(), data[offset:offset + CHUNK]]
 
 
+def any_answer_is_json(site):
+    """What a publisher says may hold any character."""
+    endpoint, message = f"ipc://{site.folder}/strange", 'done: "so\\far"'
+    socket = programs.zmq.Context.instance().socket(programs.zmq.ROUTER)
+    socket.bind(endpoint)
+    command = [site.arguments.trainctl, "approve", "chest:1", "--by", "Ann", "--at", endpoint, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert socket.poll(1000 * WAIT_S), "trainctl does not ask"
+        route = socket.recv_multipart()[0]
+        reply = pool_pb2.ControlReply(protocol_version=1, incarnation=1, done=pool_pb2.Done(message=message))
+        socket.send_multipart([route, reply.SerializeToString()])
+        assert json.loads(process.communicate(timeout=WAIT_S)[0]) == {"done": message}
+    socket.close()
+    print("an answer with quotes in it is JSON all the same")
+
+
 def a_second_publisher_ends(site, old):
     others = {name: f"ipc://{site.folder}/{name}.other" for name in site.endpoints}
     for where, words in (({"store": site.store, "endpoints": others}, ("open in another process", "published")),
@@ -241,6 +257,7 @@ def run(site, disks):
         current = a_member_that_cannot_write_serves_on(site, disks[0], current)
         current = a_publisher_without_room_refuses_and_stays_consistent(site, disks[1], current)
     what_is_cut_short_is_refused(site, current)
+    any_answer_is_json(site)
     a_second_publisher_ends(site, current)
     site.member.stop()
     site.publisher.stop()

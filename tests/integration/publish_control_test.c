@@ -6,7 +6,7 @@
 #include "tests/integration/pool_fixture.h"
 #include "trainerd/trainctl/models.h"
 #include "trainerd/trainctl/publish.h"
-#include "trainerd/trainctl/upload.h"
+#include "trainerd/upload.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -59,13 +59,14 @@ static void another_version_of_the_protocol_is_refused_in_words(void **state) {
 static bool upload(struct pool *pool, uint32_t seed, size_t size, struct digest *digest, struct error *err) {
     struct control control;
     struct descriptor descriptor;
+    char gate[REGISTRY_TEXT_SIZE];
     void *data = model_bytes(seed, size);
     assert_true(descriptor_make(
         &descriptor, &(struct descriptor_spec){.name = "chest", .version = "1", .data = data, .size = size},
         NULL));
     *digest = descriptor.digest;
     assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
-    bool ok = upload_model(&control, &descriptor, data, err);
+    bool ok = upload_model(&control, &descriptor, data, false, gate, err);
     control_close(&control);
     descriptor_fini(&descriptor);
     free(data);
@@ -111,6 +112,7 @@ static void an_upload_that_lies_about_its_digest_is_refused(void **state) {
     struct descriptor descriptor;
     struct publisher_status status;
     struct error err = {0};
+    char gate[REGISTRY_TEXT_SIZE];
     uint8_t *data = model_bytes(1, SMALL_BYTES);
     start_publisher(pool, PUBLISHER_ACTIVATE_AUTO);
     assert_true(descriptor_make(
@@ -118,7 +120,7 @@ static void an_upload_that_lies_about_its_digest_is_refused(void **state) {
         &(struct descriptor_spec){.name = "chest", .version = "1", .data = data, .size = SMALL_BYTES}, NULL));
     data[SMALL_BYTES - 1] ^= 1; /* the bytes are not those that were described */
     assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
-    assert_false(upload_model(&control, &descriptor, data, &err));
+    assert_false(upload_model(&control, &descriptor, data, false, gate, &err));
     assert_int_equal(err.code, ERROR_INVALID);
     control_close(&control);
     descriptor_fini(&descriptor);

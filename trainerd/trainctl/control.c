@@ -3,6 +3,7 @@
 #include "common/base/text.h"
 
 #include <getopt.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -100,61 +101,6 @@ int control_failed(char **argv, const struct error *err) {
     return 1;
 }
 
-bool control_open(struct control *control, const char *endpoint, int64_t timeout_ms, struct error *err) {
-    const char *const connect[] = {endpoint, NULL};
-    struct wire_socket_spec spec = {
-        .kind = WIRE_DEALER, .connect = connect, .max_frame_bytes = POOL_MAX_MESSAGE_BYTES};
-    *control = (struct control){.endpoint = endpoint, .timeout_ms = timeout_ms};
-    control->context = wire_context_create(1, err);
-    control->socket = control->context ? wire_socket_open(control->context, &spec, err) : NULL;
-    return control->socket;
-}
-
-void control_close(struct control *control) {
-    wire_socket_close(control->socket);
-    wire_context_destroy(control->context);
-    *control = (struct control){0};
-}
-
-static bool send_request(struct control *control, Thorax__V1__ControlRequest *request,
-                         const struct wire_frame *data, struct error *err) {
-    request->protocol_version = POOL_PROTOCOL_VERSION;
-    struct packed packed = pool_pack(&request->base);
-    struct wire_frame frames[2] = {{packed.data, packed.size}};
-    if (data)
-        frames[1] = *data;
-    bool ok = packed.data ? wire_send(control->socket, frames, data ? 2 : 1, control->timeout_ms, err)
-                          : error_set(err, ERROR_MEMORY, "out of memory for a request");
-    free(packed.data);
-    return ok;
-}
-
-Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__ControlRequest *request,
-                                      const struct wire_frame *data, struct error *err) {
-    struct wire_message message = {0};
-    if (!send_request(control, request, data, err))
-        return NULL;
-    struct error reason = {0};
-    if (!wire_receive(control->socket, &message, control->timeout_ms, &reason)) {
-        error_set(err, reason.code, "%s: no answer within %lld ms", control->endpoint,
-                  (long long)control->timeout_ms);
-        error_hint(err, "is a publisher running there? its config calls this endpoint publish.control");
-        return NULL;
-    }
-    Thorax__V1__ControlReply *reply = NULL;
-    if (message.count == 1)
-        reply = pool_unpack_reply(message.frames[0].data, message.frames[0].size, err);
-    else
-        error_set(err, ERROR_FORMAT, "%s: an answer of %d frames", control->endpoint, message.count);
-    wire_message_fini(&message);
-    if (reply && reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_REFUSAL) {
-        pool_refusal_error(reply->refusal, err);
-        pool_free(reply);
-        return NULL;
-    }
-    return reply;
-}
-
 Thorax__V1__ControlReply *control_ask_once(const struct control_options *options,
                                            Thorax__V1__ControlRequest *request,
                                            Thorax__V1__ControlReply__BodyCase kind, struct error *err) {
@@ -170,13 +116,24 @@ Thorax__V1__ControlReply *control_ask_once(const struct control_options *options
     return NULL;
 }
 
+static bool print_done(const struct control_options *options, const char *message, struct error *err) {
+    if (!options->json)
+        return puts(message) >= 0 || error_set(err, ERROR_IO, "the answer cannot be written");
+    json_t *root = json_pack("{s:s}", "done", message);
+    char *text = root ? json_dumps(root, 0) : NULL;
+    bool ok = (text && puts(text) >= 0) || error_set(err, ERROR_MEMORY, "out of memory for the answer as JSON");
+    free(text);
+    json_decref(root);
+    return ok;
+}
+
 int control_do(char **argv, const struct control_options *options, Thorax__V1__ControlRequest *request) {
     struct error err = {0};
     Thorax__V1__ControlReply *reply =
         control_ask_once(options, request, THORAX__V1__CONTROL_REPLY__BODY_DONE, &err);
     if (!reply)
         return control_failed(argv, &err);
-    printf(options->json ? "{\"done\": \"%s\"}\n" : "%s\n", reply->done->message);
+    bool ok = print_done(options, reply->done->message, &err);
     pool_free(reply);
-    return 0;
+    return ok ? 0 : control_failed(argv, &err);
 }

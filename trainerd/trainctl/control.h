@@ -1,6 +1,5 @@
 #pragma once
-#include "common/pool/message.h"
-#include "common/wire/endpoint.h"
+#include "trainerd/control.h"
 
 /** What the commands that talk to a publisher have in common on their command lines. */
 struct control_options {
@@ -35,26 +34,6 @@ enum {
 int control_parse(int argc, char **argv, unsigned takes, const char *usage, struct control_options *options);
 /** Says on stderr what went wrong with command argv[0]; returns the exit code 1. */
 int control_failed(char **argv, const struct error *err);
-
-/** A conversation with a publisher's control socket, for the commands of trainctl. One thread. */
-struct control {
-    struct wire_context *context;
-    struct wire_socket *socket;
-    const char *endpoint; /**< borrowed */
-    int64_t timeout_ms;   /**< for each answer */
-};
-
-/** endpoint: as "tcp://127.0.0.1:5702". control_close it, also after a failure. */
-bool control_open(struct control *control, const char *endpoint, int64_t timeout_ms, struct error *err);
-void control_close(struct control *control);
-
-/**
- * Sends request (initialised, its body set), with data as second frame where it is not NULL, and waits for
- * the answer. Returns owned (pool_free). A refusal comes as an error. ERROR_TIMEOUT: no publisher there, or
- * it says nothing.
- */
-Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__ControlRequest *request,
-                                      const struct wire_frame *data, struct error *err);
 
 /** Opens, asks and closes: the answer (owned), which is of that kind or an error. */
 Thorax__V1__ControlReply *control_ask_once(const struct control_options *options,

@@ -21,7 +21,7 @@ static const char *name_of(const char *const *names, size_t count, int i) {
 }
 
 static const char *model_state(Thorax__V1__ModelState state) {
-    static const char *const names[] = {"", "staged", "stable", "retired", "candidate", "revoked"};
+    static const char *const names[] = {"", "staged", "stable", "retired", "candidate", "revoked", "registered"};
     return name_of(names, sizeof names / sizeof *names, (int)state);
 }
 
@@ -49,11 +49,11 @@ static void print_table(const Thorax__V1__ModelsReply *reply) {
     char hex[DIGEST_HEX_SIZE], when[32];
     if (reply->held[0])
         printf("HELD: %s\nNothing is activated until: trainctl rollout resume --by NAME\n\n", reply->held);
-    printf("%-24s %-16s %-12s %12s  %-9s %-19s  %s\n", "MODEL", "VERSION", "DIGEST", "BYTES", "STATE",
+    printf("%-24s %-16s %-12s %12s  %-10s %-19s  %s\n", "MODEL", "VERSION", "DIGEST", "BYTES", "STATE",
            "PUBLISHED (UTC)", "SIGNED WITH       APPROVED BY");
     for (size_t i = 0; i < reply->n_models; i++) {
         const Thorax__V1__ModelRow *row = reply->models[i];
-        printf("%-24s %-16s %.12s %12llu  %-9s %-19s  %-16s  %s\n", row->name, row->version, hex_of(&row->digest, hex),
+        printf("%-24s %-16s %.12s %12llu  %-10s %-19s  %-16s  %s\n", row->name, row->version, hex_of(&row->digest, hex),
                (unsigned long long)row->size_bytes, model_state(row->state),
                time_of(row->published_ms, when), row->signer[0] ? row->signer : "-", row->approved_by);
         if (row->gate[0])

@@ -1,10 +1,7 @@
 #include "trainerd/trainctl/publish.h"
 
-#include "common/base/file.h"
-#include "common/pool/descriptor.h"
-#include "trainerd/publisher_inspect.h"
 #include "trainerd/trainctl/control.h"
-#include "trainerd/trainctl/upload.h"
+#include "trainerd/upload.h"
 
 #include <stdio.h>
 
@@ -17,39 +14,24 @@ static const char usage[] =
     "  --json            print the result as JSON\n"
     "  --help            this text\n";
 
-static bool sign(struct descriptor *descriptor, const char *path, struct error *err) {
-    struct signature_key key;
-    bool ok = !path || (signature_key_load(path, &key, err) && descriptor_sign(descriptor, &key, err));
-    if (path)
-        signature_key_wipe(&key);
-    return ok;
+static void print_done(const struct control_options *options, const struct upload_done *done) {
+    char hex[DIGEST_HEX_SIZE];
+    printf(options->json ? "{\"name\": \"%s\", \"version\": \"%s\", \"size_bytes\": %zu, \"digest\": \"%s\"}\n"
+                         : "published %s %s, %zu bytes, digest %s\n",
+           done->name, done->version, done->size_bytes, digest_hex(&done->digest, hex));
 }
 
 static bool publish(const struct control_options *options, struct error *err) {
-    struct publisher_findings findings;
-    char hex[DIGEST_HEX_SIZE];
-    struct file_map map;
-    struct descriptor descriptor = {0};
-    if (!digest_start(err))
-        return false;
-    if (!publisher_inspect_model(NULL, options->file, &findings, err))
-        return false;
-    if (!file_map_open(options->file, &map, err))
-        return false;
     struct control control = {0};
-    struct descriptor_spec spec = publisher_describe(&findings, map.data, map.size);
-    bool ok = descriptor_make(&descriptor, &spec, err) && sign(&descriptor, options->sign_key, err) &&
-              control_open(&control, options->endpoint, options->timeout_ms, err) &&
-              upload_model(&control, &descriptor, map.data, err);
+    struct upload_spec spec = {.path = options->file, .sign_key = options->sign_key};
+    struct upload_done done;
+    bool ok = digest_start(err) && control_open(&control, options->endpoint, options->timeout_ms, err) &&
+              upload_file(&control, &spec, &done, err);
     control_close(&control);
-    if (ok && options->json)
-        printf("{\"name\": \"%s\", \"version\": \"%s\", \"digest\": \"%s\", \"size_bytes\": %zu}\n",
-               findings.name, findings.version, digest_hex(&descriptor.digest, hex), map.size);
-    else if (ok)
-        printf("published %s %s, %zu bytes, digest %s\n", findings.name, findings.version, map.size,
-               digest_hex(&descriptor.digest, hex));
-    descriptor_fini(&descriptor);
-    file_map_close(&map);
+    if (ok && done.gate[0])
+        return error_set(err, ERROR_INVALID, "refused by the publisher's gate, and kept there: %.400s", done.gate);
+    if (ok)
+        print_done(options, &done);
     return ok;
 }
 

@@ -54,7 +54,7 @@ static int tear_down(void **state) {
 }
 
 /** Puts bytes that depend on `which` into the store and publishes them as chest:which. */
-static struct digest add_gated(struct fixture *fixture, int which, const char *gate) {
+static struct digest add_as(struct fixture *fixture, int which, const char *gate, bool registers_only) {
     struct error err = {0};
     char data[64], version[16];
     struct digest digest;
@@ -68,10 +68,14 @@ static struct digest add_gated(struct fixture *fixture, int which, const char *g
         &(struct descriptor_spec){.name = "chest", .version = version, .data = data, .size = strlen(data)},
         &err));
     struct registry_addition addition = {
-        .descriptor = &descriptor, .metrics = metrics, .metric_count = 1, .gate = gate};
+        .descriptor = &descriptor, .metrics = metrics, .metric_count = 1, .registers_only = registers_only, .gate = gate};
     if (!registry_add(fixture->registry, &addition, &err))
         fail_msg("%s", err.message);
     return digest;
+}
+
+static struct digest add_gated(struct fixture *fixture, int which, const char *gate) {
+    return add_as(fixture, which, gate, false);
 }
 
 static struct digest add(struct fixture *fixture, int which) {
@@ -171,6 +175,24 @@ static void what_the_gate_refused_needs_a_note(void **state) {
     reopen(fixture);
     assert_string_equal(registry_find(fixture->registry, &first)->gate, "");
     assert_int_equal(registry_number(fixture->registry), 1);
+}
+
+static void what_is_only_registered_is_staged_by_an_approval(void **state) {
+    struct fixture *fixture = *state;
+    struct error err = {0};
+    struct digest plain = add_as(fixture, 1, NULL, true), refused = add_as(fixture, 2, "auc is worse", true);
+    assert_int_equal(registry_number(fixture->registry), 0); /* nobody is to hear of it */
+    reopen(fixture);
+    assert_int_equal(state_of(fixture, &plain), THORAX__V1__MODEL_STATE__MODEL_REGISTERED);
+    assert_true(registry_approve(fixture->registry, &plain, "ann", "", NULL));
+    assert_int_equal(registry_number(fixture->registry), 1);
+    assert_false(registry_approve(fixture->registry, &refused, "ann", "", &err));
+    assert_true(registry_approve(fixture->registry, &refused, "ann", "a test", NULL));
+    assert_true(registry_approve(fixture->registry, &plain, "ben", "", NULL)); /* once more changes nothing */
+    assert_int_equal(registry_number(fixture->registry), 2);
+    reopen(fixture);
+    assert_int_equal(state_of(fixture, &plain), THORAX__V1__MODEL_STATE__MODEL_STAGED);
+    assert_int_equal(state_of(fixture, &refused), THORAX__V1__MODEL_STATE__MODEL_STAGED);
 }
 
 static void a_revoked_model_stays_revoked(void **state) {
@@ -354,6 +376,7 @@ int main(void) {
         TEST(the_candidate_goes_back_to_where_it_was),
         TEST(approvals_say_by_whom),
         TEST(what_the_gate_refused_needs_a_note),
+        TEST(what_is_only_registered_is_staged_by_an_approval),
         TEST(a_revoked_model_stays_revoked),
         TEST(models_have_names),
         TEST(the_oldest_make_room_but_not_what_is_needed),
