@@ -15,13 +15,19 @@
 
 #include <cmocka.h>
 
+void pool_name(struct pool *pool, const char *folder) {
+    *pool = (struct pool){0};
+    snprintf(pool->folder, sizeof pool->folder, "%s", folder);
+    snprintf(pool->announce, sizeof pool->announce, "ipc://%s/announce", folder);
+    snprintf(pool->control, sizeof pool->control, "ipc://%s/control", folder);
+    snprintf(pool->blobs, sizeof pool->blobs, "ipc://%s/blobs", folder);
+}
+
 int pool_setup(void **state) {
     struct pool *pool = calloc(1, sizeof *pool);
-    snprintf(pool->folder, sizeof pool->folder, "/tmp/thorax-pool-XXXXXX");
-    assert_non_null(mkdtemp(pool->folder));
-    snprintf(pool->announce, sizeof pool->announce, "ipc://%s/announce", pool->folder);
-    snprintf(pool->control, sizeof pool->control, "ipc://%s/control", pool->folder);
-    snprintf(pool->blobs, sizeof pool->blobs, "ipc://%s/blobs", pool->folder);
+    char folder[] = "/tmp/thorax-pool-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    pool_name(pool, folder);
     *state = pool;
     return 0;
 }

@@ -31,6 +31,8 @@ struct daemon {
     atomic_bool fail;
 };
 
+/** A pool on that folder: fills in its endpoints. */
+void pool_name(struct pool *pool, const char *folder);
 /** For cmocka: a folder and endpoints of its own for each test. */
 int pool_setup(void **state);
 int pool_teardown(void **state);
