@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum { COUNTERS_STATUSES = THORAX__V1__STATUS__STATUS_INTERNAL + 1 };
+enum { COUNTERS_STATUSES = THORAX__V1__STATUS__STATUS_PERMISSION_DENIED + 1 };
 
 /** What a request that was accepted goes through; times are in microseconds. */
 enum counters_stage {

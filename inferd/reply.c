@@ -1,5 +1,8 @@
 #include "inferd/reply.h"
 #include "common/wire/message.h"
+#include <stdio.h>
+
+enum { DRAIN_REASON_SIZE = 96 };
 
 /* The generated messages have char * where they mean const char *: packing reads only. */
 static char *text(const char *borrowed) {
@@ -33,6 +36,33 @@ bool reply_refuse(const struct refusal *refusal, const char *member, struct byte
     reply.retry_after_ms = refusal->retry_after_ms;
     reply.member = text(member);
     return pack(&reply, out, err);
+}
+
+static Thorax__V1__Status judge_drain(const struct drain_terms *terms, char *why, size_t size) {
+    if (!terms->allowed) {
+        snprintf(why, size, "this %s does not drain on request; SIGTERM does the same", terms->what);
+        return THORAX__V1__STATUS__STATUS_INVALID_ARGUMENT;
+    }
+    if (terms->peer->authenticated && !(terms->peer->roles & WIRE_ADMIN)) {
+        snprintf(why, size, "only a key with the role admin may end this %s", terms->what);
+        return THORAX__V1__STATUS__STATUS_PERMISSION_DENIED;
+    }
+    return THORAX__V1__STATUS__STATUS_OK;
+}
+
+bool reply_to_drain(const struct drain_terms *terms, bool *granted, struct bytes *out, struct error *err) {
+    char why[DRAIN_REASON_SIZE] = "";
+    Thorax__V1__DrainReply reply = THORAX__V1__DRAIN_REPLY__INIT;
+    Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
+    reply.in_flight = terms->in_flight;
+    reply.timeout_ms = terms->timeout_ms;
+    reply.status = judge_drain(terms, why, sizeof why);
+    reply.message = why;
+    *granted = reply.status == THORAX__V1__STATUS__STATUS_OK;
+    envelope.protocol_version = MESSAGE_PROTOCOL_VERSION;
+    envelope.body_case = THORAX__V1__ENVELOPE__BODY_DRAIN_REPLY;
+    envelope.drain_reply = &reply;
+    return message_pack(&envelope.base, out, err);
 }
 
 void reply_identify(const struct model_info *info, Thorax__V1__ModelIdentity *out) {

@@ -209,29 +209,23 @@ static void say_status(struct router *router, const struct route *route) {
     send_packed(router, route, packed, &reply, &err);
 }
 
-static void start_drain(struct router *router, const struct route *route) {
+static void start_drain(struct router *router, const struct route *route, const struct wire_peer *peer) {
     struct error err = {0};
     struct bytes reply;
-    Thorax__V1__DrainReply body = THORAX__V1__DRAIN_REPLY__INIT;
-    Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
-    body.in_flight = (uint32_t)exchange_count(router->exchange);
-    body.timeout_ms = (uint32_t)router->spec.drain_timeout_ms;
-    body.status = THORAX__V1__STATUS__STATUS_OK;
-    if (!router->spec.allow_drain) {
-        body.status = THORAX__V1__STATUS__STATUS_INVALID_ARGUMENT;
-        body.message = "this router does not drain on request; SIGTERM does the same";
-    }
-    if (router->spec.allow_drain) {
+    bool granted;
+    struct drain_terms terms = {.what = "router",
+                                .allowed = router->spec.allow_drain,
+                                .peer = peer,
+                                .in_flight = (uint32_t)exchange_count(router->exchange),
+                                .timeout_ms = (uint32_t)router->spec.drain_timeout_ms};
+    bool packed = reply_to_drain(&terms, &granted, &reply, &err);
+    if (granted) {
         atomic_store(&router->draining, true);
     }
-    envelope.protocol_version = MESSAGE_PROTOCOL_VERSION;
-    envelope.body_case = THORAX__V1__ENVELOPE__BODY_DRAIN_REPLY;
-    envelope.drain_reply = &body;
-    bool packed = message_pack(&envelope.base, &reply, &err);
     send_packed(router, route, packed, &reply, &err);
 }
 
-static void take_envelope(struct router *router, const struct route *route,
+static void take_envelope(struct router *router, const struct route *route, const struct wire_peer *peer,
                           const Thorax__V1__Envelope *envelope, struct wire_frame payload) {
     switch (envelope->body_case) {
     case THORAX__V1__ENVELOPE__BODY_DIAGNOSIS_REQUEST:
@@ -241,7 +235,7 @@ static void take_envelope(struct router *router, const struct route *route,
         say_status(router, route);
         return;
     case THORAX__V1__ENVELOPE__BODY_DRAIN_REQUEST:
-        start_drain(router, route);
+        start_drain(router, route, peer);
         return;
     default:
         refuse(router, route,
@@ -260,7 +254,7 @@ static void take_message(struct router *router, const struct wire_message *messa
         envelope = intake_unpack(payload, (size_t)router->spec.max_message_bytes, &err);
     }
     if (envelope) {
-        take_envelope(router, &route, envelope, payload);
+        take_envelope(router, &route, &message->peer, envelope, payload);
         message_free(&envelope->base);
     } else {
         refuse(
@@ -280,8 +274,8 @@ static bool receive(struct router *router, struct error *err) {
             wire_message_fini(&message);
         } else if (reason.code == ERROR_TIMEOUT) {
             return true;
-        } else if (reason.code !=
-                   ERROR_TOO_LARGE) { /* too many frames: dropped whole, there is nobody to answer */
+        } else if (reason.code != ERROR_TOO_LARGE && reason.code != ERROR_BUSY) {
+            /* those: too many frames, or a peer that is not allowed; dropped whole, there is nobody to answer */
             return error_set(err, reason.code, "%s", reason.message);
         }
     }
@@ -298,6 +292,8 @@ static bool open_sockets(struct router *router, struct error *err) {
                                       .max_frame_bytes = 2 * spec->max_message_bytes,
                                       .linger_ms = CLOSE_LINGER_MS,
                                       .router_mandatory = true,
+                                      .security = spec->security,
+                                      .roles = WIRE_CLIENT | WIRE_ADMIN,
                                       .insecure = spec->insecure};
     if (!(router->context = wire_context_create(1, err)) ||
         !(router->socket = wire_socket_open(router->context, &socket, err))) {
@@ -306,6 +302,9 @@ static bool open_sockets(struct router *router, struct error *err) {
     struct exchange_spec exchange = {.context = router->context,
                                      .endpoints = spec->members,
                                      .endpoint_count = spec->member_count,
+                                     .security = spec->security,
+                                     .server_keys = spec->server_keys,
+                                     .server_key_count = spec->server_key_count,
                                      .max_questions = spec->max_requests,
                                      .heartbeat_ms = spec->heartbeat_ms,
                                      .pin_ms = spec->pin_ms,

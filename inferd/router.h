@@ -22,7 +22,7 @@ struct router_spec {
     int64_t max_message_bytes;  /**< larger ones are TOO_LARGE; a peer that sends twice as much is cut off */
     int64_t default_timeout_ms, max_timeout_ms;
     int64_t drain_timeout_ms;     /**< what a drain reply tells */
-    bool allow_drain;             /**< a peer may ask for it: see router_draining */
+    bool allow_drain;             /**< a peer may ask for it (with security: an administrator): see router_draining */
     int max_requests;             /**< that wait for an answer; more are BUSY */
     size_t max_request_bytes;     /**< of them together */
     int64_t heartbeat_ms, pin_ms; /**< see struct exchange_spec */

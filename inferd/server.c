@@ -44,6 +44,8 @@ static bool open_socket(struct server *server, const struct server_spec *spec, s
         .max_frame_bytes = 2 * spec->max_message_bytes,
         .linger_ms = CLOSE_LINGER_MS,
         .router_mandatory = true,
+        .security = spec->security,
+        .roles = WIRE_CLIENT | WIRE_ADMIN,
         .insecure = spec->insecure,
     };
     server->context = wire_context_create(1, err);
@@ -157,6 +159,7 @@ static void accept_message(struct server *server, const struct wire_message *mes
         log_error("request_dropped", &err);
         return;
     }
+    request->peer = message->peer;
     if (route_split(message, &request->route, &payload, &err)) {
         request->envelope = intake_unpack(payload, (size_t)server->max_message_bytes, &err);
     }

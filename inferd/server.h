@@ -1,5 +1,6 @@
 #pragma once
 #include "common/image/image.h"
+#include "common/wire/security.h"
 #include "inferd/counters.h"
 #include "inferd/model_stats.h"
 #include "inferd/pins.h"
@@ -15,13 +16,14 @@ struct server;
 struct server_spec {
     const char *const *bind;      /**< NULL-ended: tcp://, ipc:// */
     bool insecure;                /**< see struct wire_socket_spec */
-    struct wire_security *security; /**< borrowed for the server's life; NULL: clear text */
+    struct wire_security *security; /**< borrowed for the server's life: clients and administrators in its list
+                                       may ask; NULL: clear text */
     const char *member, *version; /**< borrowed for the server's life */
     struct slot *slot;            /**< borrowed; may be empty: NOT_READY until a model is put in */
     int64_t max_message_bytes; /**< larger ones are TOO_LARGE; a peer that sends twice as much is cut off */
     int64_t default_timeout_ms, max_timeout_ms;
     int64_t drain_timeout_ms; /**< what a drain reply tells; server_drain takes its own */
-    bool allow_drain;         /**< a peer may ask for it: see server_draining */
+    bool allow_drain;         /**< a peer may ask for it (with security: an administrator): see server_draining */
     int decode_threads;
     int max_jobs;         /**< requests in flight; more are BUSY */
     size_t max_job_bytes; /**< of their images together */

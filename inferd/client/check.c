@@ -22,6 +22,16 @@ Thorax__V1__Envelope *client_unpack(struct wire_frame payload, struct error *err
     return envelope;
 }
 
+const char *client_hint(bool with_keys, bool refused) {
+    if (with_keys) {
+        return refused ? "is the server key that of the other side, does that side use keys, and is our key in its "
+                         "allow-list (role client)?"
+                       : "is a member listening there, with that server key, a model, and our key in its allow-list "
+                         "(role client)?";
+    }
+    return refused ? "the other side may want keys" : "is a member listening there, and has it a model?";
+}
+
 const char *client_status_name(Thorax__V1__Status status) {
     const ProtobufCEnumValue *value =
         protobuf_c_enum_descriptor_get_value(&thorax__v1__status__descriptor, (int)status);

@@ -16,6 +16,10 @@ Thorax__V1__Envelope *client_unpack(struct wire_frame payload, struct error *err
 bool client_check(const Thorax__V1__DiagnosisReply *reply, const char *request_id, const struct digest *image,
                   struct error *err);
 
+/** What to look at where nobody answers: with_keys: we have some; refused: somebody was there and the handshake
+ * failed. */
+const char *client_hint(bool with_keys, bool refused);
+
 /** "OK", "BUSY" and so on. Never NULL. */
 const char *client_status_name(Thorax__V1__Status status);
 /** "RULE_IN" and so on. Never NULL. */

@@ -11,25 +11,30 @@ static const int64_t REQUEST_MAX_BYTES = 256 << 20;
 
 struct client {
     struct wire_context *context;
-    struct wire_socket *socket;
+    struct wire_socket *socket, *watch;
+    bool with_keys;
     uint64_t correlation; /* stands before the delimiter: the member echoes it, so late replies are known */
 };
 
-struct client *client_open(const char *endpoint, struct error *err) {
-    const char *const connect[] = {endpoint, NULL};
-    struct wire_socket_spec spec = {.kind = WIRE_DEALER,
-                                    .connect = connect,
-                                    .linger_ms = SEND_LINGER_MS,
-                                    .max_frame_bytes = REQUEST_MAX_BYTES};
+struct client *client_open(const struct client_spec *spec, struct error *err) {
+    const char *const connect[] = {spec->endpoint, NULL};
+    struct wire_socket_spec socket = {.kind = WIRE_DEALER,
+                                      .connect = connect,
+                                      .linger_ms = SEND_LINGER_MS,
+                                      .max_frame_bytes = REQUEST_MAX_BYTES,
+                                      .security = spec->security,
+                                      .server_key = spec->server_key};
     struct client *client = calloc(1, sizeof *client);
     if (!client || !digest_start(err)) {
         free(client);
         return NULL;
     }
     client->correlation = digest_random_u64();
+    client->with_keys = spec->security != NULL;
     client->context = wire_context_create(1, err);
-    client->socket = client->context ? wire_socket_open(client->context, &spec, err) : NULL;
-    if (!client->socket) {
+    client->socket = client->context ? wire_socket_open(client->context, &socket, err) : NULL;
+    client->watch = client->socket ? wire_watch_open(client->context, client->socket, err) : NULL;
+    if (!client->watch) {
         client_close(client);
         return NULL;
     }
@@ -38,6 +43,7 @@ struct client *client_open(const char *endpoint, struct error *err) {
 
 void client_close(struct client *client) {
     if (client) {
+        wire_socket_close(client->watch);
         wire_socket_close(client->socket);
         wire_context_destroy(client->context);
         free(client);
@@ -72,8 +78,31 @@ static bool unpack(const struct wire_message *message, struct client_reply *out,
         out->diagnosis = out->envelope->diagnosis_reply;
     } else if (out->envelope->body_case == THORAX__V1__ENVELOPE__BODY_STATUS_REPLY) {
         out->status = out->envelope->status_reply;
+    } else if (out->envelope->body_case == THORAX__V1__ENVELOPE__BODY_DRAIN_REPLY) {
+        out->drain = out->envelope->drain_reply;
     }
     return true;
+}
+
+/** Whether the last that was heard of the connection is a handshake that failed. */
+static bool was_refused(struct client *client) {
+    enum wire_event event;
+    bool refused = false;
+    while (wire_watch_next(client->watch, &event)) {
+        refused = event == WIRE_HANDSHAKE_FAILED || (refused && event == WIRE_DISCONNECTED);
+    }
+    return refused;
+}
+
+/** Says why there is no reply. */
+static bool explain(struct client *client, const struct error *reason, int64_t timeout_ms, struct error *err) {
+    if (reason->code != ERROR_TIMEOUT) {
+        return error_set(err, reason->code, "%s", reason->message);
+    }
+    bool refused = was_refused(client);
+    error_set(err, ERROR_TIMEOUT, "no reply within %" PRId64 " ms%s", timeout_ms,
+              refused ? ": the handshake failed" : "");
+    return error_hint(err, "%s", client_hint(client->with_keys, refused));
 }
 
 /** Sends an envelope and waits for its reply. */
@@ -92,12 +121,7 @@ static bool ask(struct client *client, const Thorax__V1__Envelope *envelope, int
     bool ok = wire_send(client->socket, frames, 3, timeout_ms, &reason);
     free(packed.data);
     if (!ok || !receive(client, deadline_ms, &message, &reason)) {
-        if (reason.code != ERROR_TIMEOUT) {
-            return error_set(err, reason.code, "%s", reason.message);
-        }
-        error_set(err, ERROR_TIMEOUT, "no reply within %" PRId64 " ms", timeout_ms);
-        error_hint(err, "is a member listening at that endpoint?");
-        return false;
+        return explain(client, &reason, timeout_ms, err);
     }
     out->elapsed_us = (clock_now_ns() - start_ns) / 1000;
     ok = unpack(&message, out, err);
@@ -158,16 +182,38 @@ bool client_diagnose(struct client *client, const struct client_request *request
     return ask_and_check(client, &question, &image, request->timeout_ms, out, err);
 }
 
+/** Asks what has no fields; out->envelope is there where it is true. */
+static bool ask_plainly(struct client *client, Thorax__V1__Envelope *envelope, int64_t timeout_ms,
+                        struct client_reply *out, struct error *err) {
+    memset(out, 0, sizeof *out);
+    envelope->protocol_version = MESSAGE_PROTOCOL_VERSION;
+    return ask(client, envelope, timeout_ms, out, err);
+}
+
 bool client_status(struct client *client, int64_t timeout_ms, struct client_reply *out, struct error *err) {
     Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
     Thorax__V1__StatusRequest request = THORAX__V1__STATUS_REQUEST__INIT;
-    memset(out, 0, sizeof *out);
-    envelope.protocol_version = MESSAGE_PROTOCOL_VERSION;
     envelope.body_case = THORAX__V1__ENVELOPE__BODY_STATUS_REQUEST;
     envelope.status_request = &request;
-    bool ok = ask(client, &envelope, timeout_ms, out, err);
+    bool ok = ask_plainly(client, &envelope, timeout_ms, out, err);
     if (ok && !out->status) {
         ok = error_set(err, ERROR_PEER, "the reply is none to a status request");
+    }
+    if (!ok) {
+        client_reply_fini(out);
+    }
+    return ok;
+}
+
+bool client_drain(struct client *client, int64_t timeout_ms, struct client_reply *out, struct error *err) {
+    Thorax__V1__Envelope envelope = THORAX__V1__ENVELOPE__INIT;
+    Thorax__V1__DrainRequest request = THORAX__V1__DRAIN_REQUEST__INIT;
+    envelope.body_case = THORAX__V1__ENVELOPE__BODY_DRAIN_REQUEST;
+    envelope.drain_request = &request;
+    bool ok = ask_plainly(client, &envelope, timeout_ms, out, err);
+    if (ok && !out->drain) {
+        ok = error_set(err, ERROR_UNSUPPORTED,
+                       "this member does not know how to drain on request; SIGTERM does the same");
     }
     if (!ok) {
         client_reply_fini(out);

@@ -9,8 +9,14 @@
  */
 struct client;
 
+struct client_spec {
+    const char *endpoint;
+    struct wire_security *security; /**< borrowed for the client's life: our key; NULL: clear text */
+    const char *server_key;         /**< with security: the endpoint's public key, Z85; NULL: it is ipc */
+};
+
 /** Connects (in the background: nothing is waited for). Returns owned. */
-struct client *client_open(const char *endpoint, struct error *err);
+struct client *client_open(const struct client_spec *spec, struct error *err);
 /** Takes NULL. */
 void client_close(struct client *client);
 
@@ -30,6 +36,7 @@ struct client_reply {
     Thorax__V1__Envelope *envelope;              /**< owned */
     const Thorax__V1__DiagnosisReply *diagnosis; /**< inside envelope, or NULL */
     const Thorax__V1__StatusReply *status;       /**< inside envelope, or NULL */
+    const Thorax__V1__DrainReply *drain;         /**< inside envelope, or NULL */
     int64_t elapsed_us;
 };
 void client_reply_fini(struct client_reply *reply);
@@ -43,3 +50,6 @@ bool client_diagnose(struct client *client, const struct client_request *request
 
 /** Asks for the member's status. */
 bool client_status(struct client *client, int64_t timeout_ms, struct client_reply *out, struct error *err);
+
+/** Asks the member to end; the reply says whether it does. ERROR_UNSUPPORTED: it does not know how. */
+bool client_drain(struct client *client, int64_t timeout_ms, struct client_reply *out, struct error *err);

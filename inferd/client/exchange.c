@@ -3,6 +3,7 @@
 #include "common/base/text.h"
 #include "inferd/pins.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,9 +12,12 @@ enum { BURST = 64, REPLY_MAX_BYTES = 2 << 20, PINS_MAX = 1 << 16 };
 /** The connection to a member. */
 struct link {
     char *endpoint;
+    char server_key[CURVE_TEXT_SIZE]; /* "": none */
     struct wire_socket *socket, *watch;
     Thorax__V1__Envelope *status; /* the last one; or NULL */
     bool was_ready;
+    bool refused; /* the last handshake failed */
+    bool stale;   /* and nothing was opened anew since */
 };
 
 struct exchange {
@@ -32,8 +36,12 @@ static void close_link(struct link *link) {
 
 static bool open_link(struct exchange *exchange, struct link *link, struct error *err) {
     const char *const connect[] = {link->endpoint, NULL};
-    struct wire_socket_spec spec = {
-        .kind = WIRE_DEALER, .connect = connect, .max_frame_bytes = REPLY_MAX_BYTES};
+    struct wire_socket_spec spec = {.kind = WIRE_DEALER,
+                                    .connect = connect,
+                                    .max_frame_bytes = REPLY_MAX_BYTES,
+                                    .security = exchange->spec.security,
+                                    .server_key = *link->server_key ? link->server_key : NULL};
+    link->stale = false;
     link->socket = wire_socket_open(exchange->spec.context, &spec, err);
     link->watch = link->socket ? wire_watch_open(exchange->spec.context, link->socket, err) : NULL;
     if (!link->watch) {
@@ -42,18 +50,40 @@ static bool open_link(struct exchange *exchange, struct link *link, struct error
     return link->watch != NULL;
 }
 
-static bool open_links(struct exchange *exchange, struct error *err) {
-    const struct exchange_spec *spec = &exchange->spec;
+static bool check_counts(const struct exchange_spec *spec, struct error *err) {
+    int keys = spec->server_key_count;
     if (spec->endpoint_count < 1 || spec->endpoint_count > DISPATCH_MAX_MEMBERS) {
         return error_set(err, ERROR_INVALID, "%d endpoints: expected 1 to %d", spec->endpoint_count,
                          DISPATCH_MAX_MEMBERS);
+    }
+    return keys == 0 || keys == 1 || keys == spec->endpoint_count ||
+           error_set(err, ERROR_INVALID, "%d server keys for %d endpoints: expected one for all, or one for each",
+                     keys, spec->endpoint_count);
+}
+
+static bool take_server_key(const struct exchange_spec *spec, int endpoint, char out[CURVE_TEXT_SIZE],
+                            struct error *err) {
+    const char *key = spec->server_key_count == 0   ? NULL
+                      : spec->server_key_count == 1 ? spec->server_keys[0]
+                                                    : spec->server_keys[endpoint];
+    if (key && !curve_public_ok(key)) {
+        return error_set(err, ERROR_INVALID, "%s: its server key is no public key", spec->endpoints[endpoint]);
+    }
+    text_copy(out, CURVE_TEXT_SIZE, key ? key : "");
+    return true;
+}
+
+static bool open_links(struct exchange *exchange, struct error *err) {
+    const struct exchange_spec *spec = &exchange->spec;
+    if (!check_counts(spec, err)) {
+        return false;
     }
     for (int i = 0; i < spec->endpoint_count; i++) {
         struct link *link = &exchange->links[exchange->link_count++];
         if (!(link->endpoint = strdup(spec->endpoints[i]))) {
             return error_set(err, ERROR_MEMORY, "no memory for an endpoint");
         }
-        if (!open_link(exchange, link, err)) {
+        if (!take_server_key(spec, i, link->server_key, err) || !open_link(exchange, link, err)) {
             return false;
         }
     }
@@ -77,7 +107,7 @@ struct exchange *exchange_create(const struct exchange_spec *spec, struct error 
         exchange_destroy(exchange);
         return NULL;
     }
-    exchange->spec.endpoints = NULL; /* the caller's; links have copies */
+    exchange->spec.endpoints = exchange->spec.server_keys = NULL; /* the caller's; links have copies */
     return exchange;
 }
 
@@ -151,7 +181,7 @@ static void reopen(struct exchange *exchange, int member) {
 static bool send_to(struct exchange *exchange, int member, uint64_t ticket, struct wire_frame envelope) {
     struct link *link = &exchange->links[member];
     struct wire_frame frames[] = {{&ticket, sizeof ticket}, {"", 0}, envelope};
-    if (!link->socket) {
+    if (!link->socket || link->stale) {
         reopen(exchange, member);
     }
     return link->socket && wire_send(link->socket, frames, 3, 0, NULL);
@@ -283,7 +313,10 @@ static void follow_connection(struct exchange *exchange, int member) {
     enum wire_event event;
     struct link *link = &exchange->links[member];
     while (link->watch && wire_watch_next(link->watch, &event)) {
-        if (event == WIRE_CONNECTED) {
+        if (event == WIRE_HANDSHAKE_FAILED) {
+            link->refused = link->stale = true; /* the next heartbeat tries again */
+        } else if (event == WIRE_CONNECTED) {
+            link->refused = link->stale = false;
             dispatch_reached(exchange->dispatch, member, clock_now_ms());
         } else if (dispatch_view(exchange->dispatch, member).reachable) {
             receive(exchange, member); /* what it answered before it went */
@@ -362,16 +395,30 @@ void exchange_step(struct exchange *exchange, const struct wire_poll_item *items
     tell_changes(exchange);
 }
 
+static int refused_count(const struct exchange *exchange) {
+    int count = 0;
+    for (int i = 0; i < exchange->link_count; i++) {
+        count += exchange->links[i].refused;
+    }
+    return count;
+}
+
 void exchange_explain(const struct exchange *exchange, const struct question *question, struct error *err) {
-    int ready = exchange_ready_count(exchange), all = exchange->link_count;
-    error_set(err, ERROR_TIMEOUT, "nobody answered in time; %d of %d endpoints take requests", ready, all);
+    int ready = exchange_ready_count(exchange), refused = refused_count(exchange);
+    char handshakes[64] = "";
+    if (refused > 0) {
+        snprintf(handshakes, sizeof handshakes, ", with %d the handshake failed", refused);
+    }
+    error_set(err, ERROR_TIMEOUT, "nobody answered in time; %d of %d endpoints take requests%s", ready,
+              exchange->link_count, handshakes);
     if (question->refused_as != THORAX__V1__STATUS__STATUS_UNSPECIFIED) {
         error_set(err, ERROR_TIMEOUT,
-                  "nobody answered in time; %d of %d endpoints take requests; the last refusal was %s: %s",
-                  ready, all, client_status_name(question->refused_as), question->refusal);
+                  "nobody answered in time; %d of %d endpoints take requests%s; the last refusal was %s: %s",
+                  ready, exchange->link_count, handshakes, client_status_name(question->refused_as),
+                  question->refusal);
     }
     if (ready == 0) {
-        error_hint(err, "is a member listening there, and has it a model?");
+        error_hint(err, "%s", client_hint(exchange->spec.security != NULL, refused > 0));
     }
 }
 

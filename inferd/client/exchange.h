@@ -28,6 +28,9 @@ struct exchange_spec {
     struct wire_context *context;
     const char *const *endpoints; /**< copied; 1 to DISPATCH_MAX_MEMBERS */
     int endpoint_count;
+    struct wire_security *security; /**< borrowed for the exchange's life: our key; NULL: clear text */
+    const char *const *server_keys; /**< with security: public keys as Z85, copied; what TCP endpoints must have */
+    int server_key_count;           /**< 1: the same for all; endpoint_count: one each; 0: all are ipc */
     int max_questions; /**< more are ERROR_BUSY */
     int64_t heartbeat_ms;
     int64_t pin_ms; /**< how long a routing key is kept on its model; 0: not at all */

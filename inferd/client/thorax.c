@@ -2,6 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/text.h"
 #include "inferd/client/answer.h"
+#include "inferd/client/keys.h"
 #include <inttypes.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -34,6 +35,7 @@ struct call {
 struct thorax_client {
     pthread_t thread;
     int wake_event; /* callers write, the I/O thread polls */
+    struct client_keys keys; /* outlive the context */
     struct wire_context *context;
     struct exchange *exchange; /* the I/O thread's alone, once it runs */
     int max_outstanding, endpoint_count;
@@ -161,13 +163,25 @@ static bool check_options(const struct thorax_options *options, struct error *er
         return error_set(err, ERROR_INVALID, "max_outstanding %d: expected 1 to %d", options->max_outstanding,
                          OUTSTANDING_MAX);
     }
+    for (size_t i = 0; i < sizeof options->reserved / sizeof *options->reserved; i++) {
+        if (options->reserved[i]) {
+            return error_set(err, ERROR_INVALID, "an option that this version does not know, or options not zeroed");
+        }
+    }
     return (options->heartbeat_ms >= 0 && options->heartbeat_ms <= TIMEOUT_MAX_MS) ||
            error_set(err, ERROR_INVALID, "heartbeat_ms: expected up to %d", TIMEOUT_MAX_MS);
 }
 
 static bool open_exchange(struct thorax_client *client, const struct thorax_options *options,
                           struct error *err) {
+    struct client_keys_spec keys = {options->key, options->server_keys, options->server_key_count};
+    if (!client_keys_load(&client->keys, &keys, err)) {
+        return false;
+    }
     struct exchange_spec spec = {
+        .security = client->keys.security,
+        .server_keys = client->keys.servers,
+        .server_key_count = client->keys.server_count,
         .endpoints = options->endpoints,
         .endpoint_count = options->endpoint_count,
         .max_questions = client->max_outstanding,
@@ -198,6 +212,7 @@ static bool start(struct thorax_client *client, struct error *err) {
 
 static void destroy(struct thorax_client *client) {
     wire_context_destroy(client->context);
+    client_keys_fini(&client->keys);
     if (client->wake_event >= 0) {
         close(client->wake_event);
     }

@@ -21,6 +21,10 @@
  * asking twice is harmless. A reply is believed only where it is to that request, about that picture (by its
  * SHA-256) and complete. An endpoint may be a member or a router; give two routers, so that one may fail.
  *
+ * Members that encrypt (tcp:// with keys) know us by our key: its public half stands in their allow-list, with
+ * the role client, and theirs in server_keys. Nothing is sent to who has another key. A member that does not
+ * (or no longer) have ours in its list says nothing: requests end as THORAX_ERROR_TIMEOUT, whose hint says so.
+ *
  * Zeroed structs are defaults: set what you need by name, and zero the rest. Strings are UTF-8. Nothing here
  * logs, installs a signal handler, or ends the process. Do not use a client across fork().
  */
@@ -39,12 +43,13 @@ struct thorax_client;
 /** Why a call failed. */
 enum thorax_error_code {
     THORAX_ERROR_NONE = 0,
-    THORAX_ERROR_INVALID = 1, /**< an argument makes no sense; the message names it */
+    THORAX_ERROR_INVALID =
+        1, /**< an argument makes no sense, or others can read or change a key file; the message names it */
     THORAX_ERROR_TIMEOUT =
         2, /**< nobody answered in time: DEADLINE_EXCEEDED. The message says what stood in the way */
     THORAX_ERROR_BUSY = 3,   /**< max_outstanding requests are on their way already */
     THORAX_ERROR_CLOSED = 4, /**< the client was closed before an answer came */
-    THORAX_ERROR_SYSTEM = 5, /**< memory, descriptors, threads, or a key file that cannot be used */
+    THORAX_ERROR_SYSTEM = 5, /**< memory, descriptors, threads, or a key file that cannot be read */
 };
 
 /** Filled in where a call fails, else untouched. Plain data. Says nothing of a patient. */
@@ -62,6 +67,13 @@ struct thorax_options {
                              of life. 0: 500 */
     int64_t pin_ms; /**< how long requests with one routing_key stay with one model. 0: 10 minutes; < 0: not
                        at all */
+    const char *key; /**< our CURVE key: a .key file of `trainctl keygen curve`, mode 0600, read by thorax_open.
+                        With it all tcp:// is encrypted. NULL: clear text */
+    const char *const *server_keys; /**< with key: the public keys that endpoints must have, each a .pub file or its 40
+                                       characters; copied. Without key: THORAX_ERROR_INVALID */
+    int server_key_count; /**< 1: all endpoints have the same; endpoint_count: one each (ipc:// needs none, and
+                             ignores its own); 0: all are ipc:// */
+    const void *reserved[8]; /**< NULL, for later versions: a library that does not know an option refuses it */
 };
 
 /** How a radiograph was taken. */
@@ -117,6 +129,7 @@ enum thorax_status {
     THORAX_NOT_READY = 7,
     THORAX_UNSUPPORTED_VERSION = 8,
     THORAX_INTERNAL = 9,
+    THORAX_PERMISSION_DENIED = 10,
 };
 
 enum thorax_decision {

@@ -12,6 +12,7 @@
 struct request {
     struct job job; /**< first, so that the pipeline's jobs are our requests */
     struct route route;
+    struct wire_peer peer;          /**< who asks */
     Thorax__V1__Envelope *envelope; /**< owned; version and form are checked */
 };
 

@@ -29,10 +29,12 @@ static void free_images(struct bench_image *images, int count) {
     free(images);
 }
 
-static struct bench_load_spec load_of(const struct bench_options *options, const struct bench_image *images) {
+static struct bench_load_spec load_of(const struct bench_options *options, const struct bench_image *images,
+                                      const struct client_keys *keys) {
     return (struct bench_load_spec){
         .endpoints = options->endpoints,
         .endpoint_count = options->endpoint_count,
+        .keys = keys,
         .images = images,
         .image_count = options->file_count,
         .operating_point = options->operating_point,
@@ -104,12 +106,15 @@ static bool run_saturation(const struct bench_options *options, struct bench_loa
 
 static bool bench(const struct bench_options *options, struct error *err) {
     struct bench_image *images = calloc((size_t)options->file_count, sizeof *images);
+    struct client_keys_spec key_files = key_options_spec(&options->keys);
+    struct client_keys keys = {0};
     bool ok = images || error_set(err, ERROR_MEMORY, "no memory for %d images", options->file_count);
-    ok = ok && signals_install(err) && read_images(options, images, err);
+    ok = ok && client_keys_load(&keys, &key_files, err) && signals_install(err) && read_images(options, images, err);
     if (ok) {
-        struct bench_load_spec spec = load_of(options, images);
+        struct bench_load_spec spec = load_of(options, images, &keys);
         ok = options->saturation ? run_saturation(options, &spec, err) : run_once(options, &spec, err);
     }
+    client_keys_fini(&keys);
     free_images(images, options->file_count);
     return ok;
 }

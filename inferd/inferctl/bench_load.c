@@ -211,6 +211,9 @@ static void give_up(struct load *load) {
         if (pending->sequence && now_ns - pending->sent_ns > patience_ns) {
             struct error err = {0};
             error_set(&err, ERROR_TIMEOUT, "no reply within %" PRId64 " ms", load->spec->timeout_ms);
+            if (load->result->latency.total == 0) {
+                error_hint(&err, "%s", client_hint(load->spec->keys && load->spec->keys->security, false));
+            }
             load->result->lost++;
             note_failure(load->result, &err);
             release(load, pending);
@@ -266,6 +269,8 @@ static bool loop(struct load *load, struct error *err) {
 }
 
 static bool open_sockets(struct load *load, struct error *err) {
+    static const struct client_keys clear_text;
+    const struct client_keys *keys = load->spec->keys ? load->spec->keys : &clear_text;
     if (!(load->context = wire_context_create(1, err))) {
         return false;
     }
@@ -273,6 +278,8 @@ static bool open_sockets(struct load *load, struct error *err) {
         const char *const connect[] = {load->spec->endpoints[i], NULL};
         struct wire_socket_spec spec = {.kind = WIRE_DEALER,
                                         .connect = connect,
+                                        .security = keys->security,
+                                        .server_key = keys->servers[keys->server_count == 1 ? 0 : i],
                                         .send_limit = load->spec->pace.outstanding + 1,
                                         .receive_limit = load->spec->pace.outstanding + 1};
         if (!(load->sockets[i] = wire_socket_open(load->context, &spec, err))) {

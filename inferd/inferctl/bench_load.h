@@ -1,6 +1,7 @@
 #pragma once
 #include "common/base/digest.h"
 #include "common/base/file.h"
+#include "inferd/client/keys.h"
 #include "inferd/inferctl/bench_pacer.h"
 #include "inferd/inferctl/bench_report.h"
 
@@ -13,6 +14,7 @@ struct bench_image {
 struct bench_load_spec {
     const char *const *endpoints; /**< (endpoint_count); the one with the fewest outstanding is asked next */
     int endpoint_count;           /**< 1 to BENCH_MAX_ENDPOINTS */
+    const struct client_keys *keys; /**< borrowed; one server key for all endpoints, or one each; NULL: clear text */
     const struct bench_image *images;
     int image_count; /**< at least 1 */
     struct bench_pacer_spec pace;

@@ -41,6 +41,11 @@ static bool take(int option, struct bench_options *out, struct error *err) {
         }
         out->endpoints[out->endpoint_count++] = optarg;
         return true;
+    case 'k':
+        out->keys.key = optarg;
+        return true;
+    case 'y':
+        return key_options_add(&out->keys, optarg, err);
     case 'p':
         out->operating_point = optarg;
         return true;
@@ -93,6 +98,8 @@ static bool check(struct bench_options *out, struct error *err) {
 bool bench_options_parse(int argc, char **argv, struct bench_options *out, struct error *err) {
     static const struct option options[] = {
         {"endpoint", required_argument, NULL, 'e'},
+        {"key", required_argument, NULL, 'k'},
+        {"server-key", required_argument, NULL, 'y'},
         {"operating-point", required_argument, NULL, 'p'},
         {"json", no_argument, NULL, 'j'},
         {"stat", no_argument, NULL, 'u'},
@@ -117,6 +124,7 @@ bool bench_options_parse(int argc, char **argv, struct bench_options *out, struc
     if (out->endpoint_count == 0) {
         out->endpoints[out->endpoint_count++] = INFERCTL_DEFAULT_ENDPOINT;
     }
+    key_options_finish(&out->keys);
     out->files = argv + optind;
     out->file_count = argc - optind;
     return check(out, err);

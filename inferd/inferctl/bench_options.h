@@ -1,11 +1,13 @@
 #pragma once
 #include "common/base/error.h"
 #include "inferd/inferctl/bench_load.h"
+#include "inferd/inferctl/options.h"
 
 /** What `inferctl bench` is told. */
 struct bench_options {
     const char *endpoints[BENCH_MAX_ENDPOINTS];
     int endpoint_count;
+    struct key_options keys;
     const char *operating_point; /**< NULL: the default */
     int64_t timeout_ms;
     bool json, stat, saturation;

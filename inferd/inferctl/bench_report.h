@@ -8,7 +8,7 @@
 enum {
     BENCH_MAX_MODELS = 64,
     BENCH_MODEL_SIZE = 220,
-    BENCH_STATUSES = THORAX__V1__STATUS__STATUS_INTERNAL + 1
+    BENCH_STATUSES = THORAX__V1__STATUS__STATUS_PERMISSION_DENIED + 1
 };
 
 /** How many answers named this model. */

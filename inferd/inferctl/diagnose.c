@@ -182,7 +182,11 @@ static void diagnose(struct thorax_client *client, const struct options *options
 
 static struct thorax_client *connect_to(const struct options *options, struct error *err) {
     struct thorax_error failure = {0};
-    struct thorax_options spec = {.endpoints = options->endpoints, .endpoint_count = options->endpoint_count};
+    struct thorax_options spec = {.endpoints = options->endpoints,
+                                  .endpoint_count = options->endpoint_count,
+                                  .key = options->keys.key,
+                                  .server_keys = options->keys.server_keys,
+                                  .server_key_count = options->keys.server_key_count};
     struct thorax_client *client = thorax_open(&spec, &failure);
     if (!client) {
         error_set(err, ERROR_INVALID, "%s", failure.message);

@@ -27,7 +27,13 @@ static void print_usage(FILE *out) {
         fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
     }
     fprintf(out, "\n--endpoint is %s unless given; ipc://PATH works too. diagnose takes several and asks whichever\n"
-                 "has the least to do, and another one where that fails.\n", INFERCTL_DEFAULT_ENDPOINT);
+                 "has the least to do, and another one where that fails.\n\n"
+                 "Where members encrypt, every command takes\n"
+                 "  --key FILE                 our key (trainctl keygen curve), or else the environment's THORAX_KEY; its\n"
+                 "                             public half is in the members' allow-list: role client, for drain admin\n"
+                 "  --server-key FILE_OR_KEY   the endpoint's public key, NAME.pub or its 40 characters, or else\n"
+                 "                             THORAX_SERVER_KEY; once for all endpoints, or once for each, in their order\n",
+            INFERCTL_DEFAULT_ENDPOINT);
 }
 
 int main(int argc, char **argv) {

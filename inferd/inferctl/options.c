@@ -3,10 +3,43 @@
 #include "inferd/inferctl/commands.h"
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 enum { TIMEOUT_MS = 30000, TIMEOUT_MAX_MS = 86400000 };
+
+bool key_options_add(struct key_options *keys, const char *server_key, struct error *err) {
+    if (keys->server_key_count == OPTIONS_MAX_ENDPOINTS) {
+        return error_set(err, ERROR_INVALID, "more than %d --server-key", OPTIONS_MAX_ENDPOINTS);
+    }
+    keys->server_keys[keys->server_key_count++] = server_key;
+    return true;
+}
+
+void key_options_finish(struct key_options *keys) {
+    const char *key = getenv("THORAX_KEY"), *server_key = getenv("THORAX_SERVER_KEY");
+    keys->key = keys->key ? keys->key : key && *key ? key : NULL;
+    if (keys->server_key_count == 0 && server_key && *server_key) {
+        keys->server_keys[keys->server_key_count++] = server_key;
+    }
+}
+
+struct client_keys_spec key_options_spec(const struct key_options *keys) {
+    return (struct client_keys_spec){keys->key, keys->server_keys, keys->server_key_count};
+}
+
+struct client *options_connect(const struct options *options, struct client_keys *keys, struct error *err) {
+    struct client_keys_spec spec = key_options_spec(&options->keys);
+    if (!client_keys_load(keys, &spec, err)) {
+        return NULL;
+    }
+    int last = keys->server_count > 0 ? keys->server_count - 1 : 0; /* NULL where there is none */
+    return client_open(&(struct client_spec){.endpoint = options->endpoint,
+                                             .security = keys->security,
+                                             .server_key = keys->servers[last]},
+                       err);
+}
 
 static bool parse_view(const char *text, Thorax__V1__View *out, struct error *err) {
     static const char *const names[] = {"", "PA", "AP", "LATERAL", "OTHER"};
@@ -44,6 +77,11 @@ static bool take(int option, struct options *out, struct error *err) {
     switch (option) {
     case 'e':
         return take_endpoint(out, err);
+    case 'k':
+        out->keys.key = optarg;
+        return true;
+    case 's':
+        return key_options_add(&out->keys, optarg, err);
     case 'o':
         out->operating_point = optarg;
         return true;
@@ -65,6 +103,8 @@ static bool take(int option, struct options *out, struct error *err) {
 bool options_parse(int argc, char **argv, struct options *out, struct error *err) {
     static const struct option options[] = {
         {"endpoint", required_argument, NULL, 'e'},
+        {"key", required_argument, NULL, 'k'},
+        {"server-key", required_argument, NULL, 's'},
         {"operating-point", required_argument, NULL, 'o'},
         {"json", no_argument, NULL, 'j'},
         {"stat", no_argument, NULL, 'u'},
@@ -84,6 +124,7 @@ bool options_parse(int argc, char **argv, struct options *out, struct error *err
     if (out->endpoint_count == 0) {
         out->endpoints[out->endpoint_count++] = out->endpoint;
     }
+    key_options_finish(&out->keys);
     out->files = argv + optind;
     out->file_count = argc - optind;
     return true;

@@ -87,13 +87,14 @@ int command_status(int argc, char **argv) {
         error_set(&err, ERROR_INVALID, "status: what is \"%s\"?", options.files[0]);
         return options_fail(&err, INFERCTL_USAGE);
     }
-    struct client *client = client_open(options.endpoint, &err);
-    if (!client || !client_status(client, options.timeout_ms, &reply, &err)) {
-        client_close(client);
-        return options_fail(&err, INFERCTL_FAILED);
+    struct client_keys keys;
+    struct client *client = options_connect(&options, &keys, &err);
+    bool ok = client && client_status(client, options.timeout_ms, &reply, &err);
+    if (ok) {
+        (options.json ? print_json : print_table)(reply.status);
+        client_reply_fini(&reply);
     }
-    (options.json ? print_json : print_table)(reply.status);
-    client_reply_fini(&reply);
     client_close(client);
-    return 0;
+    client_keys_fini(&keys);
+    return ok ? 0 : options_fail(&err, INFERCTL_FAILED);
 }

@@ -94,7 +94,7 @@ static void assert_next_request_is_answered(const struct attack *attack) {
     struct client_reply reply;
     struct error err = {0};
     struct bytes image = fixture_image(7);
-    struct client *client = client_open(attack->endpoint, NULL);
+    struct client *client = client_open(&(struct client_spec){.endpoint = attack->endpoint}, NULL);
     struct client_request request = {.image = image.data, .image_size = image.size, .timeout_ms = TIMEOUT_MS};
     if (!client_diagnose(client, &request, &reply, &err)) {
         fail_msg("%s", err.message);

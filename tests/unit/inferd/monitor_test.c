@@ -31,7 +31,7 @@ static void ask(const struct fixture *fixture, bool damaged) {
     struct error err = {0};
     struct client_reply reply;
     struct bytes image = fixture_image(1);
-    struct client *client = client_open(fixture->endpoint, &err);
+    struct client *client = client_open(&(struct client_spec){.endpoint = fixture->endpoint}, &err);
     struct client_request request = {
         .image = image.data, .image_size = damaged ? 10 : image.size, .timeout_ms = TIMEOUT_MS};
     assert_non_null(client);

@@ -88,7 +88,7 @@ static Thorax__V1__Envelope *ask(const char *endpoint, Thorax__V1__DiagnosisRequ
 }
 
 static void status_of(struct pool *pool, struct client_reply *out) {
-    struct client *client = client_open(pool->router.endpoint, NULL);
+    struct client *client = client_open(&(struct client_spec){.endpoint = pool->router.endpoint}, NULL);
     assert_true(client_status(client, TIMEOUT_MS, out, NULL));
     client_close(client);
 }

@@ -17,7 +17,7 @@ static const struct fake_model_spec SICK = {.name = "sick", .logits = {0, 3, 0}}
 
 static struct client *connect_or_fail(const struct fixture *fixture) {
     struct error err = {0};
-    struct client *client = client_open(fixture->endpoint, &err);
+    struct client *client = client_open(&(struct client_spec){.endpoint = fixture->endpoint}, &err);
     if (!client) {
         fail_msg("%s", err.message);
     }

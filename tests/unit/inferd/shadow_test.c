@@ -237,7 +237,7 @@ static void live_answers_are_compared_and_are_the_active_models(void **state) {
         shadow,
         fake_model(&(struct fake_model_spec){.name = "well", .logits = {3, 0, 0}, .computed = &computed}),
         500);
-    struct client *client = client_open(fixture.endpoint, NULL);
+    struct client *client = client_open(&(struct client_spec){.endpoint = fixture.endpoint}, NULL);
     for (uint64_t i = 0; i < QUESTIONS; i++) {
         struct client_reply reply;
         struct client_request request = {

@@ -46,7 +46,7 @@ static bool is_by_the_model_it_names(const Thorax__V1__DiagnosisReply *answer, i
 static void *ask_without_pause(void *argument) {
     struct asker *asker = argument;
     struct bytes image = fixture_image((uint64_t)(uintptr_t)asker);
-    struct client *client = client_open(asker->endpoint, NULL);
+    struct client *client = client_open(&(struct client_spec){.endpoint = asker->endpoint}, NULL);
     struct client_request request = {.image = image.data, .image_size = image.size, .timeout_ms = TIMEOUT_MS};
     int last = -1, model;
     while (!atomic_load(asker->stop)) {
