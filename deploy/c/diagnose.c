@@ -4,6 +4,8 @@
  *     cc diagnose.c $(pkg-config --cflags --libs thorax) -o diagnose
  *     ./diagnose tcp://10.0.0.1:5700,tcp://10.0.0.2:5700 FILE...
  *
+ * Where members encrypt: THORAX_KEY=our.key THORAX_SERVER_KEY=members.pub ./diagnose ...
+ *
  * Research and integration; not a medical device.
  */
 #define _DEFAULT_SOURCE /* strsep */
@@ -44,11 +46,15 @@ static void print_answer(const char *path, const struct thorax_answer *answer) {
     }
 }
 
+static void print_error(const char *what, const struct thorax_error *error) {
+    printf("%s: no answer: %s%s%s\n", what, error->message, *error->hint ? "; " : "", error->hint);
+}
+
 /** True where there was a diagnosis. */
 static bool diagnose(struct thorax_client *client, const char *path) {
     struct thorax_request request = {.timeout_ms = TIMEOUT_MS};
     struct thorax_answer answer;
-    struct thorax_error error;
+    struct thorax_error error = {.message = "the file cannot be read"};
     void *image = read_file(path, &request.image_size);
     request.image = image;
     bool ok = image != NULL && thorax_diagnose(client, &request, &answer, &error);
@@ -57,7 +63,7 @@ static bool diagnose(struct thorax_client *client, const char *path) {
         ok = answer.status == THORAX_OK;
         thorax_answer_free(&answer);
     } else {
-        printf("%s: no answer: %s\n", path, image ? error.message : "the file cannot be read");
+        print_error(path, &error);
     }
     free(image);
     return ok;
@@ -66,8 +72,12 @@ static bool diagnose(struct thorax_client *client, const char *path) {
 int main(int argc, char **argv) {
     const char *endpoints[MAX_ENDPOINTS];
     struct thorax_options options = {.endpoints = endpoints};
+    const char *server_key = getenv("THORAX_SERVER_KEY");
     struct thorax_error error;
     int failed = 0;
+    options.key = getenv("THORAX_KEY");
+    options.server_keys = &server_key;
+    options.server_key_count = server_key ? 1 : 0;
     if (argc < 3) {
         fprintf(stderr, "usage: diagnose ENDPOINT[,ENDPOINT...] FILE...\n");
         return 2;
@@ -78,7 +88,7 @@ int main(int argc, char **argv) {
     }
     struct thorax_client *client = thorax_open(&options, &error);
     if (!client) {
-        fprintf(stderr, "diagnose: %s\n", error.message);
+        print_error("diagnose", &error);
         return 1;
     }
     for (int i = 2; i < argc; i++) {

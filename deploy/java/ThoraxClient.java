@@ -15,7 +15,7 @@ import thorax.v1.EnvelopeOuterClass.Envelope;
 /**
  * Asks a Thorax pool about chest X-rays, one question at a time: members or routers, one after the other, until one answers or the
  * time is over. proto/WIRE.md says why it does what it does; deploy/java/build compiles it. JeroMQ as Debian has it speaks
- * TCP in the clear only: for encryption use a router on this machine. Research and integration; not a medical device.
+ * TCP in the clear only: deploy/README.md says how it reaches members with keys. Research and integration; not a medical device.
  */
 public final class ThoraxClient implements AutoCloseable {
     /** There is no answer, or none that may be believed. */

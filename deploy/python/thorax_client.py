@@ -4,17 +4,20 @@ it does.
 
 Needs pyzmq, protobuf and the messages compiled once:
     protoc --proto_path=proto --python_out=DIR envelope.proto diagnosis.proto    (then PYTHONPATH=DIR)
-    thorax_client.py [--endpoint tcp://127.0.0.1:5700]... FILE...
+    thorax_client.py [--endpoint tcp://127.0.0.1:5700]... [--key our.key --server-key members.pub] FILE...
 Endpoints are members of the pool, or routers in front of it. Research and integration; not a medical device.
 """
 import argparse
 import hashlib
+import os
 import random
+import stat
 import sys
 import time
 import uuid
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 import diagnosis_pb2 as diagnosis
 import envelope_pb2 as envelope
@@ -23,7 +26,9 @@ HEARTBEAT_MS = 500  # a peer that does not answer three is gone
 MAX_FAULTS = 3  # a fourth INTERNAL is believed
 ROUND_PAUSE_S = 0.05  # after all endpoints were tried
 ELSEWHERE = (diagnosis.STATUS_BUSY, diagnosis.STATUS_NOT_READY, diagnosis.STATUS_INTERNAL, diagnosis.STATUS_DEADLINE_EXCEEDED)
-GONE = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED  # the connection broke, or could not be made
+REFUSED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+GONE = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | REFUSED  # the connection broke, or could not be made
+KEYS = "is the server key right, and is our key in the allow-list there (role client)?"
 
 
 class Unanswered(Exception):
@@ -36,11 +41,14 @@ class Client:
     answer to its own request and about the image that was sent.
 
     endpoints: one, or a list. timeout_ms: for each question, asking again included. pin_s: how long questions with one
-    routing_key stay with one model. curve: (server's public key, own public key, own secret key), as Z85 text."""
+    routing_key stay with one model. curve: what load_keys returns, where members encrypt; or by hand ((server's public key for
+    each endpoint, or one for all), own public key, own secret key), as Z85 text."""
 
     def __init__(self, endpoints="tcp://127.0.0.1:5700", timeout_ms=30000, pin_s=600, curve=None):
         self.endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         self.timeout_ms, self.pin_s, self.curve, self.pins = timeout_ms, pin_s, curve, {}
+        if curve and not isinstance(curve[0], str) and len(curve[0]) not in (1, len(self.endpoints)):
+            raise ValueError(f"{len(curve[0])} server keys for {len(self.endpoints)} endpoints: one for all, or one for each")
         self.turn = random.randrange(len(self.endpoints))  # so that many clients do not all begin with the same one
         self.socket = self.monitor = None
         self.connect()
@@ -54,8 +62,10 @@ class Client:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
-        if self.curve:
-            for option, key in zip((zmq.CURVE_SERVERKEY, zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY), self.curve):
+        if self.curve and self.endpoints[self.turn].startswith("tcp://"):  # a socket file is not encrypted
+            servers, public, secret = self.curve
+            server = servers if isinstance(servers, str) else servers[self.turn % len(servers)]
+            for option, key in ((zmq.CURVE_SERVERKEY, server), (zmq.CURVE_PUBLICKEY, public), (zmq.CURVE_SECRETKEY, secret)):
                 self.socket.setsockopt_string(option, key)
         self.monitor = self.socket.get_monitor_socket(GONE)
         self.socket.connect(self.endpoints[self.turn])
@@ -99,7 +109,10 @@ class Client:
         """Asks the endpoint whose turn it is, once."""
         if self.monitor.poll(0):  # the connection broke since the last question
             self.connect()
-        self.socket.send(request.SerializeToString())
+        try:
+            self.socket.send(request.SerializeToString(), zmq.DONTWAIT)
+        except zmq.Again:  # after a handshake of two kinds (keys on one side only) nothing connects any more
+            raise Unanswered(self.why_gone()) from None
         poller = zmq.Poller()
         poller.register(self.socket, zmq.POLLIN)
         poller.register(self.monitor, zmq.POLLIN)
@@ -107,8 +120,16 @@ class Client:
         if self.socket in ready or self.socket.poll(0):  # also where the connection broke behind the answer
             return check(self.socket.recv(), request.diagnosis_request)
         if self.monitor in ready:
-            raise Unanswered("the endpoint cannot be reached")
-        raise Unanswered(f"no reply within {timeout_ms} ms")
+            raise Unanswered(self.why_gone())
+        raise Unanswered(f"no reply within {timeout_ms} ms" + (f"; {KEYS}" if self.curve else ""))
+
+    def why_gone(self):
+        """Nobody there, or somebody with other keys, or with none, or who does not know ours."""
+        refused = self.monitor.poll(0) and parse_monitor_message(self.monitor.recv_multipart())["event"] & REFUSED
+        self.connect()
+        if refused:
+            return "the handshake failed: " + (KEYS if self.curve else "the endpoint may want keys")
+        return "the endpoint cannot be reached"
 
     def pinned(self, key):
         """The digest of the model that answered for this routing key before; empty: none, or too long ago."""
@@ -122,6 +143,24 @@ class Client:
             self.pins = {k: pin for k, pin in self.pins.items() if pin[1] > now}
             self.pins[key] = (reply.model.digest, now + self.pin_s)
         return reply
+
+
+def read_trusted(path, forbidden):
+    """The words of a key file's lines, by the first; refuses what others could have written, or, if secret, read."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="ascii") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & forbidden:
+            raise PermissionError(f"{path}: others can read or change it: chmod 0600 (a .pub file: 0644), and own it")
+        return dict(line.split() for line in file if len(line.split()) == 2)
+
+
+def load_keys(key, server_key):
+    """For Client's curve: key is the path of our .key file (trainctl keygen curve), server_key the endpoints' public key, as path of
+    a .pub file or as its 40 characters, or a list with one for each endpoint."""
+    own = read_trusted(key, 0o077)
+    servers = [server_key] if isinstance(server_key, str) else server_key
+    servers = [read_trusted(each, 0o022)["public"] if each.endswith(".pub") else each for each in servers]
+    return servers, own["public"], own["secret"]
 
 
 def make_request(image, **fields):
@@ -152,9 +191,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--endpoint", action="append", help="may be repeated (default tcp://127.0.0.1:5700)")
     parser.add_argument("--timeout-ms", type=int, default=30000)
+    parser.add_argument("--key", help="our .key file, where members encrypt (trainctl keygen curve)")
+    parser.add_argument("--server-key", action="append", help="the members' .pub file or key; one for all, or one for each endpoint")
     parser.add_argument("files", nargs="+", metavar="FILE")
     arguments = parser.parse_args()
-    client = Client(arguments.endpoint or ["tcp://127.0.0.1:5700"], arguments.timeout_ms)
+    if bool(arguments.key) != bool(arguments.server_key):
+        parser.error("--key and --server-key belong together")
+    curve = load_keys(arguments.key, arguments.server_key) if arguments.key else None
+    client = Client(arguments.endpoint or ["tcp://127.0.0.1:5700"], arguments.timeout_ms, curve=curve)
     failed = 0
     for file in arguments.files:
         with open(file, "rb") as opened:

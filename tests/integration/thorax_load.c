@@ -5,7 +5,7 @@
  *
  * Each thread asks about the files in turn until the time is over. A line an answer: the file's number, the
  * status, digests of picture and model in hexadecimal, how often it was sent, the probabilities; or the
- * file's number, ERROR, and why.
+ * file's number, ERROR, and why. Keys are those of THORAX_KEY and THORAX_SERVER_KEY.
  */
 #include "inferd/client/thorax.h"
 #include "common/base/clock.h"
@@ -101,7 +101,11 @@ static bool parse(int argc, char **argv, struct load *load, int64_t *threads,
 
 int main(int argc, char **argv) {
     const char *endpoints[MAX_ENDPOINTS];
-    struct thorax_options options = {.endpoints = endpoints};
+    const char *server_key = getenv("THORAX_SERVER_KEY");
+    struct thorax_options options = {.endpoints = endpoints,
+                                     .key = getenv("THORAX_KEY"),
+                                     .server_keys = &server_key,
+                                     .server_key_count = server_key ? 1 : 0};
     struct thorax_error error = {0};
     struct asker askers[MAX_THREADS];
     struct load load = {0};
