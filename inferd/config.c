@@ -321,33 +321,13 @@ const struct schema *inferd_schema(void) {
     return &schema;
 }
 
-/** Whether one of the endpoints needs the other side's key, where there are keys at all. */
-static bool any_tcp(const char *const *endpoints, int count) {
-    bool any = false;
-    for (int i = 0; i < count; i++) {
-        any = any || strncmp(endpoints[i], "tcp://", 6) == 0;
-    }
-    return any;
-}
-
-/** Keys of those that are connected to: wanted with security.key, and of no use without. */
-static void check_server_keys(struct config *config, const struct inferd_config *out, const char *key,
-                              bool given, bool wanted) {
-    if (given && !*out->security.key) {
-        config_problem(config, key, "it needs security.key: the other side asks for ours");
-    }
-    if (wanted && !given && *out->security.key) {
-        config_problem(config, key, "missing: with security.key every tcp:// endpoint is encrypted");
-    }
-}
-
 static void check_router(struct config *config, const struct inferd_config *out) {
     int members = out->router_members.count, keys = out->router_keys.count;
     if (members < 1 || members > DISPATCH_MAX_MEMBERS) {
         config_problem(config, "router.members", "expected 1 to %d endpoints", DISPATCH_MAX_MEMBERS);
     }
-    check_server_keys(config, out, "router.server_keys", keys > 0,
-                      any_tcp((const char *const *)out->router_members.items, members));
+    security_config_check_server(config, &out->security, "router.server_keys", keys > 0,
+                                 (const char *const *)out->router_members.items, members);
     if (keys > 1 && keys != members) {
         config_problem(config, "router.server_keys", "%d keys for %d members: one for all, or one for each", keys,
                        members);
@@ -360,7 +340,8 @@ static void check_member(struct config *config, const struct inferd_config *out)
                        "expected a model file (also: --model FILE), or a `publisher:` section to follow");
     }
     const char *const publisher[] = {out->announce, out->control, out->blobs};
-    check_server_keys(config, out, "publisher.server_key", *out->publisher_key, out->follows && any_tcp(publisher, 3));
+    security_config_check_server(config, &out->security, "publisher.server_key", *out->publisher_key, publisher,
+                                 out->follows ? 3 : 0);
 }
 
 /** As the publisher wants it; it also keeps control characters out of replies and logs. */

@@ -147,7 +147,9 @@ static void serve(struct subscriber *subscriber, enum subscriber_socket socket,
                 return;
             continue; /* one bad message, dropped whole */
         }
-        subscriber->link.heard_ms = clock_now_ms();
+        /* What is announced is no sign that we are heard: whose key was revoked hears it too, for a while. */
+        if (socket != SUBSCRIBER_ANNOUNCE)
+            subscriber->link.heard_ms = clock_now_ms();
         receive(subscriber, &message);
         wire_message_fini(&message);
     }

@@ -43,6 +43,10 @@ struct link {
     uint64_t incarnation, number;
     int64_t heard_ms, report_due_ms;
     int64_t behind_ms; /**< since when replies speak of events that did not come; 0: they do not */
+    struct wire_socket *watch; /**< of the control socket; NULL while that is closed */
+    bool handshake_failed;     /**< the last that was heard of its connection */
+    struct error complaint;    /**< what the log was told last of this publisher, and when */
+    int64_t complaint_ms;
     struct backoff reopen, snapshot;
 };
 

@@ -5,9 +5,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SILENT_HEARTBEATS = 3, MAX_CHUNK_FRAME_BYTES = DESCRIPTOR_MAX_CHUNK_BYTES + 4096 };
+enum { SILENT_HEARTBEATS = 3, COMPLAIN_AGAIN_MS = 60000, MAX_CHUNK_FRAME_BYTES = DESCRIPTOR_MAX_CHUNK_BYTES + 4096 };
+
+/** Says what is wrong with the publisher: in the status, and in the log, the same thing once a minute. */
+static void complain(struct subscriber *subscriber, const char *event, const struct error *err) {
+    struct link *link = &subscriber->link;
+    int64_t now_ms = clock_now_ms();
+    subscriber->now.error = *err;
+    if (strcmp(link->complaint.message, err->message) == 0 && now_ms - link->complaint_ms < COMPLAIN_AGAIN_MS)
+        return;
+    link->complaint = *err;
+    link->complaint_ms = now_ms;
+    log_error(event, err);
+}
+
+/** The publisher answers: what was wrong with it is no more. */
+static void take_back_complaint(struct subscriber *subscriber) {
+    const struct error *complaint = &subscriber->link.complaint;
+    if (complaint->code && strcmp(subscriber->now.error.message, complaint->message) == 0)
+        subscriber->now.error = (struct error){0};
+}
 
 void link_close(struct subscriber *subscriber) {
+    wire_socket_close(subscriber->link.watch);
+    subscriber->link.watch = NULL;
     for (int i = 0; i < SUBSCRIBER_SOCKETS; i++) {
         wire_socket_close(subscriber->link.sockets[i]);
         subscriber->link.sockets[i] = NULL;
@@ -48,12 +69,14 @@ static void link_open(struct subscriber *subscriber) {
     if (!open_socket(subscriber, SUBSCRIBER_ANNOUNCE, &err) ||
         !wire_subscribe(link->sockets[SUBSCRIBER_ANNOUNCE], "", &err) ||
         !open_socket(subscriber, SUBSCRIBER_CONTROL, &err) ||
+        !(link->watch = wire_watch_open(subscriber->context, link->sockets[SUBSCRIBER_CONTROL], &err)) ||
         !open_socket(subscriber, SUBSCRIBER_BLOBS, &err)) {
-        log_error("publisher_unreachable", &err);
+        complain(subscriber, "publisher_unreachable", &err);
         link_close(subscriber);
         return;
     }
     link->heard_ms = clock_now_ms();
+    link->handshake_failed = false;
     backoff_reset(&link->snapshot);
     ask_snapshot(subscriber);
     fetch_restart(subscriber);
@@ -67,6 +90,32 @@ void link_resync(struct subscriber *subscriber) {
     backoff_reset(&subscriber->link.snapshot);
 }
 
+static void follow_connection(struct link *link) {
+    enum wire_event event;
+    while (wire_watch_next(link->watch, &event))
+        link->handshake_failed = event == WIRE_HANDSHAKE_FAILED || (link->handshake_failed && event == WIRE_DISCONNECTED);
+}
+
+/** Nothing was heard for too long: why, as far as the connection tells. */
+static void say_lost(struct subscriber *subscriber, int64_t silent_ms) {
+    struct link *link = &subscriber->link;
+    struct error err = {0};
+    if (link->synced)
+        log_event(LOG_WARNING, "publisher_lost", "silent_ms=%lld", (long long)silent_ms);
+    if (!link->handshake_failed)
+        return;
+    const char *endpoint = subscriber->endpoints[SUBSCRIBER_CONTROL];
+    if (subscriber->security)
+        error_set(&err, ERROR_DENIED,
+                  "%s: the handshake fails: publisher.server_key is not its key, or its allow-list does not have ours, %s, "
+                  "as a member",
+                  endpoint, wire_security_key(subscriber->security)->public_key);
+    else
+        error_set(&err, ERROR_DENIED, "%s: the handshake fails: it has keys, and this member has none (security.key)",
+                  endpoint);
+    complain(subscriber, "publisher_handshake_failed", &err);
+}
+
 void link_tick(struct subscriber *subscriber) {
     struct link *link = &subscriber->link;
     int64_t now_ms = clock_now_ms();
@@ -75,9 +124,9 @@ void link_tick(struct subscriber *subscriber) {
             link_open(subscriber);
         return;
     }
+    follow_connection(link);
     if (now_ms - link->heard_ms > (int64_t)subscriber->heartbeat_ms * SILENT_HEARTBEATS) {
-        if (link->synced)
-            log_event(LOG_WARNING, "publisher_lost", "silent_ms=%lld", (long long)(now_ms - link->heard_ms));
+        say_lost(subscriber, now_ms - link->heard_ms);
         link_close(subscriber);
         return;
     }
@@ -216,6 +265,12 @@ static void note_number(struct link *link, const Thorax__V1__ControlReply *reply
         link->behind_ms = clock_now_ms();
 }
 
+static void take_refusal(struct subscriber *subscriber, const Thorax__V1__Refusal *refusal) {
+    struct error err = {0};
+    pool_refusal_error(refusal, &err);
+    complain(subscriber, "publisher_refused", &err);
+}
+
 void link_receive_reply(struct subscriber *subscriber, const struct wire_message *message) {
     struct error err = {0};
     Thorax__V1__ControlReply *reply =
@@ -227,6 +282,8 @@ void link_receive_reply(struct subscriber *subscriber, const struct wire_message
     }
     struct link *link = &subscriber->link;
     note_number(link, reply);
+    if (reply->body_case != THORAX__V1__CONTROL_REPLY__BODY_REFUSAL)
+        take_back_complaint(subscriber);
     if (reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_SNAPSHOT)
         take_snapshot(subscriber, reply);
     else if (reply->incarnation != link->incarnation)
@@ -234,8 +291,7 @@ void link_receive_reply(struct subscriber *subscriber, const struct wire_message
     else if (reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_TURN)
         turn_receive(subscriber, reply->turn);
     else if (reply->body_case == THORAX__V1__CONTROL_REPLY__BODY_REFUSAL)
-        log_event(LOG_WARNING, "publisher_refused", "code=%d message=\"%s\"", (int)reply->refusal->code,
-                  reply->refusal->message);
+        take_refusal(subscriber, reply->refusal);
     pool_free(reply);
 }
 

@@ -176,6 +176,8 @@ static void check_publishing(struct config *config, const struct trainer_config 
     const char *const endpoints[] = {values->publish.announce, values->publish.control,
                                      values->publish.blobs};
     security_config_check(config, &values->security, endpoints, values->publish.enabled ? 3 : 0);
+    security_config_check_server(config, &values->security, "publish.server_key", given(values->publish.server_key),
+                                 &values->publish.to, given(values->publish.to));
     for (int i = 0; i < 3; i++) {
         for (int k = 0; k < i; k++) {
             if (strcmp(endpoints[i], endpoints[k]) == 0 && !strchr(endpoints[i], '*'))

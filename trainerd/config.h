@@ -90,7 +90,7 @@ struct trainer_publish_config {
     const char *name; /**< of the model; "": the run's */
     const char *to; /**< "": models are not handed over */
     int to_wait_seconds;
-    const char *announce, *control, *blobs, *store, *sign_key;
+    const char *announce, *control, *blobs, *store, *sign_key, *server_key;
     struct string_list gate;
     bool stage;
     enum trainer_activate activate;

@@ -192,6 +192,9 @@ static const struct schema_row rows[] = {
     ROW("publish.to", STRING, publish.to, "",
         HELP("control endpoint of a publisher elsewhere, to which a training job hands its models over as trainctl publish --to "
              "does, instead of offering them itself; several jobs may have the same")),
+    ROW("publish.server_key", STRING, publish.server_key, "",
+        HELP("with security.key: the public key of the publisher that publish.to names: a file NAME.pub, or the 40 characters in "
+             "quotes")),
     ROW("publish.to_wait_seconds", INT, publish.to_wait_seconds, "60", RANGE(0, 86400), .unit = "s",
         HELP("at the end of training, how long to go on trying to hand over what is left; what then is, is said, kept under the "
              "run's folder, and makes the exit code 3")),

@@ -4,11 +4,15 @@
 
 #include <stdlib.h>
 
-bool control_open(struct control *control, const char *endpoint, int64_t timeout_ms, struct error *err) {
+bool control_open(struct control *control, const char *endpoint, int64_t timeout_ms, const struct control_keys *keys,
+                  struct error *err) {
     const char *const connect[] = {endpoint, NULL};
-    struct wire_socket_spec spec = {
-        .kind = WIRE_DEALER, .connect = connect, .max_frame_bytes = POOL_MAX_MESSAGE_BYTES};
-    *control = (struct control){.endpoint = endpoint, .timeout_ms = timeout_ms};
+    struct wire_socket_spec spec = {.kind = WIRE_DEALER,
+                                    .connect = connect,
+                                    .security = keys ? keys->security : NULL,
+                                    .server_key = keys ? keys->server_key : NULL,
+                                    .max_frame_bytes = POOL_MAX_MESSAGE_BYTES};
+    *control = (struct control){.endpoint = endpoint, .timeout_ms = timeout_ms, .keys = keys};
     control->context = wire_context_create(1, err);
     control->socket = control->context ? wire_socket_open(control->context, &spec, err) : NULL;
     control->watch = control->socket ? wire_watch_open(control->context, control->socket, err) : NULL;
@@ -42,8 +46,20 @@ static bool look_at_connection(struct control *control) {
     while (wire_watch_next(control->watch, &event)) {
         broke = broke || (event == WIRE_DISCONNECTED && control->connected);
         control->connected = event == WIRE_CONNECTED;
+        control->handshake_failed =
+            event == WIRE_HANDSHAKE_FAILED || (control->handshake_failed && event == WIRE_DISCONNECTED);
     }
     return broke;
+}
+
+/** Why nobody answers, as far as the connection tells. */
+static bool hint_silence(const struct control *control, struct error *err) {
+    if (!control->handshake_failed)
+        return error_hint(err, "is a publisher running there? its config calls this endpoint publish.control");
+    if (!control->keys || !control->keys->security)
+        return error_hint(err, "the handshake fails: it has keys, and we gave none (--key, --server-key)");
+    return error_hint(err, "the handshake fails: the server key is not its own, or its allow-list does not have ours, %s",
+                      wire_security_key(control->keys->security)->public_key);
 }
 
 /** The next message; a question that went down with its connection is not waited for. */
@@ -61,7 +77,7 @@ static bool receive_answer(struct control *control, struct wire_message *message
     if (broke)
         return error_set(err, ERROR_PEER, "%s: the connection broke before there was an answer", control->endpoint);
     error_set(err, ERROR_TIMEOUT, "%s: no answer within %lld ms", control->endpoint, (long long)control->timeout_ms);
-    return error_hint(err, "is a publisher running there? its config calls this endpoint publish.control");
+    return hint_silence(control, err);
 }
 
 Thorax__V1__ControlReply *control_ask(struct control *control, Thorax__V1__ControlRequest *request,

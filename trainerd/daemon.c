@@ -86,9 +86,14 @@ static bool write_config(const struct daemon *daemon, const struct job *job, str
 static bool open_handover(struct daemon *daemon, const struct job *job, struct error *err) {
     const struct trainer_publish_config *publish = &daemon->config->publish;
     char folder[HANDOVER_PATH_SIZE];
-    struct handover_spec spec = {.endpoint = publish->to, .folder = folder, .sign_key = publish->sign_key};
+    struct handover_spec spec = {.endpoint = publish->to,
+                                 .folder = folder,
+                                 .sign_key = publish->sign_key,
+                                 .keys = {.security = daemon->security}};
     if (!*publish->to)
         return true;
+    if (*publish->server_key && !curve_public_load(publish->server_key, spec.keys.server_key, err))
+        return error_prefix(err, "publish.server_key");
     if (!job_path(job, "handover", folder, sizeof folder, err) || !(daemon->handover = handover_create(&spec, err)))
         return error_prefix(err, "publish.to");
     struct metric metrics[] = {metric_text("to", publish->to), metric_integer("waiting", handover_waiting(daemon->handover))};
@@ -147,10 +152,12 @@ static bool publish(struct daemon *daemon, const struct report_model *model, str
 /** A model that the publisher has not got: says why, and how to hand it over later. */
 static void show_left(struct daemon *daemon, const struct handover_result *result) {
     const struct trainer_publish_config *publish = &daemon->config->publish;
-    char command[HANDOVER_PATH_SIZE + 1024];
+    char command[HANDOVER_PATH_SIZE + 2048];
     bool signs = *publish->sign_key;
-    snprintf(command, sizeof command, "trainctl publish '%s' --to %.250s%s%.500s", result->path, publish->to,
-             signs ? " --sign-key " : "", publish->sign_key);
+    bool keys = *publish->server_key;
+    snprintf(command, sizeof command, "trainctl publish '%s' --to %.250s%s%.500s%s%.500s%s%.250s%s", result->path, publish->to,
+             signs ? " --sign-key " : "", publish->sign_key, keys ? " --key " : "", keys ? daemon->config->security.key : "",
+             keys ? " --server-key '" : "", publish->server_key, keys ? "'" : "");
     struct metric metrics[] = {metric_text("reason", result->error.message), metric_text("file", result->path),
                                metric_text("command", command)};
     progress_event(daemon->progress, result->fate == HANDOVER_REFUSED ? "handover_refused" : "not_handed_over", metrics, 3);

@@ -25,6 +25,7 @@ struct item {
 
 struct handover {
     char *endpoint, *folder, *sign_key; /* owned */
+    struct control_keys keys;
     int answer_ms, retry_ms;
     long long last_number; /* of the files in the folder */
     pthread_t thread;
@@ -121,7 +122,7 @@ static void wait_for_change(struct handover *handover, bool for_ever) {
 static void hand_over(struct handover *handover, const char *path, struct handover_result *out) {
     struct control control = {0};
     struct upload_spec spec = {.path = path, .sign_key = handover->sign_key, .once = true};
-    bool ok = control_open(&control, handover->endpoint, handover->answer_ms, &out->error) &&
+    bool ok = control_open(&control, handover->endpoint, handover->answer_ms, &handover->keys, &out->error) &&
               upload_file(&control, &spec, &out->done, &out->error);
     control_close(&control);
     enum error_code code = out->error.code;
@@ -242,6 +243,7 @@ struct handover *handover_create(const struct handover_spec *spec, struct error 
         error_set(err, ERROR_MEMORY, "out of memory for what is to be handed over");
         return NULL;
     }
+    handover->keys = spec->keys;
     handover->answer_ms = spec->answer_ms ? spec->answer_ms : DEFAULT_ANSWER_MS;
     handover->retry_ms = spec->retry_ms ? spec->retry_ms : DEFAULT_RETRY_MS;
     handover->max_pause_ms = MAX_PAUSE_MS;

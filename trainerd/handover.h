@@ -17,11 +17,12 @@ struct handover_spec {
     const char *endpoint; /**< the publisher's control socket */
     const char *folder;   /**< where models wait; made if need be */
     const char *sign_key; /**< as in upload_spec */
+    struct control_keys keys; /**< its security is borrowed for the handover's life */
     int answer_ms;        /**< how long to wait for each answer; 0: 10000 */
     int retry_ms;         /**< the pause after a failure, which doubles with each up to 30 s; 0: 500 */
 };
 
-/** Starts the thread. Returns owned. Borrows nothing of spec. */
+/** Starts the thread. Returns owned. Borrows spec.keys.security, nothing else. */
 struct handover *handover_create(const struct handover_spec *spec, struct error *err);
 /** Stops it first. Takes NULL. What was not handed over stays in the folder. */
 void handover_destroy(struct handover *handover);

@@ -20,7 +20,6 @@ enum {
     SILENT_HEARTBEATS = 3,
     BURST = 64, /* messages taken from a socket before the others get a look */
     COMMAND_LIMIT = 64,
-    SEND_LIMIT = 2 * POOL_MAX_CREDIT, /* messages that may wait for one peer */
 };
 
 static const int64_t DEFAULT_MAX_MODEL_BYTES = INT64_C(1) << 30;
@@ -56,7 +55,8 @@ static void announce(struct publisher *publisher, Thorax__V1__EventKind kind,
     struct packed packed = pool_pack(&event.base);
     struct error err = {0};
     struct wire_frame frame = {packed.data, packed.size};
-    if (!packed.data || !wire_send(publisher->sockets[PUBLISHER_ANNOUNCE], &frame, 1, 0, &err))
+    struct wire_socket *socket = publisher->sockets[PUBLISHER_ANNOUNCE];
+    if (!packed.data || !socket || !wire_send(socket, &frame, 1, 0, &err))
         log_event(LOG_WARNING, "announce_failed", "number=%llu", (unsigned long long)event.number);
     free(packed.data);
     publisher->heartbeat_due_ms = clock_now_ms() + publisher->heartbeat_ms;
@@ -320,6 +320,7 @@ static void tick(struct publisher *publisher) {
     if (taken)
         log_event(LOG_WARNING, "turn_taken_back", "turn=%llu", (unsigned long long)taken);
     publisher_close_uploads(publisher, false);
+    publisher_follow_list(publisher);
     publisher_tick_rollout(publisher);
     publisher_grant(publisher);
     if (now_ms >= publisher->heartbeat_due_ms)
@@ -333,7 +334,7 @@ static void *run(void *context) {
         struct wire_poll_item items[] = {
             {.socket = publisher->sockets[PUBLISHER_CONTROL]},
             {.socket = publisher->sockets[PUBLISHER_BLOBS]},
-            {.socket = publisher->sockets[PUBLISHER_ANNOUNCE]},
+            {.socket = publisher->sockets[PUBLISHER_ANNOUNCE], .descriptor = -1}, /* NULL: see publisher_follow_list */
             {.descriptor = publisher->wake},
         };
         struct error err = {0};
@@ -358,41 +359,6 @@ static void *run(void *context) {
 }
 
 /* ---- life ---- */
-
-/** Whose connections are taken. Who may ask what on the control socket: publisher_control.c. */
-enum { POOL_ROLES = WIRE_MEMBER | WIRE_TRAINER | WIRE_ADMIN };
-
-static bool open_socket(struct publisher *publisher, const struct publisher_spec *spec,
-                        enum publisher_socket which, const char *endpoint, struct error *err) {
-    const char *const bind[] = {endpoint, NULL};
-    struct wire_socket_spec socket = {
-        .kind = which == PUBLISHER_ANNOUNCE ? WIRE_XPUB : WIRE_ROUTER,
-        .bind = bind,
-        .max_frame_bytes = which == PUBLISHER_CONTROL ? POOL_MAX_MESSAGE_BYTES : 4096,
-        .send_limit = SEND_LIMIT,
-        .router_mandatory = which == PUBLISHER_BLOBS,
-        .linger_ms = which == PUBLISHER_CONTROL ? 200 : 0,
-        .insecure = spec->insecure,
-        .security = spec->security,
-        .roles = POOL_ROLES,
-    };
-    publisher->sockets[which] = wire_socket_open(publisher->context, &socket, err);
-    if (!publisher->sockets[which])
-        return false;
-    if (!wire_socket_bound(publisher->sockets[which], 0, publisher->bound[which], PUBLISHER_ENDPOINT_SIZE))
-        return error_set(err, ERROR_INTERNAL, "%s: the bound endpoint is not known", endpoint);
-    return true;
-}
-
-static bool open_sockets(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
-    publisher->context = wire_context_create(1, err);
-    return publisher->context &&
-           open_socket(publisher, spec, PUBLISHER_ANNOUNCE,
-                       spec->announce ? spec->announce : POOL_DEFAULT_ANNOUNCE, err) &&
-           open_socket(publisher, spec, PUBLISHER_CONTROL,
-                       spec->control ? spec->control : POOL_DEFAULT_CONTROL, err) &&
-           open_socket(publisher, spec, PUBLISHER_BLOBS, spec->blobs ? spec->blobs : POOL_DEFAULT_BLOBS, err);
-}
 
 static bool load_state(struct publisher *publisher, const struct publisher_spec *spec, struct error *err) {
     int keep = spec->keep_models ? spec->keep_models : DEFAULT_KEEP_MODELS, dropped;
@@ -464,7 +430,7 @@ struct publisher *publisher_create(const struct publisher_spec *spec, struct err
         return NULL;
     }
     take_defaults(publisher, spec);
-    if (load_rules(publisher, spec, err) && load_state(publisher, spec, err) && open_sockets(publisher, spec, err) &&
+    if (load_rules(publisher, spec, err) && load_state(publisher, spec, err) && publisher_open_sockets(publisher, spec, err) &&
         start(publisher, spec, err))
         return publisher;
     publisher_destroy(publisher);

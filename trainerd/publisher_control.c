@@ -2,9 +2,12 @@
 #include "common/base/log.h"
 #include "trainerd/publisher_internal.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { DENIED_LOG_MS = 1000 };
 
 static void send_reply(struct publisher *publisher, const struct wire_frame *route,
                        Thorax__V1__ControlReply *reply) {
@@ -210,40 +213,102 @@ static bool answer_chunk(struct publisher *publisher, const struct control *cont
     return true;
 }
 
-/* One row per thing that can be asked. */
-static const struct {
+enum { ANYBODY = WIRE_TRAINER | WIRE_MEMBER | WIRE_ADMIN, UPLOADERS = WIRE_TRAINER | WIRE_ADMIN };
+
+#define BODY(NAME)  THORAX__V1__CONTROL_REQUEST__BODY_##NAME
+#define BY(MESSAGE) offsetof(Thorax__V1__##MESSAGE, by)
+
+/* One row per thing that can be asked, and by whom on a socket with keys. A request without a body is a member's report. */
+static const struct answer {
     Thorax__V1__ControlRequest__BodyCase body;
     bool (*answer)(struct publisher *publisher, const struct control *control, struct error *err);
+    unsigned roles;
+    size_t by; /* where in the body it stands who asks; 0: it does not say */
 } ANSWERS[] = {
-    {THORAX__V1__CONTROL_REQUEST__BODY__NOT_SET, answer_heartbeat},
-    {THORAX__V1__CONTROL_REQUEST__BODY_SNAPSHOT, answer_snapshot},
-    {THORAX__V1__CONTROL_REQUEST__BODY_TURN, answer_turn},
-    {THORAX__V1__CONTROL_REQUEST__BODY_OUTCOME, answer_outcome},
-    {THORAX__V1__CONTROL_REQUEST__BODY_UPLOAD, answer_upload},
-    {THORAX__V1__CONTROL_REQUEST__BODY_CHUNK, answer_chunk},
-    {THORAX__V1__CONTROL_REQUEST__BODY_MODELS, publisher_answer_models},
-    {THORAX__V1__CONTROL_REQUEST__BODY_APPROVE, publisher_answer_approve},
-    {THORAX__V1__CONTROL_REQUEST__BODY_REVOKE, publisher_answer_revoke},
-    {THORAX__V1__CONTROL_REQUEST__BODY_EVENTS, publisher_answer_events},
-    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_START, publisher_answer_rollout_start},
-    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_COMMAND, publisher_answer_rollout_command},
-    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLBACK, publisher_answer_rollback},
-    {THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_STATUS, publisher_answer_rollout_status},
+    {BODY(_NOT_SET), answer_heartbeat, WIRE_MEMBER, 0},
+    {BODY(SNAPSHOT), answer_snapshot, WIRE_MEMBER, 0},
+    {BODY(TURN), answer_turn, WIRE_MEMBER, 0},
+    {BODY(OUTCOME), answer_outcome, WIRE_MEMBER, 0},
+    {BODY(UPLOAD), answer_upload, UPLOADERS, 0},
+    {BODY(CHUNK), answer_chunk, UPLOADERS, 0},
+    {BODY(MODELS), publisher_answer_models, ANYBODY, 0},
+    {BODY(EVENTS), publisher_answer_events, ANYBODY, 0},
+    {BODY(ROLLOUT_STATUS), publisher_answer_rollout_status, ANYBODY, 0},
+    {BODY(APPROVE), publisher_answer_approve, WIRE_ADMIN, BY(ApproveRequest)},
+    {BODY(REVOKE), publisher_answer_revoke, WIRE_ADMIN, BY(RevokeRequest)},
+    {BODY(ROLLOUT_START), publisher_answer_rollout_start, WIRE_ADMIN, BY(RolloutStart)},
+    {BODY(ROLLOUT_COMMAND), publisher_answer_rollout_command, WIRE_ADMIN, BY(RolloutCommand)},
+    {BODY(ROLLBACK), publisher_answer_rollback, WIRE_ADMIN, BY(RollbackRequest)},
 };
+
+static const struct answer *find_answer(Thorax__V1__ControlRequest__BodyCase body) {
+    for (size_t i = 0; i < sizeof ANSWERS / sizeof *ANSWERS; i++) {
+        if (ANSWERS[i].body == body)
+            return &ANSWERS[i];
+    }
+    return NULL;
+}
+
+/** A peer that is known asked for what it may not. At most one line a second: it may go on asking. */
+static void note_denied(struct publisher *publisher, const struct wire_peer *peer, const struct error *err) {
+    int64_t now_ms = clock_now_ms();
+    if (publisher->denied_ms && now_ms - publisher->denied_ms < DENIED_LOG_MS)
+        return;
+    publisher->denied_ms = now_ms;
+    log_event(LOG_WARNING, "request_denied", "peer=%s reason=\"%s\"", peer->name, err->message);
+}
+
+/** Whether who asks may, by the roles that its key has now, and is the member that it reports of. */
+static bool permit(struct publisher *publisher, const struct wire_peer *peer, unsigned roles,
+                   const Thorax__V1__MemberReport *report, struct error *err) {
+    char text[WIRE_ROLES_SIZE];
+    if (!peer->authenticated)
+        return true;
+    if (!(peer->roles & roles))
+        error_set(err, ERROR_DENIED, "the key of %s may not ask for this: it takes the role %s", peer->name,
+                  wire_roles_text(roles, text));
+    else if (report && (!(peer->roles & WIRE_MEMBER) || strcmp(report->member, peer->name) != 0))
+        error_set(err, ERROR_DENIED, "the key of %s does not speak for a member %s", peer->name, report->member);
+    else
+        return true;
+    note_denied(publisher, peer, err);
+    return false;
+}
+
+/**
+ * Answers with what the record is to say of who asked, on a socket with keys: "Ann (key desk-2)". The name is what
+ * somebody typed, the key is proven.
+ */
+static bool answer_signed(struct publisher *publisher, const struct answer *row, const struct control *control,
+                          struct error *err) {
+    char signed_by[REGISTRY_BY_SIZE];
+    if (!row->by || !control->peer->authenticated)
+        return row->answer(publisher, control, err);
+    /* All bodies are pointers in one union. */
+    char **by = (char **)((char *)control->request->approve + row->by), *given = *by;
+    if ((size_t)snprintf(signed_by, sizeof signed_by, "%s (key %s)", given, control->peer->name) >= sizeof signed_by)
+        return error_set(err, ERROR_INVALID, "who asks and the name of the key together: at most %d characters",
+                         REGISTRY_BY_SIZE - 1 - (int)strlen(" (key )"));
+    *by = signed_by;
+    bool ok = row->answer(publisher, control, err);
+    *by = given;
+    return ok;
+}
 
 static bool answer(struct publisher *publisher, struct control *control, struct error *err) {
     const Thorax__V1__ControlRequest *request = control->request;
+    const struct answer *row = find_answer(request->body_case);
+    if (!permit(publisher, control->peer, row ? row->roles : ANYBODY, request->report, err))
+        return false;
     if (request->report) {
         control->member = members_hear(&publisher->members, request->report, control->route.data,
                                        control->route.size, clock_now_ms(), err);
         if (!control->member)
             return false;
     }
-    for (size_t i = 0; i < sizeof ANSWERS / sizeof *ANSWERS; i++) {
-        if (ANSWERS[i].body == request->body_case)
-            return ANSWERS[i].answer(publisher, control, err);
-    }
-    return error_set(err, ERROR_UNSUPPORTED, "a request of a kind that is not known here");
+    if (!row)
+        return error_set(err, ERROR_UNSUPPORTED, "a request of a kind that is not known here");
+    return answer_signed(publisher, row, control, err);
 }
 
 void publisher_serve_control(struct publisher *publisher, const struct wire_message *message) {
@@ -253,6 +318,7 @@ void publisher_serve_control(struct publisher *publisher, const struct wire_mess
     struct control control = {
         .route = message->frames[0],
         .data = message->count == 3 ? &message->frames[2] : NULL,
+        .peer = &message->peer,
     };
     Thorax__V1__ControlRequest *request = NULL;
     if (message->count > 3)

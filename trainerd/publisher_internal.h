@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 
 /* The publisher's parts: publisher.c (life, thread, commands), publisher_control.c (members),
- * publisher_admin.c, publisher_rollout.c, publisher_upload.c, publisher_blobs.c. */
+ * publisher_admin.c, publisher_rollout.c, publisher_upload.c, publisher_blobs.c, publisher_sockets.c. */
 
 enum {
     PUBLISHER_SOCKETS = 3,
@@ -51,6 +51,9 @@ struct publisher {
     bool signs;
     struct store *store; /* thread-safe */
     struct wire_context *context;
+    struct wire_security *security; /* NULL: clear text */
+    bool insecure;
+    uint64_t removals; /* from the allow-list, when the announcing socket was opened */
     char bound[PUBLISHER_SOCKETS][PUBLISHER_ENDPOINT_SIZE];
     struct queue *commands; /* struct command, see publisher.c */
     int wake;               /* eventfd: a command waits, or stop is set */
@@ -60,7 +63,7 @@ struct publisher {
     _Atomic int64_t turned_ms; /* when the thread last turned; any thread may read it */
 
     uint64_t incarnation;
-    struct wire_socket *sockets[PUBLISHER_SOCKETS];
+    struct wire_socket *sockets[PUBLISHER_SOCKETS]; /* that which announces is NULL while it cannot be opened anew */
     struct registry *registry;
     struct members members;
     struct publisher_upload uploads[PUBLISHER_UPLOADS];
@@ -72,6 +75,7 @@ struct publisher {
     Thorax__V1__RolloutPlan *plan; /* owned: of what starts by itself; NULL: everywhere at once */
     int64_t rollout_due_ms, rollout_settled_ms, rollout_ticked_ms;
     bool rollout_untold; /* targets changed, and no event has said so yet */
+    int64_t denied_ms;   /* when a request was denied and logged */
     uint64_t uploads_accepted, sent_bytes; /**< since the start, see struct publisher_status */
 };
 
@@ -84,12 +88,21 @@ bool publisher_accept(struct publisher *publisher, struct descriptor *descriptor
 bool publisher_inspect(struct publisher *publisher, const struct digest *digest,
                        struct publisher_findings *findings, struct error *err);
 
+/* publisher_sockets.c */
+bool publisher_open_sockets(struct publisher *publisher, const struct publisher_spec *spec, struct error *err);
+/**
+ * Where the allow-list lost somebody, opens the announcing socket anew: whoever subscribed has to show its key again.
+ * Every message that arrives is asked for its key, but what is sent to all goes to whoever got in once.
+ */
+void publisher_follow_list(struct publisher *publisher);
+
 /** One message on the control socket: who asks, what, and the bytes that came with it. */
 struct control {
     struct wire_frame route;
     const Thorax__V1__ControlRequest *request;
     const struct wire_frame *data; /**< NULL where there was no second frame */
     struct member *member;         /**< NULL where the request carries no report */
+    const struct wire_peer *peer;  /**< who asks, where the socket has keys */
 };
 /** Answers; fills in what every reply carries. */
 void publisher_reply(struct publisher *publisher, const struct control *control, Thorax__V1__ControlReply *reply);

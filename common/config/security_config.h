@@ -32,3 +32,7 @@ struct security_config {
 /** Adds what makes no sense to the problems. binds: (count) endpoints that the daemon is going to bind. */
 void security_config_check(struct config *config, const struct security_config *security,
                            const char *const *binds, int count);
+
+/** The same of the public key of whoever is connected to, given or not as the key `key`: endpoints (count) are his. */
+void security_config_check_server(struct config *config, const struct security_config *security, const char *key,
+                                  bool given, const char *const *endpoints, int count);

@@ -1,5 +1,6 @@
 #include "common/wire/security.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,19 +24,29 @@ static struct word next_word(const char **at) {
     return word;
 }
 
+static const struct {
+    const char *name;
+    unsigned role;
+} ROLES[] = {{"trainer", WIRE_TRAINER}, {"member", WIRE_MEMBER}, {"client", WIRE_CLIENT}, {"admin", WIRE_ADMIN}};
+
 static bool take_role(struct word word, unsigned *roles) {
-    static const struct {
-        const char *name;
-        unsigned role;
-    } names[] = {
-        {"trainer", WIRE_TRAINER}, {"member", WIRE_MEMBER}, {"client", WIRE_CLIENT}, {"admin", WIRE_ADMIN}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (word_is(word, names[i].name)) {
-            *roles |= names[i].role;
+    for (size_t i = 0; i < sizeof ROLES / sizeof *ROLES; i++) {
+        if (word_is(word, ROLES[i].name)) {
+            *roles |= ROLES[i].role;
             return true;
         }
     }
     return false;
+}
+
+const char *wire_roles_text(unsigned roles, char out[WIRE_ROLES_SIZE]) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < sizeof ROLES / sizeof *ROLES; i++) {
+        if (roles & ROLES[i].role)
+            used += (size_t)snprintf(out + used, WIRE_ROLES_SIZE - used, "%s%s", used ? ", " : "", ROLES[i].name);
+    }
+    return out;
 }
 
 static bool take_roles(struct word word, unsigned *roles) {

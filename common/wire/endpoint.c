@@ -16,6 +16,7 @@ enum {
     RECONNECT_LAST_MS = 1000,
     HEARTBEAT_MISSES = 3,
     HANDSHAKE_MS = 3000, /* a refused peer is let go then, and may try again */
+    HANDSHAKE_CLIENT_MS = 2000,
     HANDSHAKE_FAILED = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                        ZMQ_EVENT_HANDSHAKE_FAILED_AUTH,
 };
@@ -234,7 +235,7 @@ static bool secure(struct wire_context *context, struct wire_socket *socket,
         return error_set(err, ERROR_INVALID,
                          "with keys a socket either binds or connects, and either tcp:// or ipc:// alone");
     }
-    return set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, "HANDSHAKE_IVL", err) &&
+    return set_int(socket, ZMQ_HANDSHAKE_IVL, binds ? HANDSHAKE_MS : HANDSHAKE_CLIENT_MS, "HANDSHAKE_IVL", err) &&
            (binds ? secure_server(context, socket, spec, err) : secure_client(socket, spec, err));
 }
 

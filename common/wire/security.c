@@ -4,11 +4,12 @@
 #include "common/base/secret_file.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-enum { LOOK_MS = 1000, REPORT_MS = 1000, FILE_LIMIT = 1 << 20 };
+enum { LOOK_MS = 1000, REPORT_MS = 1000, REPORT_SAME_MS = 60000, FILE_LIMIT = 1 << 20 };
 
 /** What changes where a file is written, replaced, or gets another owner or mode. */
 struct mark {
@@ -27,8 +28,9 @@ struct wire_security {
     int count;
     struct mark mark; /* of the file when it was read last */
     int64_t look_ms;  /* when to look at it again */
-    int64_t report_ms;
-    uint64_t refusals;
+    int64_t reported_ms;
+    char reported[CURVE_TEXT_SIZE]; /* the key that was refused then */
+    uint64_t refusals, removals;
 };
 
 static struct mark mark_of(const char *path) {
@@ -48,6 +50,25 @@ static bool mark_equal(const struct mark *a, const struct mark *b) {
            time_equal(a->written, b->written) && time_equal(a->changed, b->changed);
 }
 
+static int compare_key(const void *key, const void *row) {
+    return strcmp(key, ((const struct wire_allowed *)row)->key);
+}
+
+static const struct wire_allowed *row_of(const struct wire_allowed *list, int count, const char *public_key) {
+    return count ? bsearch(public_key, list, (size_t)count, sizeof *list, compare_key) : NULL;
+}
+
+/** Whether somebody in old may do less, or nothing, by the new list. */
+static bool takes_away(const struct wire_allowed *old, int old_count, const struct wire_allowed *list, int count) {
+    for (int i = 0; i < old_count; i++) {
+        const struct wire_allowed *row = row_of(list, count, old[i].key);
+        if (!row || (old[i].peer.roles & ~row->peer.roles)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool wire_security_reload(struct wire_security *security, struct error *err) {
     struct mark mark = mark_of(security->allow); /* before reading: a later change shows the next time */
     struct bytes text;
@@ -64,6 +85,7 @@ bool wire_security_reload(struct wire_security *security, struct error *err) {
     pthread_mutex_lock(&security->lock);
     struct wire_allowed *old = list ? security->list : NULL;
     if (list) {
+        security->removals += takes_away(security->list, security->count, list, count);
         security->list = list;
         security->count = count;
     }
@@ -131,19 +153,12 @@ static void look(struct wire_security *security) {
     }
 }
 
-static int compare_key(const void *key, const void *row) {
-    return strcmp(key, ((const struct wire_allowed *)row)->key);
-}
-
 bool wire_security_find(struct wire_security *security, const char *public_key, unsigned roles,
                         struct wire_peer *out) {
     look(security);
     *out = (struct wire_peer){0};
     pthread_mutex_lock(&security->lock);
-    const struct wire_allowed *row =
-        security->count
-            ? bsearch(public_key, security->list, (size_t)security->count, sizeof *row, compare_key)
-            : NULL;
+    const struct wire_allowed *row = row_of(security->list, security->count, public_key);
     bool ok = row && (row->peer.roles & roles);
     if (ok) {
         *out = row->peer;
@@ -155,18 +170,29 @@ bool wire_security_find(struct wire_security *security, const char *public_key, 
 void wire_security_refused(struct wire_security *security, const char *what, const char *public_key) {
     int64_t now_ms = clock_now_ms();
     pthread_mutex_lock(&security->lock);
-    bool tell = security->report && now_ms >= security->report_ms;
+    bool same = strcmp(security->reported, public_key) == 0;
+    bool tell = security->report && (!security->reported_ms ||
+                                     now_ms - security->reported_ms >= (same ? REPORT_SAME_MS : REPORT_MS));
     security->refusals++;
     if (tell) {
-        security->report_ms = now_ms + REPORT_MS;
+        security->reported_ms = now_ms;
+        snprintf(security->reported, sizeof security->reported, "%s", public_key);
     }
     pthread_mutex_unlock(&security->lock);
     if (tell) {
         struct error err = {0};
-        error_set(&err, ERROR_PEER, "a %s was refused: key %.8s... is not allowed here", what,
+        error_set(&err, ERROR_PEER, "a %s was refused: key %s is not allowed here", what,
                   *public_key ? public_key : "none");
         security->report("peer_refused", &err);
     }
+}
+
+uint64_t wire_security_removals(struct wire_security *security) {
+    look(security);
+    pthread_mutex_lock(&security->lock);
+    uint64_t removals = security->removals;
+    pthread_mutex_unlock(&security->lock);
+    return removals;
 }
 
 uint64_t wire_security_refusals(struct wire_security *security) {

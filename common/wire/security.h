@@ -19,7 +19,10 @@ struct wire_security;
 /** What a peer may be: a set of bits. */
 enum wire_role { WIRE_TRAINER = 1, WIRE_MEMBER = 2, WIRE_CLIENT = 4, WIRE_ADMIN = 8 };
 
-enum { WIRE_PEER_NAME_SIZE = 101 };
+enum { WIRE_PEER_NAME_SIZE = 101, WIRE_ROLES_SIZE = 40 };
+
+/** "member, admin" for people. Returns out. */
+const char *wire_roles_text(unsigned roles, char out[WIRE_ROLES_SIZE]);
 
 /** Who sent a message. */
 struct wire_peer {
@@ -32,8 +35,9 @@ struct wire_peer {
 struct wire_security_spec {
     const char *secret_key; /**< our own .key file */
     const char *allow;      /**< the allow-list, for sockets that bind; NULL or "": for connecting only */
-    /** Told what nobody else hears of: a list that could not be read anew, peers that were refused (at most
-     * one a second). Any thread. log_error fits. May be NULL. */
+    /** Told what nobody else hears of: a list that could not be read anew, peers that were refused (another
+     * key than the last one at most once a second, the same one once a minute). Any thread. log_error fits. May
+     * be NULL. */
     void (*report)(const char *event, const struct error *err);
 };
 
@@ -53,6 +57,9 @@ bool wire_security_reload(struct wire_security *security, struct error *err);
 /** Looks a peer up, in a list no older than a second. False where it is not in it, or has none of roles. */
 bool wire_security_find(struct wire_security *security, const char *public_key, unsigned roles,
                         struct wire_peer *out);
+
+/** How often the list, which is looked at, lost a key or a key a role: whoever keeps connections asks this. */
+uint64_t wire_security_removals(struct wire_security *security);
 
 /** Counts a refusal, and reports it. what: "connection" or "message"; public_key may be "". */
 void wire_security_refused(struct wire_security *security, const char *what, const char *public_key);

@@ -50,6 +50,7 @@ void start_inspecting_publisher(struct pool *pool, enum publisher_activate activ
         .blobs = pool->blobs,
         .store_folder = store,
         .heartbeat_ms = HEARTBEAT_MS,
+        .security = pool->security,
         .activate = activate,
         .inspect = inspects ? publisher_inspect_model : NULL,
     };

@@ -16,6 +16,7 @@ enum { HEARTBEAT_MS = 100, RETRY_MS = 300, WAIT_MS = 60000, SMALL_BYTES = 700 * 
 struct pool {
     char folder[64];
     char announce[128], control[128], blobs[128];
+    struct wire_security *security; /* of the publisher; NULL: clear text */
     struct publisher *publisher;
     atomic_int activating, most_activating; /* how many at once, and the most ever */
     atomic_int activation_ms;

@@ -65,7 +65,7 @@ static bool upload(struct pool *pool, uint32_t seed, size_t size, struct digest 
         &descriptor, &(struct descriptor_spec){.name = "chest", .version = "1", .data = data, .size = size},
         NULL));
     *digest = descriptor.digest;
-    assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
+    assert_true(control_open(&control, pool->control, WAIT_MS, NULL, NULL));
     bool ok = upload_model(&control, &descriptor, data, false, gate, err);
     control_close(&control);
     descriptor_fini(&descriptor);
@@ -119,7 +119,7 @@ static void an_upload_that_lies_about_its_digest_is_refused(void **state) {
         &descriptor,
         &(struct descriptor_spec){.name = "chest", .version = "1", .data = data, .size = SMALL_BYTES}, NULL));
     data[SMALL_BYTES - 1] ^= 1; /* the bytes are not those that were described */
-    assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
+    assert_true(control_open(&control, pool->control, WAIT_MS, NULL, NULL));
     assert_false(upload_model(&control, &descriptor, data, false, gate, &err));
     assert_int_equal(err.code, ERROR_INVALID);
     control_close(&control);

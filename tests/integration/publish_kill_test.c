@@ -26,7 +26,7 @@ static struct digest hand_over(struct pool *pool, size_t size, int64_t *chunk_by
     void *data = model_bytes(1, size);
     struct descriptor_spec spec = {.name = "chest", .version = "1", .data = data, .size = size};
     assert_true(descriptor_make(&descriptor, &spec, NULL));
-    assert_true(control_open(&control, pool->control, WAIT_MS, NULL));
+    assert_true(control_open(&control, pool->control, WAIT_MS, NULL, NULL));
     upload_model(&control, &descriptor, data, false, gate, &err);
     assert_string_equal(err.message, "");
     struct digest digest = descriptor.digest;

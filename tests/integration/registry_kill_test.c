@@ -55,7 +55,7 @@ struct storm {
 static Thorax__V1__ControlReply *ask(struct storm *storm, Thorax__V1__ControlRequest *request, bool *heard) {
     struct error err = {0};
     if (!storm->talks)
-        storm->talks = control_open(&storm->control, storm->pool->control, ANSWER_MS, NULL);
+        storm->talks = control_open(&storm->control, storm->pool->control, ANSWER_MS, NULL, NULL);
     Thorax__V1__ControlReply *reply = control_ask(&storm->control, request, NULL, &err);
     *heard = reply || strstr(err.message, "refused");
     if (!*heard) {
@@ -102,7 +102,7 @@ static void publish_one(struct storm *storm) {
     struct descriptor_spec spec = {.name = "chest", .version = version, .data = data, .size = size};
     assert_true(descriptor_make(&descriptor, &spec, NULL));
     storm->models[storm->model_count++] = descriptor.digest;
-    if (control_open(&control, storm->pool->control, ANSWER_MS, NULL) &&
+    if (control_open(&control, storm->pool->control, ANSWER_MS, NULL, NULL) &&
         upload_model(&control, &descriptor, data, true, gate, NULL))
         promise(storm, "published", &descriptor.digest);
     control_close(&control);

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int wrong_usage(char **argv, const char *usage, const char *message) {
     fprintf(stderr, "trainctl %s: %s\n%s", argv[0], message, usage);
@@ -40,6 +41,12 @@ static const char *take_option(int letter, unsigned takes, struct control_option
     case 'd':
         options->plans = optarg;
         return takes & CONTROL_PLAN ? NULL : "--plans was not expected";
+    case 'k':
+        options->key = optarg;
+        return NULL;
+    case 'K':
+        options->server_key = optarg;
+        return NULL;
     case 'w':
         options->watch = true;
         return takes & CONTROL_WATCH ? NULL : "--watch was not expected";
@@ -50,6 +57,19 @@ static const char *take_option(int letter, unsigned takes, struct control_option
     default:
         return "unknown option, or an option without its value";
     }
+}
+
+/** Our key and the publisher's: what was not given comes from the environment, and they go together. */
+static const char *check_keys(struct control_options *options) {
+    const char *key = getenv("THORAX_KEY"), *server_key = getenv("THORAX_SERVER_KEY");
+    if (!options->key && key && *key)
+        options->key = key;
+    if (!options->server_key && server_key && *server_key)
+        options->server_key = server_key;
+    if (!options->key == !options->server_key || strncmp(options->endpoint, "tcp://", 6) != 0)
+        return NULL;
+    return options->key ? "--key wants --server-key, or THORAX_SERVER_KEY: the publisher's own public key"
+                        : "--server-key wants --key, or THORAX_KEY: our own secret key";
 }
 
 /** What is wrong with all of it; NULL: nothing. */
@@ -75,6 +95,8 @@ int control_parse(int argc, char **argv, unsigned takes, const char *usage, stru
                                          {"plan", required_argument, NULL, 'p'},
                                          {"plans", required_argument, NULL, 'd'},
                                          {"watch", no_argument, NULL, 'w'},
+                                         {"key", required_argument, NULL, 'k'},
+                                         {"server-key", required_argument, NULL, 'K'},
                                          {"help", no_argument, NULL, 'h'},
                                          {0}};
     *options = (struct control_options){.endpoint = POOL_DEFAULT_CONTROL, .timeout_ms = 10000, .reason = ""};
@@ -90,6 +112,7 @@ int control_parse(int argc, char **argv, unsigned takes, const char *usage, stru
             return wrong_usage(argv, usage, wrong);
     }
     const char *wrong = check_whole(argc - optind, takes, options);
+    wrong = wrong ? wrong : check_keys(options);
     if (wrong)
         return wrong_usage(argv, usage, wrong);
     options->file = argc > optind ? argv[optind] : NULL;
@@ -101,14 +124,35 @@ int control_failed(char **argv, const struct error *err) {
     return 1;
 }
 
+bool control_enter(struct control *control, struct control_keys *keys, const struct control_options *options,
+                   struct error *err) {
+    struct wire_security_spec spec = {.secret_key = options->key};
+    *keys = (struct control_keys){0};
+    *control = (struct control){0};
+    if (options->key && options->server_key) { /* one alone: an ipc:// endpoint, see check_keys */
+        if (!(keys->security = wire_security_create(&spec, err)))
+            return error_prefix(err, "--key");
+        if (!curve_public_load(options->server_key, keys->server_key, err))
+            return error_prefix(err, "--server-key");
+    }
+    return control_open(control, options->endpoint, options->timeout_ms, keys, err);
+}
+
+void control_leave(struct control *control, struct control_keys *keys) {
+    control_close(control);
+    wire_security_destroy(keys->security);
+    *keys = (struct control_keys){0};
+}
+
 Thorax__V1__ControlReply *control_ask_once(const struct control_options *options,
                                            Thorax__V1__ControlRequest *request,
                                            Thorax__V1__ControlReply__BodyCase kind, struct error *err) {
     struct control control;
+    struct control_keys keys;
     Thorax__V1__ControlReply *reply = NULL;
-    if (control_open(&control, options->endpoint, options->timeout_ms, err))
+    if (control_enter(&control, &keys, options, err))
         reply = control_ask(&control, request, NULL, err);
-    control_close(&control);
+    control_leave(&control, &keys);
     if (!reply || reply->body_case == kind)
         return reply;
     error_set(err, ERROR_FORMAT, "the publisher's answer is about something else");

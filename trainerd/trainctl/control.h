@@ -14,6 +14,8 @@ struct control_options {
     const char *plan;     /**< --plan: a name or a file */
     const char *plans;    /**< --plans: a folder; NULL unless given */
     bool watch;           /**< --watch */
+    const char *key;        /**< --key, or THORAX_KEY: a file; NULL: clear text */
+    const char *server_key; /**< --server-key, or THORAX_SERVER_KEY: a file or the key; NULL: none */
 };
 
 /** What a command takes besides what all of them take. Bits. */
@@ -34,6 +36,16 @@ enum {
 int control_parse(int argc, char **argv, unsigned takes, const char *usage, struct control_options *options);
 /** Says on stderr what went wrong with command argv[0]; returns the exit code 1. */
 int control_failed(char **argv, const struct error *err);
+
+/** The help of --key and --server-key, which all take. */
+#define CONTROL_KEYS                                                                                         \
+    "  --key FILE        our own NAME.key, where the publisher has keys (else: the variable THORAX_KEY)\n"   \
+    "  --server-key KEY  then the publisher's NAME.pub, or its 40 characters (THORAX_SERVER_KEY)\n"
+
+/** As control_open, with the keys that were asked for. In any case then control_leave. */
+bool control_enter(struct control *control, struct control_keys *keys, const struct control_options *options,
+                   struct error *err);
+void control_leave(struct control *control, struct control_keys *keys);
 
 /** Opens, asks and closes: the answer (owned), which is of that kind or an error. */
 Thorax__V1__ControlReply *control_ask_once(const struct control_options *options,

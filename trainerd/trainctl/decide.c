@@ -10,6 +10,7 @@
 #define COMMON                                                                                               \
     "  --at ENDPOINT     the publisher's control socket (default " POOL_DEFAULT_CONTROL ")\n"                \
     "  --timeout-ms N    how long to wait for the answer (default 10000)\n"                                  \
+    CONTROL_KEYS                                                                                             \
     "  --json            as JSON\n"                                                                          \
     "  --help            this text\n"
 #define MODEL "MODEL is NAME:VERSION, stable, candidate, previous, or a digest's first 8 to 64 digits.\n"

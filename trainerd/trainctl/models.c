@@ -11,7 +11,7 @@ static const char usage[] =
     "usage: trainctl models [--at ENDPOINT] [--timeout-ms N] [--json]\n"
     "Prints what a publisher has published, and the members of its pool.\n"
     "  --at ENDPOINT     the publisher's control socket (default " POOL_DEFAULT_CONTROL ")\n"
-    "  --timeout-ms N    how long to wait for the answer (default 10000)\n"
+    "  --timeout-ms N    how long to wait for the answer (default 10000)\n" CONTROL_KEYS
     "  --json            as JSON\n"
     "  --help            this text\n";
 

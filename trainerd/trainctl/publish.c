@@ -10,7 +10,7 @@ static const char usage[] =
     "Hands a model file to a running publisher, which offers it to its pool.\n"
     "  --sign-key FILE   signs it first (trainctl keygen sign); else the publisher signs, where it has a key\n"
     "  --to ENDPOINT     the publisher's control socket (default " POOL_DEFAULT_CONTROL ")\n"
-    "  --timeout-ms N    how long to wait for each answer (default 10000)\n"
+    "  --timeout-ms N    how long to wait for each answer (default 10000)\n" CONTROL_KEYS
     "  --json            print the result as JSON\n"
     "  --help            this text\n";
 
@@ -22,12 +22,13 @@ static void print_done(const struct control_options *options, const struct uploa
 }
 
 static bool publish(const struct control_options *options, struct error *err) {
-    struct control control = {0};
+    struct control control;
+    struct control_keys keys;
     struct upload_spec spec = {.path = options->file, .sign_key = options->sign_key};
     struct upload_done done;
-    bool ok = digest_start(err) && control_open(&control, options->endpoint, options->timeout_ms, err) &&
+    bool ok = control_enter(&control, &keys, options, err) && digest_start(err) &&
               upload_file(&control, &spec, &done, err);
-    control_close(&control);
+    control_leave(&control, &keys);
     if (ok && done.gate[0])
         return error_set(err, ERROR_INVALID, "refused by the publisher's gate, and kept there: %.400s", done.gate);
     if (ok)

@@ -14,6 +14,7 @@
 #define COMMON                                                                                               \
     "  --at ENDPOINT     the publisher's control socket (default " POOL_DEFAULT_CONTROL ")\n"                \
     "  --timeout-ms N    how long to wait for the answer (default 10000)\n"                                  \
+    CONTROL_KEYS                                                                                             \
     "  --json            as JSON\n"                                                                          \
     "  --help            this text\n"
 #define MODEL "MODEL is NAME:VERSION, stable, candidate, previous, or a digest's first 8 to 64 digits.\n"
@@ -23,7 +24,7 @@ static const char usage[] = "usage: trainctl rollout start MODEL --plan PLAN --b
                             "       trainctl rollout pause|resume|abort --by NAME [--reason TEXT]\n"
                             "       trainctl rollout keys [--markdown]\n"
                             "Brings a model into the pool step by step, judged by what the members report; "
-                            "all take --at, --timeout-ms, --json.\n"
+                            "all take --at, --key, --server-key, --timeout-ms, --json.\n"
                             "`trainctl rollout COMMAND --help` says more.\n";
 static const char start_usage[] =
     "usage: trainctl rollout start MODEL --plan PLAN --by NAME [--plans DIR] [--at ENDPOINT] [--timeout-ms "
@@ -129,18 +130,19 @@ static bool look(struct control *control, const struct control_options *options,
 static int status(int argc, char **argv) {
     struct control_options options;
     struct control control;
+    struct control_keys keys;
     struct error err = {0};
     int code = control_parse(argc, argv, CONTROL_WATCH, status_usage, &options);
     if (code >= 0)
         return code;
     bool over = false, clear = options.watch && !options.json && isatty(STDOUT_FILENO);
-    bool ok = control_open(&control, options.endpoint, options.timeout_ms, &err) &&
+    bool ok = control_enter(&control, &keys, &options, &err) &&
               look(&control, &options, clear, &over, &err);
     while (ok && options.watch && !over && !signals_stop) {
         clock_sleep_ms(WATCH_MS);
         ok = signals_stop || look(&control, &options, clear, &over, &err);
     }
-    control_close(&control);
+    control_leave(&control, &keys);
     return ok ? 0 : control_failed(argv, &err);
 }
 

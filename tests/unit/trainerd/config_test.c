@@ -101,6 +101,10 @@ static void keys_are_checked_against_each_other(void **state) {
          "age_min_years: above age_max_years 5"},
         {"publish: {enabled: true}\nsecurity: {key: own.key}\n",
          ":2:12: security.key: tcp://127.0.0.1:5701 is bound with it: say who may talk to it"},
+        {"train: {}\ndata: {directory: x}\nsecurity: {key: own.key}\npublish: {to: 'tcp://10.0.0.1:5702'}\n",
+         "publish.server_key: missing: with security.key tcp://10.0.0.1:5702 is encrypted"},
+        {"train: {}\ndata: {directory: x}\npublish: {to: 'tcp://10.0.0.1:5702', server_key: its.pub}\n",
+         ":3:38: publish.server_key: it needs security.key"},
         {"publish: {enabled: true}\nsecurity: {allow: list}\n", ":2:12: security.allow: an allow-list needs"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
