@@ -22,16 +22,17 @@ static bool read_text(const char *text, const char *model_file, struct inferd_co
 static void every_example_can_be_used(void **state) {
     (void)state;
     static const char *const files[] = {"configs/inferd/member.yaml", "configs/inferd/standalone.yaml",
-                                        "configs/inferd/router.yaml", "configs/inferd/router-secure.yaml"};
-    for (int i = 0; i < 4; i++) {
+                                        "configs/inferd/router.yaml", "configs/inferd/router-secure.yaml",
+                                        "configs/inferd/member-secure.yaml"};
+    for (int i = 0; i < 5; i++) {
         struct config config;
         struct inferd_config values;
         struct error err = {0};
         if (!config_load(&config, files[i], &err) || !inferd_config_read(&config, NULL, &values, &err)) {
             fail_msg("%s", err.message);
         }
-        assert_int_equal(values.follows, i == 0);
-        assert_int_equal(values.routes, i >= 2);
+        assert_int_equal(values.follows, i == 0 || i == 4);
+        assert_int_equal(values.routes, i == 2 || i == 3);
         config_fini(&config);
     }
 }
