@@ -82,6 +82,12 @@ static bool write_config(const struct daemon *daemon, const struct job *job, str
     return ok;
 }
 
+/** That of the publisher elsewhere, where it has one. */
+static bool load_server_key(const struct trainer_publish_config *publish, char out[CURVE_TEXT_SIZE], struct error *err) {
+    return !*publish->server_key || curve_public_load(publish->server_key, out, err) ||
+           error_prefix(err, "publish.server_key");
+}
+
 /** Models are handed to a publisher elsewhere: with what an earlier run had to leave. */
 static bool open_handover(struct daemon *daemon, const struct job *job, struct error *err) {
     const struct trainer_publish_config *publish = &daemon->config->publish;
@@ -92,8 +98,8 @@ static bool open_handover(struct daemon *daemon, const struct job *job, struct e
                                  .keys = {.security = daemon->security}};
     if (!*publish->to)
         return true;
-    if (*publish->server_key && !curve_public_load(publish->server_key, spec.keys.server_key, err))
-        return error_prefix(err, "publish.server_key");
+    if (!load_server_key(publish, spec.keys.server_key, err))
+        return false;
     if (!job_path(job, "handover", folder, sizeof folder, err) || !(daemon->handover = handover_create(&spec, err)))
         return error_prefix(err, "publish.to");
     struct metric metrics[] = {metric_text("to", publish->to), metric_integer("waiting", handover_waiting(daemon->handover))};
@@ -378,7 +384,8 @@ static bool check_plan(const struct trainer_config *config, struct error *err) {
 bool daemon_check(const struct trainer_config *config, struct error *err) {
     struct gate_rule gate[GATE_MAX_RULES];
     struct wire_security *security = NULL;
-    bool keys = open_security(&config->security, &security, err);
+    char server_key[CURVE_TEXT_SIZE];
+    bool keys = open_security(&config->security, &security, err) && load_server_key(&config->publish, server_key, err);
     wire_security_destroy(security);
     if (!keys || !check_plan(config, err) || !parse_gate(config, gate, err))
         return false;

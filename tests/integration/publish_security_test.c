@@ -3,6 +3,8 @@
 #include "common/pool/message.h"
 #include "common/wire/endpoint.h"
 #include "tests/integration/pool_fixture.h"
+#include "tests/unit/inferd/tiny_model.h"
+#include "trainerd/handover.h"
 #include "trainerd/trainctl/control.h"
 
 #include <setjmp.h>
@@ -334,6 +336,45 @@ static void the_record_says_whose_key_it_was(void **state) {
     assert_int_equal(ask_as(site, "admin", request, WAIT_MS), ERROR_INVALID);
 }
 
+/** A job's handover with the key of that name, of one model. */
+static struct handover *hand_over_as(struct site *site, struct wire_security *security, const char *model) {
+    char folder[192];
+    struct error err = {0};
+    snprintf(folder, sizeof folder, "%s/handover", site->keys);
+    struct handover_spec spec = {
+        .endpoint = site->pool->control, .folder = folder, .retry_ms = HEARTBEAT_MS, .keys = {.security = security}};
+    memcpy(spec.keys.server_key, site->server_key, CURVE_TEXT_SIZE);
+    struct handover *handover = handover_create(&spec, &err);
+    assert_true(handover && (!model || handover_add(handover, model, &err)));
+    return handover;
+}
+
+static void a_jobs_models_come_with_the_trainers_key(void **state) {
+    struct site *site = site_of(state);
+    struct wire_security *member = load_key(site, "member-0", NULL), *trainer = load_key(site, "trainer", NULL);
+    struct handover_result result = {.fate = HANDOVER_WAITS};
+    char path[192];
+    snprintf(path, sizeof path, "%s/job.safetensors", site->keys);
+    assert_true(tiny_model_write(path, &(struct tiny_model_spec){.name = "job", .seed = 1, .temperature = 1}, NULL));
+
+    struct handover *handover = hand_over_as(site, member, path);
+    clock_sleep_ms(QUIET_MS);
+    handover_stop(handover);
+    assert_true(handover_next_result(handover, &result));
+    assert_int_equal(result.fate, HANDOVER_WAITS); /* the list may get it in the meantime */
+    assert_int_equal(result.error.code, ERROR_DENIED);
+    handover_destroy(handover);
+
+    handover = hand_over_as(site, trainer, NULL); /* takes up what was left */
+    for (int64_t end = clock_now_ms() + WAIT_MS; handover_waiting(handover) && clock_left_ms(end) > 0;)
+        clock_sleep_ms(5);
+    assert_true(handover_next_result(handover, &result));
+    assert_int_equal(result.fate, HANDOVER_DONE);
+    handover_destroy(handover);
+    wire_security_destroy(member);
+    wire_security_destroy(trainer);
+}
+
 static void wait_members(struct pool *pool, int count) {
     struct publisher_status status = {.members = -1};
     for (int64_t end = clock_now_ms() + WAIT_MS; status.members != count && clock_left_ms(end) > 0; clock_sleep_ms(5))
@@ -446,6 +487,7 @@ int main(void) {
         SITE_TEST(the_role_says_what_a_key_may_ask),
         SITE_TEST(nobody_speaks_for_another_member),
         SITE_TEST(the_record_says_whose_key_it_was),
+        SITE_TEST(a_jobs_models_come_with_the_trainers_key),
         SITE_TEST(who_is_revoked_falls_silent_and_comes_back),
         SITE_TEST(who_is_revoked_hears_no_more_announcements),
         SITE_TEST(a_member_that_does_not_get_in_says_why),
