@@ -150,6 +150,8 @@ static void check_training(struct config *config, const struct trainer_config *v
 static void check_handover(struct config *config, const struct trainer_config *values) {
     if (!given(values->publish.to))
         return;
+    if (strncmp(values->publish.to, "tcp://", 6) != 0 && strncmp(values->publish.to, "ipc://", 6) != 0)
+        config_problem(config, "publish.to", "expected tcp://HOST:PORT or ipc://PATH, found \"%.80s\"", values->publish.to);
     if (!values->trains)
         config_problem(config, "publish.to", "is for training jobs: there is no train: section");
     if (values->publish.enabled)

@@ -159,15 +159,16 @@ static bool publish(struct daemon *daemon, const struct report_model *model, str
 static void show_left(struct daemon *daemon, const struct handover_result *result) {
     const struct trainer_publish_config *publish = &daemon->config->publish;
     char command[HANDOVER_PATH_SIZE + 2048];
+    const char *reason = result->error.message[0] ? result->error.message : "it was not its turn yet";
     bool signs = *publish->sign_key;
     bool keys = *publish->server_key;
     snprintf(command, sizeof command, "trainctl publish '%s' --to %.250s%s%.500s%s%.500s%s%.250s%s", result->path, publish->to,
              signs ? " --sign-key " : "", publish->sign_key, keys ? " --key " : "", keys ? daemon->config->security.key : "",
              keys ? " --server-key '" : "", publish->server_key, keys ? "'" : "");
-    struct metric metrics[] = {metric_text("reason", result->error.message), metric_text("file", result->path),
+    struct metric metrics[] = {metric_text("reason", reason), metric_text("file", result->path),
                                metric_text("command", command)};
     progress_event(daemon->progress, result->fate == HANDOVER_REFUSED ? "handover_refused" : "not_handed_over", metrics, 3);
-    log_event(LOG_ERROR, "model_not_handed_over", "reason=\"%s\" command=\"%s\"", result->error.message, command);
+    log_event(LOG_ERROR, "model_not_handed_over", "reason=\"%s\" command=\"%s\"", reason, command);
     daemon->left++;
 }
 

@@ -20,10 +20,8 @@ static void check_reads_back(const struct gate_rule *rule) {
     if (!is_word(rule->metric) || !is_word(rule->split) || !isfinite(rule->tolerance) || rule->tolerance < 0)
         abort();
     snprintf(text, sizeof text, "%s on %s within %.17g", rule->metric, rule->split, rule->tolerance);
-    if (!gate_parse(text, &again, &err))
-        return; /* with its blanks a rule may be as long as a line, and so printed may not */
-    if (strcmp(again.metric, rule->metric) != 0 || strcmp(again.split, rule->split) != 0 ||
-        again.tolerance != rule->tolerance)
+    if (!gate_parse(text, &again, &err) || strcmp(again.metric, rule->metric) != 0 ||
+        strcmp(again.split, rule->split) != 0 || again.tolerance != rule->tolerance)
         abort();
 }
 

@@ -184,6 +184,7 @@ class Check(unittest.TestCase):
 
     def test_hand_over_and_own_sockets_exclude_each_other(self):
         self.refused("exclude each other", "publish.to=tcp://127.0.0.1:5702", "publish.enabled=true")
+        self.refused("expected tcp://", "publish.to=127.0.0.1:5702")
         self.refused("for training jobs", "publish.to=tcp://127.0.0.1:5702", extra=self.PUBLISHES)
         self.refused("publish.gate", "publish.to=tcp://127.0.0.1:5702", 'publish.gate=["auc within 0.1"]')
 
