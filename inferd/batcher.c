@@ -77,7 +77,8 @@ static void wait_until(struct batcher *batcher, int64_t until_ns) {
 
 /** How many of a model's jobs to take, of which one was taken already. */
 static int choose(const struct batcher *batcher, const struct model *model) {
-    int limit = batch_limit(batcher, model), waiting = 1 + lanes_count_of(&batcher->lanes, model, limit - 1);
+    int limit = batch_limit(batcher, model);
+    int waiting = 1 + lanes_count_of(&batcher->lanes, model, LADDER_MAX_IMAGES - 1);
     int take = model->ladder.count > 0 ? ladder_take(&model->ladder, waiting) : waiting;
     return take < limit ? take : limit;
 }

@@ -2,7 +2,7 @@
 #include <assert.h>
 #include <stdbool.h>
 
-static const double WEIGHT = 1. / 8, OUTLIER = 2;
+static const double SHARED_WEIGHT = 1. / 8, OWN_WEIGHT = 1. / 32, OUTLIER = 2;
 
 int ladder_step(const struct ladder *ladder, int images) {
     int step = 0;
@@ -13,10 +13,18 @@ int ladder_step(const struct ladder *ladder, int images) {
 }
 
 void ladder_learn(struct ladder *ladder, int images, double us) {
-    if (ladder->count > 0) {
-        double *cost = &ladder->cost_us[ladder_step(ladder, images)];
-        double reading = us < OUTLIER * *cost ? us : OUTLIER * *cost;
-        *cost = *cost > 0 ? *cost + WEIGHT * (reading - *cost) : us;
+    if (ladder->count == 0) {
+        return;
+    }
+    double *cost = &ladder->cost_us[ladder_step(ladder, images)];
+    if (!(*cost > 0)) {
+        *cost = us;
+        return;
+    }
+    double ratio = us < OUTLIER * *cost ? us / *cost : OUTLIER;
+    *cost *= 1 + OWN_WEIGHT * (ratio - 1);
+    for (int i = 0; i < ladder->count; i++) {
+        ladder->cost_us[i] *= 1 + SHARED_WEIGHT * (ratio - 1);
     }
 }
 
@@ -29,18 +37,8 @@ static bool is_measured(const struct ladder *ladder) {
     return ladder->count > 0;
 }
 
-/** The step that costs least an image, when full. */
-static int cheapest(const struct ladder *ladder) {
-    int best = 0;
-    for (int i = 1; i < ladder->count; i++) {
-        if (ladder->cost_us[i] * ladder->images[best] < ladder->cost_us[best] * ladder->images[i]) {
-            best = i;
-        }
-    }
-    return ladder->images[best];
-}
-
-/** The first batch of the best split: sums[m] is what the last m of them wait for, those to come included. */
+/** The first batch of the best split. sums[m]: what the last m of them, and as many that are to come as wait now,
+ * wait for from there on. */
 static int best_first(const struct ladder *ladder, int waiting) {
     double sums[LADDER_MAX_IMAGES + 1] = {0};
     int first = 1;
@@ -63,5 +61,5 @@ int ladder_take(const struct ladder *ladder, int waiting) {
     if (!is_measured(ladder)) {
         return waiting < most ? waiting : most;
     }
-    return waiting < most ? best_first(ladder, waiting) : cheapest(ladder);
+    return best_first(ladder, waiting < LADDER_MAX_IMAGES ? waiting : LADDER_MAX_IMAGES);
 }

@@ -17,16 +17,17 @@ struct ladder {
 int ladder_step(const struct ladder *ladder, int images);
 
 /**
- * A batch of that many images took so long: part of a running mean, in which a reading above twice the mean
- * counts as twice it (a thread that lost its core for a moment has measured that, and not the batch).
+ * A batch of that many images took so long: part of running means. A machine that is slower for a while is so
+ * for all steps, so what one shows moves all of them, and itself a little more. A reading above twice the mean
+ * counts as twice it: a thread that lost its core for a moment has measured that, and not the batch.
  */
 void ladder_learn(struct ladder *ladder, int images, double us);
 
 /**
- * How many of `waiting` (> 0) images to compute next, at most the largest step. Where as many wait as the
- * largest step holds, the step that costs least an image. Where fewer do, the split that makes the sum of
- * their waiting times small, each also counting for one that is yet to come and will wait for all: larger
- * batches only where they are that much cheaper, none padded where two exact ones are faster. All that wait,
- * up to the largest step, while a step has no measured cost.
+ * How many of `waiting` (> 0) images to compute next, at most the largest step: the first batch of the split
+ * that makes the sum of their waiting times small, together with those of as many that are to come and will
+ * wait for all. So a few go in larger batches only where those are much cheaper, a long queue where they are
+ * a little cheaper, and none is padded where two exact ones are faster. While a step has no measured cost: all
+ * that wait.
  */
 int ladder_take(const struct ladder *ladder, int waiting);

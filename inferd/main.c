@@ -3,6 +3,7 @@
 #include "common/base/digest.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
+#include "common/base/thread_slice.h"
 #include "inferd/daemon.h"
 #include "inferd/router_daemon.h"
 #include <getopt.h>
@@ -147,6 +148,7 @@ static int run(const struct arguments *arguments) {
               digest_start(&err) && signals_install(&err);
     if (ok) {
         start_log(&values);
+        thread_slice_set(THREAD_SLICE_SHORT); /* all threads inherit it; those that compute set theirs */
         const struct role *role = &roles[values.routes];
         ok = (arguments->check ? role->check : role->run)(&values, &err);
     }

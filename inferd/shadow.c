@@ -1,6 +1,7 @@
 #include "inferd/shadow.h"
 #include "common/base/log.h"
 #include "common/base/queue.h"
+#include "common/base/thread_slice.h"
 #include "common/image/preprocess.h"
 #include "inferd/decide.h"
 #include <pthread.h>
@@ -89,6 +90,7 @@ static bool is_current(struct shadow *shadow, const struct model *model) {
 static void *run(void *context) {
     struct shadow *shadow = context;
     struct shadow_sample *sample;
+    thread_slice_set(THREAD_SLICE_NORMAL);
     setpriority(PRIO_PROCESS, 0, SHADOW_NICE); /* on Linux: of this thread, and of the team that it leads */
     while ((sample = queue_pop(shadow->queue, -1))) {
         if (is_current(shadow, sample->model)) { /* else nobody wants to know any more */

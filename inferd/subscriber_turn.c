@@ -1,5 +1,6 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/thread_slice.h"
 #include "inferd/subscriber_internal.h"
 
 #include <errno.h>
@@ -7,8 +8,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* Loading and warming up yield to the threads that serve. */
-enum { ACTIVATOR_NICE = 10 };
+/* Loading and warming up yield to the threads that serve, as far as they can without starving: SCHED_IDLE would
+ * hold the locks that both need for as long as others have work. */
+enum { ACTIVATOR_NICE = 19 };
 
 /* ---- the activating thread ---- */
 
@@ -56,6 +58,7 @@ void *turn_activator(void *context) {
     struct subscriber *subscriber = context;
     struct job job;
     uint64_t one = 1;
+    thread_slice_set(THREAD_SLICE_NORMAL);
     setpriority(PRIO_PROCESS, 0, ACTIVATOR_NICE); /* on Linux: of this thread; refused is no harm */
     while (next_job(subscriber, &job)) {
         struct error err = {0};

@@ -1,6 +1,7 @@
 #include "inferd/worker.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/thread_slice.h"
 #include "common/image/preprocess.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -70,7 +71,6 @@ static void run_batch(struct worker *worker) {
     atomic_store(&worker->spec.counters->computing_since_ms, 0);
     uint64_t compute_us = (uint64_t)(clock_now_ns() - start) / 1000;
     if (ok) {
-        ladder_learn(&model->ladder, batch->count, (double)compute_us);
         count(worker->spec.counters, batch->count, compute_us);
     } else {
         atomic_store(&model->broken, true);
@@ -92,6 +92,7 @@ static void run_batch(struct worker *worker) {
 
 static void *run(void *argument) {
     struct worker *worker = argument;
+    thread_slice_set(THREAD_SLICE_NORMAL); /* before the team that computes is started: it inherits */
     while (batcher_take(worker->spec.batcher, &worker->batch)) {
         for (int i = 0; i < worker->batch.expired_count; i++) {
             worker->spec.complete(worker->spec.context, worker->batch.expired[i]);

@@ -5,6 +5,9 @@
 /** Monotonic time in nanoseconds, for durations and deadlines. */
 int64_t clock_now_ns(void);
 
+/** What the calling thread has had of a core so far, in nanoseconds: it stands still while others have it. */
+int64_t clock_thread_ns(void);
+
 /** Monotonic time in milliseconds. */
 int64_t clock_now_ms(void);
 

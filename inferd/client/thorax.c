@@ -1,6 +1,7 @@
 #include "inferd/client/thorax.h"
 #include "common/base/clock.h"
 #include "common/base/text.h"
+#include "common/base/thread_slice.h"
 #include "inferd/client/answer.h"
 #include "inferd/client/keys.h"
 #include <inttypes.h>
@@ -138,6 +139,7 @@ static void publish_members(struct thorax_client *client) {
 static void *run(void *argument) {
     struct thorax_client *client = argument;
     struct wire_poll_item items[EXCHANGE_MAX_ITEMS + 1];
+    thread_slice_set(THREAD_SLICE_SHORT);
     while (!take_inbox(client)) {
         exchange_step(client->exchange, NULL); /* sends what was just taken */
         publish_members(client);

@@ -1,4 +1,5 @@
 #include "common/base/core_dump.h"
+#include "common/base/thread_slice.h"
 #include "inferd/inferctl/commands.h"
 #include <stdio.h>
 #include <string.h>
@@ -51,6 +52,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "inferctl: %s\n", err.message);
         return INFERCTL_FAILED;
     }
+    thread_slice_set(THREAD_SLICE_SHORT); /* what is timed is the pool, not the wait for a core */
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(name, commands[i].name) == 0) {
             return commands[i].run(argc - 1, argv + 1);
