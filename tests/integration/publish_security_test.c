@@ -362,7 +362,8 @@ static void a_jobs_models_come_with_the_trainers_key(void **state) {
     handover_stop(handover);
     assert_true(handover_next_result(handover, &result));
     assert_int_equal(result.fate, HANDOVER_WAITS); /* the list may get it in the meantime */
-    assert_int_equal(result.error.code, ERROR_DENIED);
+    if (result.error.code != ERROR_DENIED)
+        fail_msg("%s", result.error.message);
     handover_destroy(handover);
 
     handover = hand_over_as(site, trainer, NULL); /* takes up what was left */
@@ -373,6 +374,16 @@ static void a_jobs_models_come_with_the_trainers_key(void **state) {
     handover_destroy(handover);
     wire_security_destroy(member);
     wire_security_destroy(trainer);
+}
+
+/** Until the publisher has the list without that one. */
+static void revoke(struct site *site, const char *name) {
+    uint64_t before = wire_security_removals(site->pool->security);
+    write_list(site, name);
+    int64_t end = clock_now_ms() + WAIT_MS;
+    while (wire_security_removals(site->pool->security) == before && clock_left_ms(end) > 0)
+        clock_sleep_ms(5);
+    assert_true(clock_left_ms(end) > 0);
 }
 
 static void wait_members(struct pool *pool, int count) {
@@ -392,7 +403,7 @@ static void who_is_revoked_falls_silent_and_comes_back(void **state) {
     wait_all(daemons, 2, &first);
     wait_stable(site->pool, &first);
 
-    write_list(site, "member-1");
+    revoke(site, "member-1");
     wait_members(site->pool, 1);
     struct digest second = publish(site->pool, 2, SMALL_BYTES);
     wait_for(&daemons[0], &second, runs);
