@@ -45,6 +45,7 @@ static bool open_socket(struct subscriber *subscriber, enum subscriber_socket wh
         .server_key = subscriber->server_key,
         .max_frame_bytes = which == SUBSCRIBER_BLOBS ? MAX_CHUNK_FRAME_BYTES : POOL_MAX_MESSAGE_BYTES,
         .linger_ms = which == SUBSCRIBER_CONTROL ? 100 : 0,
+        .watch = which == SUBSCRIBER_CONTROL ? &subscriber->link.watch : NULL,
     };
     subscriber->link.sockets[which] = wire_socket_open(subscriber->context, &spec, err);
     return subscriber->link.sockets[which];
@@ -69,7 +70,6 @@ static void link_open(struct subscriber *subscriber) {
     if (!open_socket(subscriber, SUBSCRIBER_ANNOUNCE, &err) ||
         !wire_subscribe(link->sockets[SUBSCRIBER_ANNOUNCE], "", &err) ||
         !open_socket(subscriber, SUBSCRIBER_CONTROL, &err) ||
-        !(link->watch = wire_watch_open(subscriber->context, link->sockets[SUBSCRIBER_CONTROL], &err)) ||
         !open_socket(subscriber, SUBSCRIBER_BLOBS, &err)) {
         complain(subscriber, "publisher_unreachable", &err);
         link_close(subscriber);

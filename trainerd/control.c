@@ -11,12 +11,12 @@ bool control_open(struct control *control, const char *endpoint, int64_t timeout
                                     .connect = connect,
                                     .security = keys ? keys->security : NULL,
                                     .server_key = keys ? keys->server_key : NULL,
-                                    .max_frame_bytes = POOL_MAX_MESSAGE_BYTES};
+                                    .max_frame_bytes = POOL_MAX_MESSAGE_BYTES,
+                                    .watch = &control->watch};
     *control = (struct control){.endpoint = endpoint, .timeout_ms = timeout_ms, .keys = keys};
     control->context = wire_context_create(1, err);
     control->socket = control->context ? wire_socket_open(control->context, &spec, err) : NULL;
-    control->watch = control->socket ? wire_watch_open(control->context, control->socket, err) : NULL;
-    return control->watch;
+    return control->socket;
 }
 
 void control_close(struct control *control) {

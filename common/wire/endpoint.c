@@ -318,12 +318,41 @@ static bool set_options(struct wire_socket *socket, const struct wire_socket_spe
            set_heartbeat(socket, spec->heartbeat_ms, err);
 }
 
+static struct wire_socket *open_watch(struct wire_context *context, struct wire_socket *socket, struct error *err) {
+    char endpoint[64]; /* the time makes it new, where memory is used again */
+    snprintf(endpoint, sizeof endpoint, "inproc://watch-%p-%lld", (void *)socket, (long long)clock_now_ns());
+    const char *const connect[] = {endpoint, NULL};
+    if (!zmq_ok(zmq_socket_monitor(socket->zmq, endpoint,
+                                   ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED),
+                "watch a socket", "", err)) {
+        return NULL;
+    }
+    struct wire_socket *watch =
+        wire_socket_open(context, &(struct wire_socket_spec){.kind = WIRE_PAIR, .connect = connect}, err);
+    if (watch) {
+        watch->watched = socket->zmq;
+    } else {
+        zmq_socket_monitor(socket->zmq, NULL, 0);
+    }
+    return watch;
+}
+
+/** Binds and connects; watched for before, since the first handshake may be over at once. */
+static bool attach(struct wire_context *context, struct wire_socket *socket, const struct wire_socket_spec *spec,
+                   struct error *err) {
+    return (!spec->watch || (*spec->watch = open_watch(context, socket, err))) && bind_all(socket, spec, err) &&
+           connect_all(socket, spec, err);
+}
+
 struct wire_socket *wire_socket_open(struct wire_context *context, const struct wire_socket_spec *spec,
                                      struct error *err) {
     static const int kinds[] = {
         [WIRE_ROUTER] = ZMQ_ROUTER, [WIRE_DEALER] = ZMQ_DEALER, [WIRE_REQ] = ZMQ_REQ,
         [WIRE_XPUB] = ZMQ_XPUB,     [WIRE_SUB] = ZMQ_SUB,       [WIRE_PAIR] = ZMQ_PAIR};
     struct wire_socket *socket = calloc(1, sizeof *socket);
+    if (spec->watch) {
+        *spec->watch = NULL;
+    }
     if (!socket) {
         error_set(err, ERROR_MEMORY, "no memory for a socket");
         return NULL;
@@ -331,7 +360,11 @@ struct wire_socket *wire_socket_open(struct wire_context *context, const struct 
     socket->send_timeout_ms = socket->receive_timeout_ms = -1; /* ZeroMQ's own start value */
     socket->zmq = zmq_socket(context->zmq, kinds[spec->kind]);
     if (!zmq_ok(socket->zmq ? 0 : -1, "open a socket", "", err) || !set_options(socket, spec, err) ||
-        !secure(context, socket, spec, err) || !bind_all(socket, spec, err) || !connect_all(socket, spec, err)) {
+        !secure(context, socket, spec, err) || !attach(context, socket, spec, err)) {
+        if (spec->watch) {
+            wire_socket_close(*spec->watch);
+            *spec->watch = NULL;
+        }
         wire_socket_close(socket);
         return NULL;
     }
@@ -477,25 +510,6 @@ bool wire_receive(struct wire_socket *socket, struct wire_message *message, int6
         message->frames[i].size = zmq_msg_size(&parts->parts[i]);
     }
     return true;
-}
-
-struct wire_socket *wire_watch_open(struct wire_context *context, struct wire_socket *socket, struct error *err) {
-    char endpoint[64]; /* the time makes it new, where memory is used again */
-    snprintf(endpoint, sizeof endpoint, "inproc://watch-%p-%lld", (void *)socket, (long long)clock_now_ns());
-    const char *const connect[] = {endpoint, NULL};
-    if (!zmq_ok(zmq_socket_monitor(socket->zmq, endpoint,
-                                   ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILED),
-                "watch a socket", "", err)) {
-        return NULL;
-    }
-    struct wire_socket *watch =
-        wire_socket_open(context, &(struct wire_socket_spec){.kind = WIRE_PAIR, .connect = connect}, err);
-    if (watch) {
-        watch->watched = socket->zmq;
-    } else {
-        zmq_socket_monitor(socket->zmq, NULL, 0);
-    }
-    return watch;
 }
 
 bool wire_watch_next(struct wire_socket *watch, enum wire_event *out) {

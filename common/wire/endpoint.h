@@ -32,6 +32,7 @@ struct wire_socket_spec {
     unsigned roles;          /**< with security, of a socket that binds: whose connections and messages it takes */
     const char *server_key;  /**< with security, of a socket that connects to TCP: the other side's public key, Z85 */
     int heartbeat_ms;            /**< ZMTP ping interval; 0: off */
+    struct wire_socket **watch;  /**< out, owned: tells of connections (enum wire_event); NULL: nobody asks */
 };
 
 /** True where nothing that is sent there leaves the machine: ipc, inproc, TCP on a loopback address. */
@@ -69,19 +70,17 @@ bool wire_send(struct wire_socket *socket, const struct wire_frame *frames, int 
  * was dropped and counted (other messages may be there). Fills in message, which must be finished or zeroed. */
 bool wire_receive(struct wire_socket *socket, struct wire_message *message, int64_t timeout_ms, struct error *err);
 
-/** What a watch tells of the socket that it watches. */
+/**
+ * What a watch tells of the socket that it was opened with, from its first connection on. A watch can be polled for;
+ * close it before the one that it watches. Same thread.
+ */
 enum wire_event {
-    WIRE_CONNECTED,
+    WIRE_CONNECTED, /**< and shaken hands */
     WIRE_DISCONNECTED,
-    WIRE_HANDSHAKE_FAILED, /**< someone is there, and does not take our key, or is not whose key we expect */
+    WIRE_HANDSHAKE_FAILED, /**< someone is there, and does not take our key, or is not whose key we expect, or only one
+                              side has keys: then ZeroMQ does not try again, only a new socket does */
 };
 
-/**
- * A socket on which the events of `socket` can be polled for: connections made (and shaken hands over), broken, and
- * not made since the handshake failed.
- * Close it before the one that it watches. Same thread. Returns owned.
- */
-struct wire_socket *wire_watch_open(struct wire_context *context, struct wire_socket *socket, struct error *err);
 /** The next event that has arrived; false where there is none. */
 bool wire_watch_next(struct wire_socket *watch, enum wire_event *out);
 

@@ -31,10 +31,10 @@ struct client *client_open(const struct client_spec *spec, struct error *err) {
     }
     client->correlation = digest_random_u64();
     client->with_keys = spec->security != NULL;
+    socket.watch = &client->watch;
     client->context = wire_context_create(1, err);
     client->socket = client->context ? wire_socket_open(client->context, &socket, err) : NULL;
-    client->watch = client->socket ? wire_watch_open(client->context, client->socket, err) : NULL;
-    if (!client->watch) {
+    if (!client->socket) {
         client_close(client);
         return NULL;
     }

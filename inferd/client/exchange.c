@@ -40,14 +40,11 @@ static bool open_link(struct exchange *exchange, struct link *link, struct error
                                     .connect = connect,
                                     .max_frame_bytes = REPLY_MAX_BYTES,
                                     .security = exchange->spec.security,
-                                    .server_key = *link->server_key ? link->server_key : NULL};
+                                    .server_key = *link->server_key ? link->server_key : NULL,
+                                    .watch = &link->watch};
     link->stale = false;
     link->socket = wire_socket_open(exchange->spec.context, &spec, err);
-    link->watch = link->socket ? wire_watch_open(exchange->spec.context, link->socket, err) : NULL;
-    if (!link->watch) {
-        close_link(link);
-    }
-    return link->watch != NULL;
+    return link->socket != NULL;
 }
 
 static bool check_counts(const struct exchange_spec *spec, struct error *err) {

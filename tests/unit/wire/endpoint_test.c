@@ -227,7 +227,6 @@ static void expect_event(struct wire_socket *watch, enum wire_event wanted) {
     fail_msg("no event %d", (int)wanted);
 }
 
-/* The router binds last, so that nothing connects before it is watched for. */
 static void a_watch_tells_of_connections_made_and_broken(void **state) {
     (void)state;
     char folder[] = "/tmp/thorax-watch-XXXXXX", endpoint[128];
@@ -235,12 +234,12 @@ static void a_watch_tells_of_connections_made_and_broken(void **state) {
     snprintf(endpoint, sizeof endpoint, "ipc://%s/router", folder);
     const char *const address[] = {endpoint, NULL};
     struct wire_context *context = wire_context_create(1, NULL);
-    struct wire_socket *dealer =
-        open_or_fail(context, &(struct wire_socket_spec){.kind = WIRE_DEALER, .connect = address});
-    struct wire_socket *watch = wire_watch_open(context, dealer, NULL);
-    assert_non_null(watch);
+    struct wire_socket *watch = NULL;
     struct wire_socket *router =
         open_or_fail(context, &(struct wire_socket_spec){.kind = WIRE_ROUTER, .bind = address});
+    struct wire_socket *dealer =
+        open_or_fail(context, &(struct wire_socket_spec){.kind = WIRE_DEALER, .connect = address, .watch = &watch});
+    assert_non_null(watch);
     expect_event(watch, WIRE_CONNECTED);
     wire_socket_close(router);
     expect_event(watch, WIRE_DISCONNECTED);
