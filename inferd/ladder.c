@@ -2,8 +2,6 @@
 #include <assert.h>
 #include <stdbool.h>
 
-static const double SHARED_WEIGHT = 1. / 8, OWN_WEIGHT = 1. / 32, OUTLIER = 2;
-
 int ladder_step(const struct ladder *ladder, int images) {
     int step = 0;
     while (step + 1 < ladder->count && ladder->images[step] < images) {
@@ -12,20 +10,9 @@ int ladder_step(const struct ladder *ladder, int images) {
     return step;
 }
 
-void ladder_learn(struct ladder *ladder, int images, double us) {
-    if (ladder->count == 0) {
-        return;
-    }
-    double *cost = &ladder->cost_us[ladder_step(ladder, images)];
-    if (!(*cost > 0)) {
-        *cost = us;
-        return;
-    }
-    double ratio = us < OUTLIER * *cost ? us / *cost : OUTLIER;
-    *cost *= 1 + OWN_WEIGHT * (ratio - 1);
-    for (int i = 0; i < ladder->count; i++) {
-        ladder->cost_us[i] *= 1 + SHARED_WEIGHT * (ratio - 1);
-    }
+void ladder_note(struct ladder *ladder, int step, double us) {
+    double *cost = &ladder->cost_us[step];
+    *cost = *cost > 0 && *cost < us ? *cost : us;
 }
 
 static bool is_measured(const struct ladder *ladder) {

@@ -5,7 +5,7 @@ enum { LADDER_MAX = 8, LADDER_MAX_IMAGES = 64 };
 
 /**
  * The batch sizes that a model computes in, what each costs as measured, and from both how many of the images
- * that wait are best computed next. Plain data; one thread at a time.
+ * that wait are best computed next. Plain data.
  */
 struct ladder {
     int count;
@@ -16,12 +16,8 @@ struct ladder {
 /** The step that computes that many images: the smallest that holds them, else the largest. */
 int ladder_step(const struct ladder *ladder, int images);
 
-/**
- * A batch of that many images took so long: part of running means. A machine that is slower for a while is so
- * for all steps, so what one shows moves all of them, and itself a little more. A reading above twice the mean
- * counts as twice it: a thread that lost its core for a moment has measured that, and not the batch.
- */
-void ladder_learn(struct ladder *ladder, int images, double us);
+/** A batch of that step took so long once. The least counts: all that disturbs a measurement makes it longer. */
+void ladder_note(struct ladder *ladder, int step, double us);
 
 /**
  * How many of `waiting` (> 0) images to compute next, at most the largest step: the first batch of the split

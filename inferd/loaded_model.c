@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GOLDEN_MAX = 1024, TIMED_RUNS = 2 };
+enum { GOLDEN_MAX = 1024, RUNS_MIN = 2 };
 
 /*
  * How far a golden probability may be off, by the precision that the plan computes in: far below what moves a
@@ -39,14 +39,8 @@ static void destroy(struct model *model) {
     free(loaded);
 }
 
-/** On a CPU not the time in which others had the core: how long a batch waits for it says nothing of the batch. */
-static int64_t cost_clock_ns(const struct loaded_model *loaded) {
-    return loaded->on_host ? clock_thread_ns() : clock_now_ns();
-}
-
 static bool compute(struct model *model, const float *images, int count, float *logits, struct error *err) {
     struct loaded_model *loaded = (struct loaded_model *)model;
-    int64_t start_ns = cost_clock_ns(loaded);
     int step = ladder_step(&model->ladder, count);
     struct plan *plan = loaded->plans[step];
     if (count > model->ladder.images[step]) {
@@ -57,7 +51,6 @@ static bool compute(struct model *model, const float *images, int count, float *
         !plan_read_logits(plan, loaded->logits, err)) {
         return false;
     }
-    ladder_learn(&model->ladder, count, (double)(cost_clock_ns(loaded) - start_ns) / 1e3);
     memcpy(logits, loaded->logits, sizeof *logits * (size_t)count * (size_t)model->info.class_count);
     return true;
 }
@@ -120,22 +113,34 @@ static bool build(struct loaded_model *loaded, const struct model_file *file, st
     return ok;
 }
 
-/** Runs every plan on an even picture: once to warm it up, then to learn what it costs. */
-static bool warm_up(struct loaded_model *loaded, float *images, struct error *err) {
+/** On a CPU not the time in which others had the core: how long a batch waits for it says nothing of the batch. */
+static int64_t cost_clock_ns(const struct loaded_model *loaded) {
+    return loaded->on_host ? clock_thread_ns() : clock_now_ns();
+}
+
+/** Runs a step's plan on an even picture, and notes what it cost. */
+static bool try_step(struct loaded_model *loaded, int step, float *images, struct error *err) {
     float logits[MODEL_MAX_BATCH * MODEL_MAX_CLASSES];
     struct ladder *ladder = &loaded->model.ladder;
-    for (int run = 0; run <= TIMED_RUNS; run++) {
-        for (int i = 0; i < ladder->count; i++) {
-            if (!compute(&loaded->model, images, ladder->images[i], logits, err)) {
-                return error_prefix(err, "warm-up with %d images", ladder->images[i]);
+    int64_t start_ns = cost_clock_ns(loaded);
+    if (!compute(&loaded->model, images, ladder->images[step], logits, err)) {
+        return error_prefix(err, "warm-up with %d images", ladder->images[step]);
+    }
+    ladder_note(ladder, step, (double)(cost_clock_ns(loaded) - start_ns) / 1e3);
+    return true;
+}
+
+/** Runs every plan, the first time to warm it up; the small ones more often: little disturbs them much. */
+static bool warm_up(struct loaded_model *loaded, float *images, struct error *err) {
+    struct ladder *ladder = &loaded->model.ladder;
+    for (int step = 0; step < ladder->count; step++) {
+        int runs = RUNS_MIN + loaded->model.max_batch / ladder->images[step];
+        for (int run = 0; run < runs; run++) {
+            if (!try_step(loaded, step, images, err)) {
+                return false;
             }
         }
-        if (run == 0) {
-            memset(ladder->cost_us, 0, sizeof ladder->cost_us);
-        }
-    }
-    for (int i = 0; i < ladder->count; i++) {
-        log_event(LOG_DEBUG, "batch_cost", "images=%d us=%.0f", ladder->images[i], ladder->cost_us[i]);
+        log_event(LOG_DEBUG, "batch_cost", "images=%d us=%.0f", ladder->images[step], ladder->cost_us[step]);
     }
     return true;
 }

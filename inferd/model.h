@@ -53,7 +53,7 @@ struct model {
     atomic_int references; /**< starts at 1: its maker's */
     struct model_info info;
     int max_batch;      /**< images per compute, 1..MODEL_MAX_BATCH */
-    struct ladder ladder; /**< its batch sizes, up to max_batch; compute learns what they cost */
+    struct ladder ladder; /**< its batch sizes, up to max_batch, and what they cost */
     atomic_bool broken; /**< it failed to compute: never made active again without loading it anew */
 };
 
