@@ -111,7 +111,7 @@ static void say_lost(struct subscriber *subscriber, int64_t silent_ms) {
                   "as a member",
                   endpoint, wire_security_key(subscriber->security)->public_key);
     else
-        error_set(&err, ERROR_DENIED, "%s: the handshake fails: it has keys, and this member has none (security.key)",
+        error_set(&err, ERROR_DENIED, "%s: the handshake fails: it may want keys, and this member has none (security.key)",
                   endpoint);
     complain(subscriber, "publisher_handshake_failed", &err);
 }

@@ -57,7 +57,7 @@ static bool hint_silence(const struct control *control, struct error *err) {
     if (!control->handshake_failed)
         return error_hint(err, "is a publisher running there? its config calls this endpoint publish.control");
     if (!control->keys || !control->keys->security)
-        return error_hint(err, "the handshake fails: it has keys, and we gave none (--key, --server-key)");
+        return error_hint(err, "the handshake fails: it may want keys, and we gave none (--key, --server-key)");
     return error_hint(err, "the handshake fails: the server key is not its own, or its allow-list does not have ours, %s",
                       wire_security_key(control->keys->security)->public_key);
 }
