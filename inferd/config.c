@@ -1,7 +1,7 @@
 #include "inferd/config.h"
 #include "common/pool/message.h"
 #include "common/store/store.h"
-#include "common/wire/endpoint.h"
+#include "common/wire/address.h"
 #include "inferd/client/dispatch.h"
 #include "inferd/model.h"
 #include <string.h>
@@ -369,8 +369,8 @@ bool inferd_config_read(struct config *config, const char *model_file, struct in
         config_problem(config, "acceptance.manifest", "acceptance.folder is given already");
     }
     if (out->follows && out->trust_keys.count == 0 && !out->trust_unsigned &&
-        !(wire_endpoint_is_local(out->announce) && wire_endpoint_is_local(out->control) &&
-          wire_endpoint_is_local(out->blobs))) {
+        !(address_is_local(out->announce) && address_is_local(out->control) &&
+          address_is_local(out->blobs))) {
         config_problem(config, "trust.keys", "the publisher is on another machine: say whose models are taken, "
                                              "or trust.unsigned: true");
     }

@@ -1,7 +1,7 @@
 #include "common/wire/endpoint.h"
 #include "common/base/clock.h"
+#include "common/wire/address.h"
 #include "common/wire/zap.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -10,7 +10,6 @@
 #include <zmq.h>
 
 enum {
-    ENDPOINT_SIZE = 256,
     POLL_LIMIT = 160,
     RECONNECT_FIRST_MS = 50,
     RECONNECT_LAST_MS = 1000,
@@ -36,7 +35,7 @@ struct wire_socket {
     int send_timeout_ms,
         receive_timeout_ms; /* what ZeroMQ was told last, so as not to tell it with every message */
     int bound_count;
-    char (*bound)[ENDPOINT_SIZE];
+    char (*bound)[ADDRESS_SIZE];
 };
 
 /** A received message's memory. Small frames live inside zmq_msg_t, so the array must not move. */
@@ -107,66 +106,6 @@ void wire_context_destroy(struct wire_context *context) {
     free(context);
 }
 
-/** True for a numeric loopback address, localhost, or the loopback interface: what binds no network card. */
-static bool host_is_loopback(const char *host, size_t length) {
-    char text[64];
-    if (length >= sizeof text) {
-        return false;
-    }
-    memcpy(text, host, length);
-    text[length] = 0;
-    struct in_addr v4;
-    if (inet_pton(AF_INET, text, &v4) == 1) {
-        return ntohl(v4.s_addr) >> 24 == 127;
-    }
-    return strcmp(text, "localhost") == 0 || strcmp(text, "lo") == 0 || strcmp(text, "[::1]") == 0;
-}
-
-bool wire_endpoint_is_local(const char *endpoint) {
-    if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "inproc://", 9) == 0)
-        return true;
-    const char *host = endpoint + 6, *colon = strncmp(endpoint, "tcp://", 6) == 0 ? strrchr(host, ':') : NULL;
-    return colon && host_is_loopback(host, (size_t)(colon - host));
-}
-
-static bool check_bind(const char *endpoint, bool insecure, struct error *err) {
-    if (strlen(endpoint) >= ENDPOINT_SIZE) {
-        return error_set(err, ERROR_INVALID, "endpoint of %zu characters: at most %d", strlen(endpoint),
-                         ENDPOINT_SIZE - 1);
-    }
-    if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "inproc://", 9) == 0) {
-        return true;
-    }
-    if (strncmp(endpoint, "tcp://", 6) != 0) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "endpoint %s: expected tcp://HOST:PORT, ipc://PATH or inproc://NAME", endpoint);
-    }
-    const char *host = endpoint + 6, *colon = strrchr(host, ':');
-    if (!colon) {
-        return error_set(err, ERROR_INVALID, "endpoint %s: no port", endpoint);
-    }
-    if (insecure || host_is_loopback(host, (size_t)(colon - host))) {
-        return true;
-    }
-    error_set(err, ERROR_INVALID,
-              "refusing to bind %s: it is not a loopback address and nothing would be encrypted", endpoint);
-    return error_hint(err, "bind 127.0.0.1, give keys (security.key, security.allow), or say security.insecure: true");
-}
-
-static bool is_tcp(const char *endpoint) {
-    return strncmp(endpoint, "tcp://", 6) == 0;
-}
-
-/** Whether all are TCP; *any: whether one is. CURVE is a socket's matter, not an endpoint's. */
-static bool all_tcp(const char *const *endpoints, bool *any) {
-    bool all = true;
-    for (*any = false; endpoints && *endpoints; endpoints++) {
-        *any = *any || is_tcp(*endpoints);
-        all = all && is_tcp(*endpoints);
-    }
-    return all;
-}
-
 static bool set_int(struct wire_socket *socket, int option, int value, const char *name, struct error *err) {
     return zmq_ok(zmq_setsockopt(socket->zmq, option, &value, sizeof value), "ZeroMQ option", name, err);
 }
@@ -226,8 +165,8 @@ static bool secure(struct wire_context *context, struct wire_socket *socket,
     if (!spec->security) {
         return true;
     }
-    bool pure = all_tcp(spec->bind, &binds);
-    pure = all_tcp(spec->connect, &connects) && pure; /* both are asked: each says what there is */
+    bool pure = address_all_tcp(spec->bind, &binds);
+    pure = address_all_tcp(spec->connect, &connects) && pure; /* both are asked: each says what there is */
     if (!binds && !connects) {
         return true;
     }
@@ -249,8 +188,8 @@ static bool bind_all(struct wire_socket *socket, const struct wire_socket_spec *
         return error_set(err, ERROR_MEMORY, "no memory for %d endpoints", count);
     }
     for (int i = 0; i < count; i++) {
-        size_t size = ENDPOINT_SIZE;
-        if (!check_bind(spec->bind[i], socket->guard || spec->insecure, err) ||
+        size_t size = ADDRESS_SIZE;
+        if (!address_check_bind(spec->bind[i], socket->guard || spec->insecure, err) ||
             !zmq_ok(zmq_bind(socket->zmq, spec->bind[i]), "bind", spec->bind[i], err) ||
             !zmq_ok(zmq_getsockopt(socket->zmq, ZMQ_LAST_ENDPOINT, socket->bound[i], &size), "endpoint of",
                     spec->bind[i], err)) {

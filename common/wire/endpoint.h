@@ -35,9 +35,6 @@ struct wire_socket_spec {
     struct wire_socket **watch;  /**< out, owned: tells of connections (enum wire_event); NULL: nobody asks */
 };
 
-/** True where nothing that is sent there leaves the machine: ipc, inproc, TCP on a loopback address. */
-bool wire_endpoint_is_local(const char *endpoint);
-
 /** Opens, binds and connects. Errors name the endpoint. Returns owned. */
 struct wire_socket *wire_socket_open(struct wire_context *context, const struct wire_socket_spec *spec, struct error *err);
 /** Takes NULL. */
