@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pool_programs
 import programs
@@ -92,15 +91,5 @@ def copied_back_by_hand(pool, member, publisher, folder, paths, digests):
     publisher.stop()
 
 
-def main():
-    arguments = programs.parse_arguments(__doc__)
-    with programs.temporary_folder() as folder:
-        pool = pool_programs.Pool(arguments, folder)
-        try:
-            run(pool, arguments, folder)
-        finally:
-            pool.kill()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    pool_programs.run_test(__doc__, run)

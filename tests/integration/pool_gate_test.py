@@ -7,7 +7,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import time
 
 import pool_programs
@@ -154,15 +153,5 @@ def stages_what_is_approved(pool, member, arguments, folder):
     print("with stage: false a model is registered only, and staged when somebody approves it")
 
 
-def main():
-    arguments = programs.parse_arguments(__doc__)
-    with programs.temporary_folder() as folder:
-        pool = pool_programs.Pool(arguments, folder)
-        try:
-            run(pool, arguments, folder)
-        finally:
-            pool.kill()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    pool_programs.run_test(__doc__, run)

@@ -149,3 +149,14 @@ class Pool:
 
     def logs(self):
         return "".join(process.log() for process in self.processes.values())
+
+
+def run_test(description, run):
+    """Runs run(pool, arguments, folder) with the arguments of the command line; the pool's processes end with it."""
+    arguments = programs.parse_arguments(description)
+    with programs.temporary_folder() as folder:
+        pool = Pool(arguments, folder)
+        try:
+            run(pool, arguments, folder)
+        finally:
+            pool.kill()

@@ -99,6 +99,21 @@ static struct relay *start(struct pool *pool, struct daemon *daemon) {
     return relay;
 }
 
+/** Plays the first `count` announcements again: the daemon goes on with what it runs, and hears of the next model. Ends both. */
+static void check_replay(struct pool *pool, struct daemon *daemon, struct relay *relay, int count,
+                         const struct digest *running) {
+    int before = atomic_load(&daemon->activations);
+    assert_true(count > 0);
+    replay(relay, count);
+    assert_true(runs(daemon, running));
+    assert_int_equal(atomic_load(&daemon->activations), before);
+
+    struct digest next = publish(pool, 3, SMALL_BYTES);
+    wait_for(daemon, &next, runs);
+    daemon_stop(daemon);
+    relay_stop(relay);
+}
+
 static void what_was_announced_before_moves_nobody_when_it_is_said_again(void **state) {
     struct pool *pool = *state;
     struct daemon daemon;
@@ -108,16 +123,7 @@ static void what_was_announced_before_moves_nobody_when_it_is_said_again(void **
     struct digest second = publish(pool, 2, SMALL_BYTES);
     wait_for(&daemon, &second, runs);
     wait_stable(pool, &second);
-    int before = atomic_load(&daemon.activations);
-
-    replay(relay, atomic_load(&relay->recorded));
-    assert_true(runs(&daemon, &second));
-    assert_int_equal(atomic_load(&daemon.activations), before);
-
-    struct digest third = publish(pool, 3, SMALL_BYTES);
-    wait_for(&daemon, &third, runs);
-    daemon_stop(&daemon);
-    relay_stop(relay);
+    check_replay(pool, &daemon, relay, atomic_load(&relay->recorded), &second);
 }
 
 static void an_earlier_publishers_words_move_nobody(void **state) {
@@ -134,17 +140,7 @@ static void an_earlier_publishers_words_move_nobody(void **state) {
     struct digest second = publish(pool, 2, SMALL_BYTES);
     wait_for(&daemon, &second, runs);
     wait_stable(pool, &second);
-    int before = atomic_load(&daemon.activations);
-
-    assert_true(of_before > 0);
-    replay(relay, of_before);
-    assert_true(runs(&daemon, &second));
-    assert_int_equal(atomic_load(&daemon.activations), before);
-
-    struct digest third = publish(pool, 3, SMALL_BYTES);
-    wait_for(&daemon, &third, runs);
-    daemon_stop(&daemon);
-    relay_stop(relay);
+    check_replay(pool, &daemon, relay, of_before, &second);
 }
 
 int main(void) {
