@@ -1,6 +1,7 @@
 #pragma once
 #include "common/device/device.h"
 #include "common/graph/parameters.h"
+#include "common/op/precision.h"
 
 /**
  * A plan binds a graph to a device, a batch size and a precision: every kernel prepared, every tensor placed in one arena by its
@@ -10,7 +11,6 @@
 struct plan;
 
 enum plan_mode { PLAN_INFER, PLAN_TRAIN };
-enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16, PRECISION_INT8 };
 
 struct plan_spec {
     const struct graph *graph;           /**< ends in logits (N, K); borrowed during create */

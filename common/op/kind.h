@@ -1,6 +1,9 @@
 #pragma once
 #include "common/op/op.h"
 
+/** What a mixed precision (precision.h) narrows: nothing, only the source and its gradient, all activations, weights too. */
+enum narrow { NARROW_NONE, NARROW_SOURCE, NARROW_DATA, NARROW_DATA_AND_WEIGHT };
+
 /**
  * Inside common/op: what a kind of operation is. One const row each, listed in op.c; the public functions of
  * op.h look the row up and call it. Shapes come in as inputs[0 .. op_input_count); attributes and shapes are
@@ -9,6 +12,7 @@
 struct op_row {
     const char *name;
     bool chooses_layout;
+    enum narrow narrow;
     int (*input_count)(const struct op *op); /**< NULL: 1 */
     /** NULL: the shape of the first input. Checks all attributes. */
     bool (*output_shape)(const struct op *op, const struct shape *inputs, struct shape *out,
@@ -30,6 +34,9 @@ extern const struct op_row op_row_conv2d, op_row_max_pool, op_row_global_average
 extern const struct op_row op_row_input, op_row_batch_norm, op_row_activation, op_row_add, op_row_linear,
     op_row_dropout, op_row_softmax_cross_entropy;                                          /* network.c */
 extern const struct op_row op_row_reorder, op_row_gradient_norm, op_row_sgd, op_row_adamw; /* training.c */
+
+/** The row of a kind. */
+const struct op_row *op_row_of(enum op_kind kind);
 
 /** Adds an argument: f32, dense. */
 void args_put(struct op_args *args, enum arg arg, enum arg_direction direction, const struct shape *shape);

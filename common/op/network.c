@@ -133,6 +133,7 @@ static void batch_norm_text(const struct op *op, char *out, size_t size) {
 
 const struct op_row op_row_batch_norm = {
     .name = "batch_norm",
+    .narrow = NARROW_DATA,
     .input_count = batch_norm_input_count,
     .output_shape = batch_norm_output_shape,
     .parameters = batch_norm_parameters,
@@ -167,6 +168,7 @@ static void activation_text(const struct op *op, char *out, size_t size) {
 
 const struct op_row op_row_activation = {
     .name = "activation",
+    .narrow = NARROW_DATA,
     .output_shape = activation_output_shape,
     .arguments = {[PASS_INFER] = elementwise_forward,
                   [PASS_FORWARD] = elementwise_forward,
@@ -199,6 +201,7 @@ static bool add_backward_is_identity(const struct op *op) {
 
 const struct op_row op_row_add = {
     .name = "add",
+    .narrow = NARROW_DATA,
     .input_count = add_input_count,
     .output_shape = add_output_shape,
     .arguments = {[PASS_INFER] = add_forward,

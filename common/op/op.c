@@ -68,12 +68,12 @@ static const char *const arg_names[ARG_COUNT] = {
     [ARG_NORM] = "norm",
 };
 
-static const struct op_row *row_of(enum op_kind kind) {
+const struct op_row *op_row_of(enum op_kind kind) {
     return (unsigned)kind < OP_KIND_COUNT ? rows[kind] : &row_none;
 }
 
 const char *op_kind_name(enum op_kind kind) {
-    return row_of(kind)->name;
+    return op_row_of(kind)->name;
 }
 
 const char *pass_name(enum pass pass) {
@@ -85,7 +85,7 @@ const char *arg_name(enum arg arg) {
 }
 
 const char *op_text(const struct op *op, char *out, size_t size) {
-    const struct op_row *row = row_of(op->kind);
+    const struct op_row *row = op_row_of(op->kind);
     int length = snprintf(out, size, "%s", row->name);
     if (row->text && length >= 0 && (size_t)length < size)
         row->text(op, out + length, size - (size_t)length);
@@ -93,16 +93,16 @@ const char *op_text(const struct op *op, char *out, size_t size) {
 }
 
 int op_input_count(const struct op *op) {
-    const struct op_row *row = row_of(op->kind);
+    const struct op_row *row = op_row_of(op->kind);
     return row->input_count ? row->input_count(op) : 1;
 }
 
 bool op_chooses_layout(const struct op *op) {
-    return row_of(op->kind)->chooses_layout;
+    return op_row_of(op->kind)->chooses_layout;
 }
 
 bool op_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err) {
-    const struct op_row *row = row_of(op->kind);
+    const struct op_row *row = op_row_of(op->kind);
     size_t bytes;
     if (row == &row_none)
         return error_set(err, ERROR_INVALID, "operation %d is not a kind of operation", (int)op->kind);
@@ -114,13 +114,13 @@ bool op_output_shape(const struct op *op, const struct shape *inputs, struct sha
 }
 
 int op_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {
-    const struct op_row *row = row_of(op->kind);
+    const struct op_row *row = op_row_of(op->kind);
     return row->parameters ? row->parameters(op, inputs, out) : 0;
 }
 
 bool op_arguments(const struct op *op, enum pass pass, const struct shape *inputs, struct op_args *out,
                   struct error *err) {
-    const struct op_row *row = row_of(op->kind);
+    const struct op_row *row = op_row_of(op->kind);
     struct shape dst;
     if ((unsigned)pass >= PASS_COUNT || !row->arguments[pass] || (row->has_pass && !row->has_pass(op, pass)))
         return error_set(err, ERROR_UNSUPPORTED, "%s has no %s pass with these attributes", row->name,
@@ -133,12 +133,12 @@ bool op_arguments(const struct op *op, enum pass pass, const struct shape *input
 }
 
 bool op_backward_is_identity(const struct op *op) {
-    const struct op_row *row = row_of(op->kind);
+    const struct op_row *row = op_row_of(op->kind);
     return row->backward_is_identity && row->backward_is_identity(op);
 }
 
 double op_flops(const struct op *op, enum pass pass, const struct shape *inputs) {
-    const struct op_row *row = row_of(op->kind);
+    const struct op_row *row = op_row_of(op->kind);
     struct shape dst;
     if ((unsigned)pass >= PASS_COUNT || !row->flops || !op_output_shape(op, inputs, &dst, NULL))
         return 0;

@@ -129,6 +129,7 @@ static void conv2d_text(const struct op *op, char *out, size_t size) {
 
 const struct op_row op_row_conv2d = {
     .name = "conv2d",
+    .narrow = NARROW_DATA_AND_WEIGHT,
     .chooses_layout = true,
     .input_count = conv2d_input_count,
     .output_shape = conv2d_output_shape,
@@ -180,6 +181,7 @@ static void max_pool_text(const struct op *op, char *out, size_t size) {
 
 const struct op_row op_row_max_pool = {
     .name = "max_pool",
+    .narrow = NARROW_DATA,
     .output_shape = max_pool_output_shape,
     .arguments = {[PASS_INFER] = pool_infer,
                   [PASS_FORWARD] = max_pool_forward,
@@ -207,6 +209,7 @@ static void average_backward(const struct op *op, const struct shape *in, const 
 
 const struct op_row op_row_global_average_pool = {
     .name = "global_average_pool",
+    .narrow = NARROW_SOURCE,
     .output_shape = average_output_shape,
     .arguments =
         {[PASS_INFER] = pool_infer, [PASS_FORWARD] = pool_infer, [PASS_BACKWARD_DATA] = average_backward},

@@ -1,6 +1,7 @@
 #include "tests/conformance/device_run.h"
 
 #include "common/base/text.h"
+#include "common/tensor/element.h"
 
 #include <string.h>
 
@@ -24,33 +25,11 @@ void host_tensors_fini(struct tensor tensors[ARG_COUNT]) {
 }
 
 double host_get(const struct tensor *tensor, int64_t i) {
-    switch (tensor->dtype) {
-    case DTYPE_F32:
-        return (double)((const float *)tensor->data)[i];
-    case DTYPE_S32:
-        return ((const int32_t *)tensor->data)[i];
-    case DTYPE_S64:
-        return (double)((const int64_t *)tensor->data)[i];
-    default:
-        return ((const double *)tensor->data)[i];
-    }
+    return element_load(tensor->data, tensor->dtype, i);
 }
 
 void host_set(struct tensor *tensor, int64_t i, double value) {
-    switch (tensor->dtype) {
-    case DTYPE_F32:
-        ((float *)tensor->data)[i] = (float)value;
-        break;
-    case DTYPE_S32:
-        ((int32_t *)tensor->data)[i] = (int32_t)value;
-        break;
-    case DTYPE_S64:
-        ((int64_t *)tensor->data)[i] = (int64_t)value;
-        break;
-    default:
-        ((double *)tensor->data)[i] = value;
-        break;
-    }
+    element_store(tensor->data, tensor->dtype, i, value);
 }
 
 /* Copies between two buffers of the device that hold the same tensor in two descriptions. */

@@ -1,6 +1,6 @@
 #pragma once
 #include "common/device/device.h"
-#include "common/device/reference/element.h"
+#include "common/tensor/element.h"
 
 /**
  * Inside the reference device: how each kind is computed. Buffers hold canonical tensors of floating dtypes

@@ -1,7 +1,7 @@
 /* The forward passes of the reference device against PyTorch (reference_golden.py), in f64; the backward ones
  * are in tests/gradient. */
 #include "common/device/device.h"
-#include "common/device/reference/element.h"
+#include "common/tensor/element.h"
 #include "tests/conformance/device_run.h"
 #include "tests/unit/device/reference_golden.h"
 

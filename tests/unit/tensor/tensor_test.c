@@ -1,5 +1,8 @@
 #include "common/tensor/tensor.h"
 
+#include "common/tensor/element.h"
+
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -108,6 +111,26 @@ static void dense_descriptions_have_no_layout(void **state) {
     assert_true(shape_equal(&desc.shape, &shape));
 }
 
+/* As x86's cvtps2dq and packs round and saturate, which int8 kernels are made of. */
+static void integers_round_to_even_and_saturate(void **state) {
+    static const struct {
+        double value;
+        int u8, s8;
+    } rows[] = {{.5, 0, 0},      {1.5, 2, 2},     {2.5, 2, 2},        {-.5, 0, 0},        {-1.5, 0, -2},
+                {127.5, 128, 127}, {255.4, 255, 127}, {1e30, 255, 127}, {-128.6, 0, -128}, {-INFINITY, 0, -128},
+                {NAN, 0, 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t u8;
+        int8_t s8;
+        element_store(&u8, DTYPE_U8, 0, rows[i].value);
+        element_store(&s8, DTYPE_S8, 0, rows[i].value);
+        assert_int_equal(u8, rows[i].u8);
+        assert_int_equal(s8, rows[i].s8);
+        assert_true(element_load(&u8, DTYPE_U8, 0) == rows[i].u8 && element_load(&s8, DTYPE_S8, 0) == rows[i].s8);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_and_sizes_of_types),
@@ -118,6 +141,7 @@ int main(void) {
         cmocka_unit_test(tensors_are_zeroed_and_aligned),
         cmocka_unit_test(a_tensor_that_cannot_be_is_an_error),
         cmocka_unit_test(dense_descriptions_have_no_layout),
+        cmocka_unit_test(integers_round_to_even_and_saturate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

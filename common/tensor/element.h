@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Elements of a floating dtype, read and written as doubles. data NULL: an absent argument. */
+/** Elements of one dtype, read and written as doubles. data NULL: an absent argument. */
 struct view {
     void *data;
     enum dtype dtype;
@@ -12,8 +12,10 @@ struct view {
 /** f32, f64, bf16 or f16. */
 bool element_is_floating(enum dtype dtype);
 
-/** As view_get and view_set, for any floating dtype. Stores round to nearest, ties to even; overflow gives
- * infinity. */
+/**
+ * As view_get and view_set, for any dtype. Stores round to nearest, ties to even. Overflow gives infinity in floating dtypes,
+ * and the end of the range in integers, where NaN becomes 0.
+ */
 double element_load(const void *data, enum dtype dtype, int64_t i);
 void element_store(void *data, enum dtype dtype, int64_t i, double value);
 

@@ -1,7 +1,6 @@
-#include "common/device/reference/element.h"
+#include "common/tensor/element.h"
 
 #include <math.h>
-#include <string.h>
 
 /* A 16-bit float is a sign, an exponent and a fraction; bf16 and f16 share the bits out differently. */
 struct half_format {
@@ -40,36 +39,38 @@ bool element_is_floating(enum dtype dtype) {
     return dtype == DTYPE_F32 || dtype == DTYPE_F64 || dtype == DTYPE_BF16 || dtype == DTYPE_F16;
 }
 
+/* To the nearest integer, ties to even, as CPUs and GPUs convert; what is outside the range becomes its end, NaN becomes 0. */
+static int64_t round_within(double value, int64_t low, int64_t high) {
+    double rounded = nearbyint(value);
+    if (isnan(rounded))
+        return 0;
+    return rounded <= (double)low ? low : rounded >= (double)high ? high : (int64_t)rounded;
+}
+
 double element_load(const void *data, enum dtype dtype, int64_t i) {
     switch (dtype) {
-    case DTYPE_F32:
-        return (double)((const float *)data)[i];
-    case DTYPE_F64:
-        return ((const double *)data)[i];
-    case DTYPE_BF16:
-        return half_decode(bf16_format, ((const uint16_t *)data)[i]);
-    case DTYPE_F16:
-        return half_decode(f16_format, ((const uint16_t *)data)[i]);
-    default:
-        return NAN;
+    case DTYPE_F32: return (double)((const float *)data)[i];
+    case DTYPE_F64: return ((const double *)data)[i];
+    case DTYPE_BF16: return half_decode(bf16_format, ((const uint16_t *)data)[i]);
+    case DTYPE_F16: return half_decode(f16_format, ((const uint16_t *)data)[i]);
+    case DTYPE_S8: return ((const int8_t *)data)[i];
+    case DTYPE_U8: return ((const uint8_t *)data)[i];
+    case DTYPE_S32: return ((const int32_t *)data)[i];
+    case DTYPE_S64: return (double)((const int64_t *)data)[i];
+    default: return NAN;
     }
 }
 
 void element_store(void *data, enum dtype dtype, int64_t i, double value) {
     switch (dtype) {
-    case DTYPE_F32:
-        ((float *)data)[i] = (float)value;
-        break;
-    case DTYPE_F64:
-        ((double *)data)[i] = value;
-        break;
-    case DTYPE_BF16:
-        ((uint16_t *)data)[i] = half_encode(bf16_format, value);
-        break;
-    case DTYPE_F16:
-        ((uint16_t *)data)[i] = half_encode(f16_format, value);
-        break;
-    default:
-        break;
+    case DTYPE_F32: ((float *)data)[i] = (float)value; break;
+    case DTYPE_F64: ((double *)data)[i] = value; break;
+    case DTYPE_BF16: ((uint16_t *)data)[i] = half_encode(bf16_format, value); break;
+    case DTYPE_F16: ((uint16_t *)data)[i] = half_encode(f16_format, value); break;
+    case DTYPE_S8: ((int8_t *)data)[i] = (int8_t)round_within(value, INT8_MIN, INT8_MAX); break;
+    case DTYPE_U8: ((uint8_t *)data)[i] = (uint8_t)round_within(value, 0, UINT8_MAX); break;
+    case DTYPE_S32: ((int32_t *)data)[i] = (int32_t)round_within(value, INT32_MIN, INT32_MAX); break;
+    case DTYPE_S64: ((int64_t *)data)[i] = round_within(value, INT64_MIN, INT64_MAX); break;
+    default: break;
     }
 }
