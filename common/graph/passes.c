@@ -19,6 +19,7 @@ struct rewrite {
     const struct graph *from;
     struct graph *to;
     struct device *device;
+    enum precision precision;
     int *consumer;        /* by node: its only consumer, or -1 */
     int *chain_of;        /* by node: index of the chain that holds it, or -1 */
     struct chain *chains; /* by chain */
@@ -84,6 +85,7 @@ static bool chain_supported(const struct rewrite *rewrite, const struct chain *c
     shapes[1] = rewrite->from->nodes[chain->tail].output;
     if (!op_arguments(&request.op, request.pass, shapes, &request.args, NULL))
         return false;
+    precision_apply(rewrite->precision, &request.op, &request.args);
     return rewrite->device->ops->supports(rewrite->device, &request);
 }
 
@@ -189,9 +191,10 @@ static bool rewrite_run(struct rewrite *rewrite, struct error *err) {
     return ok;
 }
 
-struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device,
+struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device, enum precision precision,
                                       bool freeze_batch_norm, struct error *err) {
-    struct rewrite rewrite = {.from = graph, .device = device, .freeze_batch_norm = freeze_batch_norm};
+    struct rewrite rewrite = {
+        .from = graph, .device = device, .precision = precision, .freeze_batch_norm = freeze_batch_norm};
     if (!rewrite_run(&rewrite, err))
         return NULL;
     rewrite_fini(&rewrite);
@@ -249,8 +252,8 @@ static struct parameters *fold_parameters(const struct rewrite *rewrite, const s
 }
 
 struct graph *graph_fold_for_inference(const struct graph *graph, const struct parameters *parameters, struct device *device,
-                                       struct parameters **folded, struct error *err) {
-    struct rewrite rewrite = {.from = graph, .device = device, .inference = true};
+                                       enum precision precision, struct parameters **folded, struct error *err) {
+    struct rewrite rewrite = {.from = graph, .device = device, .precision = precision, .inference = true};
     if (!rewrite_run(&rewrite, err))
         return NULL;
     *folded = fold_parameters(&rewrite, parameters, err);

@@ -1,19 +1,20 @@
 #pragma once
 #include "common/device/device.h"
 #include "common/graph/parameters.h"
+#include "common/op/precision.h"
 
 /**
  * For training: merges batch norm with a residual add and an activation that only it feeds, where the device
- * supports the fused form; sets `frozen` on every batch norm where asked to. Parameters keep their names, not
+ * supports the fused form in that precision; sets `frozen` on every batch norm where asked to. Parameters keep their names, not
  * their ids. Returns an owned graph.
  */
-struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device,
+struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device, enum precision precision,
                                       bool freeze_batch_norm, struct error *err);
 
 /**
  * For inference: drops dropout, folds batch norm into the convolution before it (w' = w s / sqrt(v + e), b' = (b - m) s /
- * sqrt(v + e) + t), and merges convolution, bias, residual add and activation where the device supports it. Returns an owned
- * graph with parameters of its own (owned, in *folded).
+ * sqrt(v + e) + t), and merges convolution, bias, residual add and activation where the device supports it in that
+ * precision. Returns an owned graph with parameters of its own (owned, in *folded).
  */
 struct graph *graph_fold_for_inference(const struct graph *graph, const struct parameters *parameters, struct device *device,
-                                       struct parameters **folded, struct error *err);
+                                       enum precision precision, struct parameters **folded, struct error *err);

@@ -7,13 +7,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+/** Asks the device for a small convolution in the precision: who has none says so here, and not in the middle of a network. */
+static bool check_precision(const struct plan_spec *spec, struct error *err) {
+    struct kernel_request request = {.op = {OP_CONV2D, .conv2d = {.channels_out = 16, .window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}}, .groups = 1}},
+                                     .pass = spec->mode == PLAN_TRAIN ? PASS_BACKWARD_WEIGHT : PASS_INFER};
+    struct shape shape = shape_of(4, 1, 16, 8, 8);
+    struct device_info info;
+    if (spec->precision == PRECISION_F32)
+        return true;
+    if (!op_arguments(&request.op, request.pass, &shape, &request.args, err))
+        return false;
+    precision_apply(spec->precision, &request.op, &request.args);
+    if (spec->precision == PRECISION_BF16 && spec->device->ops->supports(spec->device, &request))
+        return true;
+    spec->device->ops->info(spec->device, &info);
+    return error_set(err, ERROR_UNSUPPORTED, "precision %s: not on this device, %s", precision_name(spec->precision), info.name);
+}
+
 static bool check_spec(const struct plan_spec *spec, struct error *err) {
-    if (spec->precision != PRECISION_F32)
-        return error_set(err, ERROR_UNSUPPORTED, "only precision f32 is built so far");
+    if (!check_precision(spec, err))
+        return false;
     if (spec->batch < 1 || spec->batch > 65536)
         return error_set(err, ERROR_INVALID, "a plan's batch must be 1 to 65536, not %lld", (long long)spec->batch);
-    if (spec->share && (spec->mode != PLAN_INFER || !spec->share->store || spec->share->device != spec->device))
-        return error_set(err, ERROR_INVALID, "only inference plans of one device share weights");
+    if (spec->share && (spec->mode != PLAN_INFER || !spec->share->store || spec->share->device != spec->device ||
+                        spec->share->precision != spec->precision))
+        return error_set(err, ERROR_INVALID, "only inference plans of one device and precision share weights");
     if (spec->mode == PLAN_TRAIN && spec->optimizer != OP_SGD && spec->optimizer != OP_ADAMW)
         return error_set(err, ERROR_INVALID, "a training plan's optimizer is SGD or AdamW");
     return true;
@@ -21,7 +39,7 @@ static bool check_spec(const struct plan_spec *spec, struct error *err) {
 
 /** The graph that is trained: fused, with the loss as its last node. */
 static struct graph *training_graph(const struct plan_spec *spec, struct error *err) {
-    struct graph *graph = graph_fuse_for_training(spec->graph, spec->device, spec->freeze_batch_norm, err);
+    struct graph *graph = graph_fuse_for_training(spec->graph, spec->device, spec->precision, spec->freeze_batch_norm, err);
     if (!graph)
         return NULL;
     struct op loss = {.kind = OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {spec->label_smoothing}};
@@ -89,6 +107,7 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
     }
     plan->device = spec->device;
     plan->mode = spec->mode;
+    plan->precision = spec->precision;
     plan->batch = spec->batch;
     plan->images = plan->labels = plan->seed = plan->class_weights = plan->loss = plan->logits = -1;
     bool ok = open_graph(plan, spec, err) && plan_compile(plan, spec, err);
@@ -204,7 +223,7 @@ bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out
 }
 
 void plan_memory(const struct plan *plan, struct plan_memory *out) {
-    *out = (struct plan_memory){plan->arena_bytes, plan->arena_sum_bytes, plan->parameter_bytes};
+    *out = (struct plan_memory){plan->arena_bytes, plan->arena_sum_bytes, plan->arena_live_bytes, plan->parameter_bytes};
 }
 
 const char *plan_fingerprint(const struct plan *plan) {

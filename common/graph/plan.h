@@ -5,7 +5,8 @@
 
 /**
  * A plan binds a graph to a device, a batch size and a precision: every kernel prepared, every tensor placed in one arena by its
- * lifetime, nothing allocated per step. Training plans own the parameters, gradients and optimiser state in flat buffers.
+ * lifetime, nothing allocated per step. Training plans own the parameters, gradients and optimiser state in flat buffers, in f32 whatever
+ * the precision: what convolutions multiply is converted from them once a step.
  * One thread at a time, that of the device.
  */
 struct plan;
@@ -17,9 +18,9 @@ struct plan_spec {
     const struct parameters *parameters; /**< values to start from, or to serve; borrowed during create */
     struct device *device;               /**< borrowed for the plan's life */
     enum plan_mode mode;
-    enum precision precision; /**< only PRECISION_F32 so far; others are ERROR_UNSUPPORTED */
+    enum precision precision; /**< F32 or BF16; what is not here, or not on this device, is ERROR_UNSUPPORTED */
     int64_t batch;            /**< images per run (of this rank) */
-    struct plan *share;       /**< PLAN_INFER: a plan of the same graph and parameters whose weights are used too, or NULL */
+    struct plan *share;       /**< PLAN_INFER: a plan of the same graph, parameters and precision whose weights are used too, or NULL */
 
     /* PLAN_TRAIN only: */
     size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */
@@ -87,6 +88,7 @@ bool plan_import(struct plan *plan, enum plan_buffer which, const struct paramet
 struct plan_memory {
     size_t arena_bytes;      /**< activations, gradients of activations, workspaces, scratch: placed by lifetime */
     size_t arena_sum_bytes;  /**< what they would take side by side */
+    size_t arena_live_bytes; /**< the most that is alive at once: no placing can do with less */
     size_t parameter_bytes;  /**< weights (all copies of this plan), gradients, optimiser state */
 };
 void plan_memory(const struct plan *plan, struct plan_memory *out);

@@ -117,10 +117,30 @@ static int parameter_in_role(const struct graph *graph, int node, enum arg arg, 
     return -1;
 }
 
-/** The value of a parameter; the first kernel to ask decides its layout. */
+static struct kernel *prepare(struct compiler *compiler, int node, enum pass pass);
+
+/**
+ * What a weight that a kernel wants in a narrow dtype is kept as between the steps: f32, as its gradient arrives, so that the gradient
+ * needs no reorder and the weights' own conversion is their only copy in a step.
+ */
+static bool master_desc(struct compiler *compiler, int parameter, struct tensor_desc *out) {
+    const struct graph_parameter *row = &compiler->plan->graph->parameters[parameter];
+    struct kernel *backward = prepare(compiler, row->node, PASS_BACKWARD_WEIGHT);
+    if (!backward)
+        return false;
+    *out = backward->args.desc[row->role.diff];
+    kernel_release(backward);
+    return true;
+}
+
+/** The value of a parameter; the first kernel to ask decides its layout, but for weights that are trained in a narrow dtype. */
 static int parameter_value(struct compiler *compiler, int parameter, const struct tensor_desc *wanted) {
+    struct tensor_desc master = *wanted;
     if (compiler->parameter_values[parameter] < 0) {
-        int value = plan_add_value(compiler->plan, wanted, STORAGE_PARAMETER, compiler->err);
+        bool narrow = compiler->plan->mode == PLAN_TRAIN && wanted->dtype != DTYPE_F32;
+        if (narrow && !master_desc(compiler, parameter, &master))
+            return -1;
+        int value = plan_add_value(compiler->plan, &master, STORAGE_PARAMETER, compiler->err);
         if (value < 0)
             return -1;
         compiler->plan->values[value].parameter = parameter;
@@ -155,6 +175,11 @@ static int input_value(struct compiler *compiler, int node, enum arg arg, const 
     return parameter >= 0 ? parameter_value(compiler, parameter, desc) : state->args[arg];
 }
 
+/** The layout of a value that is there, where it can be asked for: a layout belongs to one dtype. */
+static const struct layout *layout_for(const struct tensor_desc *desc, const struct tensor_desc *there) {
+    return desc->dtype == there->dtype ? there->layout : LAYOUT_ANY;
+}
+
 /** Asks for the layouts: free choice for the kinds that choose, else what the forward values have. */
 static void request_layouts(struct compiler *compiler, int node, struct kernel_request *request) {
     const struct plan *plan = compiler->plan;
@@ -170,9 +195,9 @@ static void request_layouts(struct compiler *compiler, int node, struct kernel_r
         if (chooses && (data || arg == ARG_WEIGHT || arg == ARG_DIFF_WEIGHT))
             desc->layout = LAYOUT_ANY;
         else if (arg == ARG_SRC || arg == ARG_DIFF_SRC)
-            desc->layout = plan->values[compiler->nodes[row->inputs[0]].output].desc.layout;
+            desc->layout = layout_for(desc, &plan->values[compiler->nodes[row->inputs[0]].output].desc);
         else if (data && state->output >= 0)
-            desc->layout = plan->values[state->output].desc.layout;
+            desc->layout = layout_for(desc, &plan->values[state->output].desc);
         else if (data)
             desc->layout = LAYOUT_ANY;
         else if (arg == ARG_WORKSPACE && state->args[arg] >= 0)
@@ -188,6 +213,7 @@ static struct kernel *prepare(struct compiler *compiler, int node, enum pass pas
     graph_input_shapes(plan->graph, row, plan->batch, shapes);
     struct kernel *kernel = NULL;
     if (op_arguments(&request.op, pass, shapes, &request.args, compiler->err)) {
+        precision_apply(plan->precision, &request.op, &request.args);
         request_layouts(compiler, node, &request);
         kernel = kernel_prepare(plan->device, &request, compiler->err);
     }
@@ -208,7 +234,7 @@ static bool add_diff(struct compiler *compiler, int node, int diff) {
     struct shape shapes[2] = {plan->values[diff].desc.shape, plan->values[diff].desc.shape};
     if (!op_arguments(&request.op, PASS_FORWARD, shapes, &request.args, compiler->err))
         return false;
-    request.args.desc[ARG_SRC].layout = plan->values[state->diff].desc.layout;
+    request.args.desc[ARG_SRC] = request.args.desc[ARG_SRC2] = request.args.desc[ARG_DST] = plan->values[state->diff].desc;
     request.args.desc[ARG_SRC2].layout = request.args.desc[ARG_DST].layout = LAYOUT_ANY;
     struct kernel *kernel = kernel_prepare(plan->device, &request, compiler->err);
     if (!kernel)

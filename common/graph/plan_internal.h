@@ -39,6 +39,7 @@ struct segment {
 struct weight_store {
     int references;
     struct device *device;
+    enum precision precision;
     struct graph *graph;           /**< folded */
     struct parameters *parameters; /**< folded */
     struct weight_entry {
@@ -62,6 +63,7 @@ struct flat_parameter {
 struct plan {
     struct device *device;
     enum plan_mode mode;
+    enum precision precision;
     int64_t batch;
     struct graph *graph;        /**< fused (owned), or the store's folded one (borrowed) */
     struct weight_store *store; /**< PLAN_INFER */
@@ -76,7 +78,7 @@ struct plan {
     int reduction_count;
 
     void *arena;
-    size_t arena_bytes, arena_sum_bytes, parameter_bytes;
+    size_t arena_bytes, arena_sum_bytes, arena_live_bytes, parameter_bytes;
     int images, labels, seed, class_weights, loss, logits; /**< value ids, -1: none */
 
     struct flat_parameter *parameters; /**< PLAN_TRAIN, by parameter id of graph */

@@ -50,6 +50,35 @@ struct block {
     size_t bytes;
 };
 
+static size_t aligned_bytes(const struct value *value) {
+    return (value->desc.bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static bool takes_arena(const struct plan *plan, int value) {
+    const struct value *row = &plan->values[value];
+    return row->storage == STORAGE_ARENA && row->root == value && row->first >= 0;
+}
+
+/** The most bytes that are alive at any one step. */
+static bool measure_live(struct plan *plan, struct error *err) {
+    size_t steps = (size_t)plan->step_count + 2, live = 0;
+    size_t *born = calloc(2 * steps, sizeof *born), *died = born ? born + steps : NULL;
+    if (!born)
+        return error_set(err, ERROR_MEMORY, "plan: out of memory");
+    for (int i = 0; i < plan->value_count; i++) {
+        if (takes_arena(plan, i)) {
+            born[plan->values[i].first] += aligned_bytes(&plan->values[i]);
+            died[plan->values[i].last + 1] += aligned_bytes(&plan->values[i]);
+        }
+    }
+    for (size_t s = 0; s < steps; s++) {
+        live = live + born[s] - died[s];
+        plan->arena_live_bytes = live > plan->arena_live_bytes ? live : plan->arena_live_bytes;
+    }
+    free(born);
+    return true;
+}
+
 /** Largest first, then oldest first: the greedy order that packs well (Pisarchyk & Lee 2020, "greedy by size"). */
 static int compare_blocks(const void *a, const void *b) {
     const struct block *left = a, *right = b;
@@ -71,7 +100,7 @@ static size_t lowest_offset(const struct plan *plan, const int *placed, int coun
             continue;
         if (other->offset >= offset + bytes)
             return offset;
-        size_t end = other->offset + (other->desc.bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        size_t end = other->offset + aligned_bytes(other);
         offset = end > offset ? end : offset;
     }
     return offset;
@@ -90,9 +119,8 @@ static bool place_values(struct plan *plan, struct error *err) {
     bool ok = blocks && placed;
     int count = 0;
     for (int i = 0; ok && i < plan->value_count; i++) {
-        const struct value *value = &plan->values[i];
-        if (value->storage == STORAGE_ARENA && value->root == i && value->first >= 0)
-            blocks[count++] = (struct block){i, (value->desc.bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT};
+        if (takes_arena(plan, i))
+            blocks[count++] = (struct block){i, aligned_bytes(&plan->values[i])};
     }
     if (ok)
         qsort(blocks, (size_t)count, sizeof *blocks, compare_blocks);
@@ -123,7 +151,7 @@ static bool allocate_fixed(struct plan *plan, struct error *err) {
 
 bool plan_place(struct plan *plan, struct error *err) {
     find_in_place(plan);
-    if (!place_values(plan, err) || !allocate_fixed(plan, err))
+    if (!place_values(plan, err) || !measure_live(plan, err) || !allocate_fixed(plan, err))
         return false;
     if (plan->arena_bytes && !(plan->arena = plan->device->ops->alloc(plan->device, plan->arena_bytes, err)))
         return error_prefix(err, "the plan's arena for a batch of %lld", (long long)plan->batch);

@@ -12,7 +12,9 @@ struct weight_store *weight_store_create(const struct plan_spec *spec, struct er
     }
     store->references = 1;
     store->device = spec->device;
-    store->graph = graph_fold_for_inference(spec->graph, spec->parameters, spec->device, &store->parameters, err);
+    store->precision = spec->precision;
+    store->graph =
+        graph_fold_for_inference(spec->graph, spec->parameters, spec->device, spec->precision, &store->parameters, err);
     if (!store->graph) {
         weight_store_release(store);
         return NULL;

@@ -23,7 +23,7 @@ static int count_kind(const struct graph *graph, enum op_kind kind) {
 
 static struct graph *fuse(const struct graph *graph, struct device *device, bool freeze) {
     struct error err = {0};
-    struct graph *fused = graph_fuse_for_training(graph, device, freeze, &err);
+    struct graph *fused = graph_fuse_for_training(graph, device, PRECISION_F32, freeze, &err);
     if (!fused)
         fail_msg("%s", err.message);
     return fused;
@@ -32,7 +32,7 @@ static struct graph *fuse(const struct graph *graph, struct device *device, bool
 static struct graph *fold(const struct graph *graph, struct device *device) {
     struct error err = {0};
     struct parameters *parameters = network_parameters(graph, 3), *folded = NULL;
-    struct graph *result = graph_fold_for_inference(graph, parameters, device, &folded, &err);
+    struct graph *result = graph_fold_for_inference(graph, parameters, device, PRECISION_F32, &folded, &err);
     if (!result)
         fail_msg("%s", err.message);
     assert_int_equal(folded->count, result->parameter_count);
