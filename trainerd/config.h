@@ -2,6 +2,7 @@
 #include "common/base/log.h"
 #include "common/config/security_config.h"
 #include "common/image/augment.h"
+#include "common/op/precision.h"
 #include "trainerd/schedule.h"
 
 /** Orders follow the choices in config_rows.c. */
@@ -49,6 +50,7 @@ struct trainer_train_config {
     double label_smoothing, clip_norm, ema_decay;
     int early_stopping_patience;
     enum trainer_metric select_metric;
+    enum precision precision;
 };
 
 struct trainer_optimizer_config {

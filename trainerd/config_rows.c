@@ -3,6 +3,7 @@
 #include "common/pool/message.h"
 #include "trainerd/publisher.h"
 
+_Static_assert(PRECISION_F32 == 0 && PRECISION_BF16 == 1, "the order of the choices below");
 _Static_assert((int)TRAINER_ACTIVATE_AUTO == (int)PUBLISHER_ACTIVATE_AUTO &&
                    (int)TRAINER_ACTIVATE_MANUAL == (int)PUBLISHER_ACTIVATE_MANUAL,
                "one order, so that a value can be handed on");
@@ -22,6 +23,7 @@ static const char *const architectures[] = {"resnet18",  "resnet34",           "
 static const char *const stems[] = {"7x7", "3x3", NULL};
 static const char *const metrics[] = {"auc", "balanced_accuracy", "accuracy", "macro_f1", "loss", NULL};
 static const char *const optimizers[] = {"sgd", "adamw", NULL};
+static const char *const precisions[] = {"f32", "bf16", NULL};
 static const char *const schedules[] = {"constant", "cosine", "linear", NULL};
 static const char *const devices[] = {"auto", "onednn", "reference", "cuda", NULL};
 static const char *const collectives[] = {"auto", "solo", "gloo", "nccl", NULL};
@@ -143,6 +145,9 @@ static const struct schema_row rows[] = {
         .unit = "epochs", HELP("without a better select_metric before the run ends; 0: off")),
     ROW("train.select_metric", ENUM, train.select_metric, "auc", .choices = metrics,
         HELP("decides which epoch was best")),
+    ROW("train.precision", ENUM, train.precision, "f32", .choices = precisions,
+        HELP("of activations and of what convolutions multiply; weights, statistics and loss stay f32. bf16 takes a "
+             "processor that computes in it (avx512_bf16 or amx_bf16) and is refused elsewhere")),
 
     ROW("optimizer.name", ENUM, optimizer.name, "sgd", .choices = optimizers,
         HELP("how weights follow gradients")),

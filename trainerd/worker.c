@@ -71,7 +71,7 @@ static bool build_network(struct worker *worker, struct error *err) {
     if (*config->model.init && !import_start(worker, err))
         return false;
     struct plan_spec spec = {.graph = worker->graph, .parameters = training->host, .device = training->device, .mode = PLAN_TRAIN,
-                             .batch = config->train.batch_size / worker->place.world_size,
+                             .precision = config->train.precision, .batch = config->train.batch_size / worker->place.world_size,
                              .bucket_bytes = config->collective.bucket_bytes,
                              .freeze_batch_norm = config->model.freeze_batch_norm,
                              .label_smoothing = (float)config->train.label_smoothing, .class_weights = worker->job.class_weights,
@@ -189,7 +189,9 @@ static bool tell_start(struct worker *worker, struct error *err) {
         metric_text("architecture", worker->job.model.architecture), metric_integer("size", worker->job.model.size),
         metric_integer("ranks", worker->place.world_size),           metric_text("device", worker->environment),
         metric_integer("training_images", worker->job.train_count),  metric_integer("steps_per_epoch", worker->sampler.steps),
+        metric_text("precision", precision_name(worker->config->train.precision)),
         metric_integer("arena_mib", (int64_t)(memory.arena_bytes >> 20)),
+        metric_integer("arena_live_mib", (int64_t)(memory.arena_live_bytes >> 20)),
         metric_integer("parameters_mib", (int64_t)(memory.parameter_bytes >> 20)),
         metric_integer("at_step", training->state.global_step)};
     int count = sizeof metrics / sizeof *metrics;

@@ -9,7 +9,8 @@
 
 /** Asks the device for a small convolution in the precision: who has none says so here, and not in the middle of a network. */
 static bool check_precision(const struct plan_spec *spec, struct error *err) {
-    struct kernel_request request = {.op = {OP_CONV2D, .conv2d = {.channels_out = 16, .window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}}, .groups = 1}},
+    struct window window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}};
+    struct kernel_request request = {.op = {OP_CONV2D, .conv2d = {.channels_out = 16, .window = window, .groups = 1}},
                                      .pass = spec->mode == PLAN_TRAIN ? PASS_BACKWARD_WEIGHT : PASS_INFER};
     struct shape shape = shape_of(4, 1, 16, 8, 8);
     struct device_info info;

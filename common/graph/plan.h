@@ -5,8 +5,8 @@
 
 /**
  * A plan binds a graph to a device, a batch size and a precision: every kernel prepared, every tensor placed in one arena by its
- * lifetime, nothing allocated per step. Training plans own the parameters, gradients and optimiser state in flat buffers, in f32 whatever
- * the precision: what convolutions multiply is converted from them once a step.
+ * lifetime, nothing allocated per step. Training plans own the parameters, gradients and optimiser state in flat buffers, in f32
+ * whatever the precision: what convolutions multiply is converted from them once a step.
  * One thread at a time, that of the device.
  */
 struct plan;
@@ -20,7 +20,7 @@ struct plan_spec {
     enum plan_mode mode;
     enum precision precision; /**< F32 or BF16; what is not here, or not on this device, is ERROR_UNSUPPORTED */
     int64_t batch;            /**< images per run (of this rank) */
-    struct plan *share;       /**< PLAN_INFER: a plan of the same graph, parameters and precision whose weights are used too, or NULL */
+    struct plan *share; /**< PLAN_INFER: one of the same graph, parameters and precision whose weights are used too, or NULL */
 
     /* PLAN_TRAIN only: */
     size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */

@@ -120,8 +120,8 @@ static int parameter_in_role(const struct graph *graph, int node, enum arg arg, 
 static struct kernel *prepare(struct compiler *compiler, int node, enum pass pass);
 
 /**
- * What a weight that a kernel wants in a narrow dtype is kept as between the steps: f32, as its gradient arrives, so that the gradient
- * needs no reorder and the weights' own conversion is their only copy in a step.
+ * What a weight that a kernel wants in a narrow dtype is kept as between the steps: f32, as its gradient arrives, so that the
+ * gradient needs no reorder and the weights' own conversion is their only copy in a step.
  */
 static bool master_desc(struct compiler *compiler, int parameter, struct tensor_desc *out) {
     const struct graph_parameter *row = &compiler->plan->graph->parameters[parameter];

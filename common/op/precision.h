@@ -2,9 +2,9 @@
 #include "common/op/op.h"
 
 /**
- * What a plan computes in. f32: all of it. bf16 and f16: activations, their gradients and what convolutions multiply; batch norm's
- * statistics and parameters, weights as the optimiser sees them, gradients of weights, the classifier and the loss stay f32
- * (Micikevicius et al., "Mixed precision training", 2018). int8: a graph that was quantised, the rest of it in f32.
+ * What a plan computes in. f32: all of it. bf16 and f16: activations, their gradients and what convolutions multiply; batch
+ * norm's statistics and parameters, weights as the optimiser sees them, gradients of weights, the classifier and the loss stay
+ * f32 (Micikevicius et al., "Mixed precision training", 2018). int8: a graph that was quantised, the rest of it in f32.
  */
 enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16, PRECISION_INT8, PRECISION_COUNT };
 

@@ -83,7 +83,8 @@ static int conversions_of(const struct plan *plan, int parameter) {
     for (int s = 0; s < plan->step_count; s++) {
         const struct step *step = &plan->steps[s];
         const struct value *from = step->values[ARG_SRC] >= 0 ? &plan->values[step->values[ARG_SRC]] : NULL;
-        found += step->kernel->op.kind == OP_REORDER && from && from->storage == STORAGE_PARAMETER && from->parameter == parameter;
+        bool converts = step->kernel->op.kind == OP_REORDER && from && from->storage == STORAGE_PARAMETER;
+        found += converts && from->parameter == parameter;
     }
     return found;
 }
