@@ -117,9 +117,9 @@ static bool is_loopback(const char *address) {
 
 static void check_ranks(struct config *config, const struct trainer_config *values) {
     const struct trainer_collective_config *collective = &values->collective;
-    if (values->train.batch_size % values->device.ranks != 0)
-        config_problem(config, "train.batch_size", "%d images cannot be shared evenly by device.ranks %d",
-                       values->train.batch_size, values->device.ranks);
+    if (values->train.batch_size % ((int64_t)values->device.ranks * values->train.parts) != 0)
+        config_problem(config, "train.batch_size", "%d images cannot be shared evenly by device.ranks %d and train.parts %d",
+                       values->train.batch_size, values->device.ranks, values->train.parts);
     if (strcmp(collective->name, "solo") == 0 && values->device.ranks > 1)
         config_problem(config, "collective.name", "solo is for one rank, device.ranks is %d",
                        values->device.ranks);

@@ -134,7 +134,10 @@ static const struct schema_row rows[] = {
     ROW("train.steps_per_epoch", INT, train.steps_per_epoch, "0", RANGE(0, 100000000),
         HELP("0: images / batch_size")),
     ROW("train.batch_size", INT, train.batch_size, "64", RANGE(1, 65536), .unit = "images",
-        HELP("of one step over all ranks together; a multiple of device.ranks")),
+        HELP("of one step over all ranks and parts together; a multiple of device.ranks * train.parts")),
+    ROW("train.parts", INT, train.parts, "1", RANGE(1, 4096),
+        HELP("gradient accumulation: a rank computes its share of a batch in so many parts, which takes so many times less "
+             "memory; batch norm sees each part by itself")),
     ROW("train.label_smoothing", DOUBLE, train.label_smoothing, "0.1", RANGE(0, .9),
         HELP("of the cross-entropy")),
     ROW("train.clip_norm", DOUBLE, train.clip_norm, "0", RANGE(0, 1e6),

@@ -46,7 +46,8 @@ static bool evaluate(struct training *training, struct evaluation *out, struct e
     struct evaluate_spec spec = {.graph = training->graph, .parameters = training->host, .device = training->device,
                                  .dataset = &training->job->dataset, .cache = &training->job->cache,
                                  .recipe = &training->job->recipe, .part = DATASET_VALIDATION,
-                                 .batch_size = config->train.batch_size / ranks, .loader_threads = training->loader_threads,
+                                 .batch_size = config->train.batch_size / ranks / config->train.parts,
+                                 .loader_threads = training->loader_threads,
                                  .collective = training->collective, .rendezvous = training->rendezvous};
     return evaluate_part(&spec, out, err);
 }

@@ -39,6 +39,6 @@ void optimizer_hyper(const struct trainer_config *config, int64_t steps_per_epoc
     out[HYPER_BIAS1] = (float)(1 - pow(beta1, (double)(global_step + 1)));
     out[HYPER_BIAS2] = (float)(1 - pow(beta2, (double)(global_step + 1)));
     out[HYPER_EMA_DECAY] = (float)ema_decay(config->train.ema_decay, global_step);
-    out[HYPER_GRADIENT_SCALE] = 1.0f / (float)ranks;
+    out[HYPER_GRADIENT_SCALE] = 1.0f / ((float)ranks * (float)config->train.parts);
     out[HYPER_CLIP_NORM] = (float)config->train.clip_norm;
 }

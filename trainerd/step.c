@@ -38,14 +38,34 @@ static bool start_reductions(const struct step *step, int segment, struct ticket
     return true;
 }
 
-bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
-              struct error *err) {
-    struct tickets tickets = {0};
+/** Runs one part of the share; the last one's gradients go to the other ranks as they become ready. */
+static bool run_part(const struct step *step, const struct step_input *input, bool last, struct tickets *tickets,
+                     struct error *err) {
     if (!plan_set_images(step->plan, input->images, err) || !plan_set_targets(step->plan, input->labels, input->seed, err))
         return false;
     for (int segment = 0; segment < plan_segment_count(step->plan); segment++) {
-        if (!plan_run_segment(step->plan, segment, err) || !start_reductions(step, segment, &tickets, err))
+        if (!plan_run_segment(step->plan, segment, err) || (last && !start_reductions(step, segment, tickets, err)))
             return false;
     }
-    return wait_all(step, &tickets, err) && plan_update(step->plan, hyper, err) && plan_read_loss(step->plan, loss, err);
+    return true;
+}
+
+bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
+              struct error *err) {
+    struct tickets tickets = {0};
+    struct step_input rest = *input;
+    struct plan_shape shape;
+    float part_loss = 0;
+    plan_shape(step->plan, &shape);
+    *loss = 0;
+    for (int part = 0; part < shape.parts; part++) {
+        plan_set_part(step->plan, part);
+        if (!run_part(step, &rest, part + 1 == shape.parts, &tickets, err) || !plan_read_loss(step->plan, &part_loss, err))
+            return false;
+        *loss += part_loss / (float)shape.parts;
+        rest.images += shape.batch * shape.image_values;
+        rest.labels += shape.batch;
+        rest.seed[2] += shape.batch;
+    }
+    return wait_all(step, &tickets, err) && plan_update(step->plan, hyper, err);
 }

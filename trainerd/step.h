@@ -9,7 +9,7 @@ struct step {
     int64_t timeout_ms; /**< for each wait */
 };
 
-/** This rank's share of a global batch. */
+/** This rank's share of a global batch: N = the plan's parts times its batch. */
 struct step_input {
     const float *images;   /**< (N, C, H, W) */
     const int32_t *labels; /**< (N) */
@@ -17,9 +17,9 @@ struct step_input {
 };
 
 /**
- * Uploads, runs the plan's segments, sums each bucket of gradients over the ranks while the backward pass
- * goes on, and updates the weights. `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE] must hold 1
- * / ranks. Errors name the node or the rank.
+ * Part by part uploads and runs the plan's segments, sums each bucket of gradients over the ranks while the last part's
+ * backward pass goes on, and updates the weights. `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE]
+ * must hold 1 / (ranks * parts). Errors name the node or the rank.
  */
 bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
               struct error *err);

@@ -71,7 +71,8 @@ static bool build_network(struct worker *worker, struct error *err) {
     if (*config->model.init && !import_start(worker, err))
         return false;
     struct plan_spec spec = {.graph = worker->graph, .parameters = training->host, .device = training->device, .mode = PLAN_TRAIN,
-                             .precision = config->train.precision, .batch = config->train.batch_size / worker->place.world_size,
+                             .precision = config->train.precision, .parts = config->train.parts,
+                             .batch = config->train.batch_size / worker->place.world_size / config->train.parts,
                              .bucket_bytes = config->collective.bucket_bytes,
                              .freeze_batch_norm = config->model.freeze_batch_norm,
                              .label_smoothing = (float)config->train.label_smoothing, .class_weights = worker->job.class_weights,

@@ -30,6 +30,8 @@ static bool check_spec(const struct plan_spec *spec, struct error *err) {
         return false;
     if (spec->batch < 1 || spec->batch > 65536)
         return error_set(err, ERROR_INVALID, "a plan's batch must be 1 to 65536, not %lld", (long long)spec->batch);
+    if (spec->parts < 0 || spec->parts > 65536)
+        return error_set(err, ERROR_INVALID, "a step has 1 to 65536 parts, not %d", spec->parts);
     if (spec->share && (spec->mode != PLAN_INFER || !spec->share->store || spec->share->device != spec->device ||
                         spec->share->precision != spec->precision))
         return error_set(err, ERROR_INVALID, "only inference plans of one device and precision share weights");
@@ -113,6 +115,7 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
     plan->images = plan->labels = plan->seed = plan->class_weights = plan->loss = plan->logits = -1;
     bool ok = open_graph(plan, spec, err) && plan_compile(plan, spec, err);
     ok = ok && (plan->mode == PLAN_TRAIN ? plan_make_state(plan, spec, err) : load_stored_weights(plan, err));
+    ok = ok && plan_prepare_parts(plan, plan->mode == PLAN_TRAIN && spec->parts > 1 ? spec->parts : 1, err);
     ok = ok && plan_place(plan, err) && upload_class_weights(plan, spec->class_weights, err);
     if (!ok) {
         plan_destroy(plan);
@@ -126,6 +129,7 @@ void plan_destroy(struct plan *plan) {
         return;
     for (int i = 0; i < plan->step_count; i++)
         kernel_release(plan->steps[i].kernel);
+    plan_free_parts(plan);
     plan_free_state(plan);
     if (plan->mode == PLAN_TRAIN)
         graph_destroy(plan->graph);
@@ -169,6 +173,8 @@ bool plan_run_segment(struct plan *plan, int segment, struct error *err) {
         if (!plan_run_step(plan, row->first_step + i, err))
             return false;
     }
+    if (!plan_sum_parts(plan, row, err))
+        return false;
     return !row->done || plan->device->ops->event_record(plan->device, row->done, NULL, err);
 }
 

@@ -23,6 +23,7 @@ struct plan_spec {
     struct plan *share; /**< PLAN_INFER: one of the same graph, parameters and precision whose weights are used too, or NULL */
 
     /* PLAN_TRAIN only: */
+    int parts;                  /**< runs whose gradients make one step (gradient accumulation); 0: 1 */
     size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */
     bool freeze_batch_norm;     /**< normalise with running statistics and leave them alone */
     float label_smoothing;
@@ -59,6 +60,21 @@ struct plan_reduction {
 int plan_segment_count(const struct plan *plan);
 bool plan_run_segment(struct plan *plan, int segment, struct error *err);
 int plan_reductions(const struct plan *plan, int segment, const struct plan_reduction **out);
+
+/** What a run takes: `batch` images of `image_values` floats each; `parts` runs make a step. */
+struct plan_shape {
+    int64_t batch;
+    int parts;
+    int64_t image_values;
+};
+void plan_shape(const struct plan *plan, struct plan_shape *out);
+
+/**
+ * PLAN_TRAIN: says which part of a step's batch the next run is, 0 to parts - 1. Gradients of parts are summed: behind the last
+ * one's segments the reductions hold the sum of all (HYPER_GRADIENT_SCALE makes a mean of it). Each part has batch statistics
+ * of its own and moves the running ones.
+ */
+void plan_set_part(struct plan *plan, int part);
 
 /** Runs all segments; for plans that need no reduction. */
 bool plan_run(struct plan *plan, struct error *err);

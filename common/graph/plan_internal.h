@@ -87,6 +87,9 @@ struct plan {
     void *decay, *hyper, *norm;
     void *update_scratch; /**< the larger of what the two kernels below want; NULL: none wants any */
     struct kernel *norm_kernel, *optimizer_kernel;
+    int parts, part;       /**< of a step's batch, and which of them runs */
+    float *held;           /**< parts > 1: the sum of the gradients of the parts before */
+    struct kernel **sums;  /**< parts > 1: by reduction, adds to or from `held` */
     char fingerprint[65];
 };
 
@@ -103,6 +106,12 @@ bool plan_place(struct plan *plan, struct error *err);
 bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct error *err);
 /** Frees the arena, the flat buffers and what else the plan holds on the device. */
 void plan_free_state(struct plan *plan);
+
+/** Gradient accumulation over that many parts: memory and kernels. After plan_make_state. */
+bool plan_prepare_parts(struct plan *plan, int parts, struct error *err);
+void plan_free_parts(struct plan *plan);
+/** Behind a segment's steps: puts its buckets to those of the parts before. */
+bool plan_sum_parts(struct plan *plan, const struct segment *segment, struct error *err);
 
 /** Uploads a canonical tensor to device memory that is described by desc, reordering on the device; and back. */
 bool plan_upload_tensor(struct device *device, const struct tensor *from, const struct tensor_desc *desc,

@@ -324,6 +324,49 @@ static void frozen_norms_leave_their_statistics_alone(void **state) {
     assert_false(statistics_move(*state, true));
 }
 
+/** The sum over the parts of a batch of 6, in so many; no statistics of batches, and no dropout, to tell parts apart. */
+static struct plan *sum_of_parts(const struct fixture *fixture, int parts) {
+    struct graph *graph = network_graph(0);
+    struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 6 / parts);
+    const int64_t seed[3] = {1, 0, 0};
+    int32_t labels[6] = {0, 1, 2, 0, 1, 2};
+    float *images = network_images(6);
+    spec.graph = graph;
+    spec.freeze_batch_norm = true;
+    spec.parts = parts;
+    struct plan *plan = network_plan(&spec);
+    for (int part = 0; part < parts; part++) {
+        int first = part * (6 / parts);
+        plan_set_part(plan, part);
+        assert_true(plan_set_images(plan, images + first * NETWORK_PIXELS, NULL) &&
+                    plan_set_targets(plan, labels + first, seed, NULL) && plan_run(plan, NULL));
+    }
+    free(images);
+    graph_destroy(graph);
+    return plan;
+}
+
+static void gradients_of_parts_add_up(void **state) {
+    struct plan *whole = sum_of_parts(*state, 1);
+    const float *expected = whole->flat[PLAN_GRADIENTS];
+    double most = 0, worst = 0;
+    for (int parts = 2; parts <= 6; parts++) {
+        if (6 % parts)
+            continue;
+        struct plan *plan = sum_of_parts(*state, parts);
+        const float *sum = plan->flat[PLAN_GRADIENTS];
+        assert_int_equal(plan->flat_count, whole->flat_count);
+        for (int64_t i = 0; i < plan->flat_count; i++) {
+            most = fmax(most, fabs((double)expected[i]));
+            worst = fmax(worst, fabs((double)sum[i] / parts - (double)expected[i]));
+        }
+        plan_destroy(plan);
+    }
+    /* bf16: gradients of single images, which are smaller or larger than their mean, are rounded before they are summed. */
+    assert_true(most > 0 && worst < (tested == PRECISION_F32 ? 1e-6 : 0x1p-7) * most);
+    plan_destroy(whole);
+}
+
 static void refuse(const struct plan_spec *spec, enum error_code code) {
     struct error err = {0};
     assert_null(plan_create(spec, &err));
@@ -368,6 +411,7 @@ int main(void) {
         WITH(plans_share_weights),
         WITH(answers_do_not_depend_on_the_batch),
         WITH(frozen_norms_leave_their_statistics_alone),
+        WITH(gradients_of_parts_add_up),
         WITH(specs_that_make_no_sense_are_refused),
     };
     int failed = 0;

@@ -71,7 +71,7 @@ static void keys_are_checked_against_each_other(void **state) {
         {"train: {}\ndata: {directory: x, npz: y}\n", ":2:22: data.npz: one source of data is enough"},
         {"train: {}\ndata: {npz: y, validation_list: z}\n", "data.validation_list: goes with data.directory"},
         {"train:\n  batch_size: 33\ndata: {directory: x}\ndevice: {ranks: 2}\n",
-         ":2:3: train.batch_size: 33 images cannot be shared evenly by device.ranks 2"},
+         ":2:3: train.batch_size: 33 images cannot be shared evenly by device.ranks 2 and train.parts 1"},
         {"train: {}\ndata: {directory: x}\ndevice: {ranks: 2}\ncollective: {name: solo}\n",
          "collective.name: solo is for one"},
         {"train: {}\ndata: {directory: x}\ndevice: {name: cuda, ranks: 2}\n", ":3:22: device.ranks: training on several GPUs"},
@@ -134,7 +134,7 @@ static void overrides_take_part(void **state) {
     config_fini(&fixture.config);
     assert_false(load(&fixture, "train: {}\ndata: {directory: x}\n", "device.ranks=3"));
     assert_non_null(
-        strstr(fixture.err.message, "train.batch_size: 64 images cannot be shared evenly by device.ranks 3"));
+        strstr(fixture.err.message, "train.batch_size: 64 images cannot be shared evenly by device.ranks 3 and train.parts 1"));
     config_fini(&fixture.config);
     assert_false(load(&fixture, "train: {}\n", "nonsense"));
     config_fini(&fixture.config);

@@ -40,14 +40,15 @@ static struct graph *build(struct error *err) {
 }
 
 /* bucket_bytes 1: every parameter is a bucket of its own, as many reductions as can be. */
-static bool block_init(struct block *block, int batch, bool frozen, struct error *err) {
+static bool block_init(struct block *block, int batch, int parts, bool frozen, struct error *err) {
     struct device_spec device = {.name = "onednn", .threads = 1, .deterministic = true};
     if (!(block->device = device_open(&device, err)) || !(block->graph = build(err)) ||
         !(block->weights = parameters_create(block->graph, err)))
         return false;
     parameters_initialise(block->graph, block->weights, 1);
     struct plan_spec spec = {.graph = block->graph, .parameters = block->weights, .device = block->device, .mode = PLAN_TRAIN,
-                             .batch = batch, .bucket_bytes = 1, .freeze_batch_norm = frozen, .optimizer = OP_SGD};
+                             .batch = batch / parts, .parts = parts, .bucket_bytes = 1, .freeze_batch_norm = frozen,
+                             .optimizer = OP_SGD};
     return (block->plan = plan_create(&spec, err));
 }
 
@@ -69,12 +70,12 @@ static void draw(int step, int first, int count, float *images, int32_t *labels)
     }
 }
 
-static bool train(struct block *block, struct job *job, struct collective *collective, struct error *err) {
+static bool train(struct block *block, int parts, struct job *job, struct collective *collective, struct error *err) {
     float images[BATCH * IMAGE];
     int32_t labels[BATCH];
     int share = BATCH / job->world_size;
     float hyper[HYPER_COUNT] = {[HYPER_LEARNING_RATE] = 0.1f, [HYPER_MOMENTUM] = 0.9f,
-                                [HYPER_GRADIENT_SCALE] = 1.0f / (float)job->world_size};
+                                [HYPER_GRADIENT_SCALE] = 1.0f / (float)(job->world_size * parts)};
     struct step step = {block->plan, collective, TIMEOUT_MS};
     for (int i = 0; i < STEPS; i++) {
         draw(i, job->rank * share, share, images, labels);
@@ -99,10 +100,10 @@ static void tell(const struct block *block, struct job *job) {
     memcpy(job->board->values[job->rank] + STEPS, block->weights->tensors[first].data, (VALUES - STEPS) * sizeof(float));
 }
 
-static void run_block(struct job *job, struct collective *collective, bool frozen) {
+static void run_block(struct job *job, struct collective *collective, int parts, bool frozen) {
     struct error err = {0};
     struct block block = {0};
-    bool ok = block_init(&block, BATCH / job->world_size, frozen, &err) && train(&block, job, collective, &err);
+    bool ok = block_init(&block, BATCH / job->world_size, parts, frozen, &err) && train(&block, parts, job, collective, &err);
     if (!ok)
         fprintf(stderr, "rank %d: %s\n", job->rank, err.message);
     CHECK(ok);
@@ -111,11 +112,15 @@ static void run_block(struct job *job, struct collective *collective, bool froze
 }
 
 static void run_frozen(struct job *job, struct collective *collective) {
-    run_block(job, collective, true);
+    run_block(job, collective, 1, true);
+}
+
+static void run_frozen_in_parts(struct job *job, struct collective *collective) {
+    run_block(job, collective, 2, true);
 }
 
 static void run_with_batch_statistics(struct job *job, struct collective *collective) {
-    run_block(job, collective, false);
+    run_block(job, collective, 1, false);
 }
 
 static void both_ranks_end_with_the_same_weights(void **state) {
@@ -127,21 +132,32 @@ static void both_ranks_end_with_the_same_weights(void **state) {
     board_destroy(board);
 }
 
+static void take_the_steps_of_one(int ranks, void (*run)(struct job *, struct collective *)) {
+    struct board *one = run_well(1, run_frozen), *board = run_well(ranks, run);
+    for (int i = 0; i < STEPS; i++)
+        assert_float_equal(one->values[0][i], (board->values[0][i] + board->values[ranks - 1][i]) / 2, 1e-5);
+    for (int i = STEPS; i < VALUES; i++)
+        assert_float_equal(one->values[0][i], board->values[0][i], 1e-5);
+    board_destroy(one);
+    board_destroy(board);
+}
+
 static void two_ranks_take_the_steps_of_one(void **state) {
     (void)state;
-    struct board *one = run_well(1, run_frozen), *two = run_well(2, run_frozen);
-    for (int i = 0; i < STEPS; i++)
-        assert_float_equal(one->values[0][i], (two->values[0][i] + two->values[1][i]) / 2, 1e-5);
-    for (int i = STEPS; i < VALUES; i++)
-        assert_float_equal(one->values[0][i], two->values[0][i], 1e-5);
-    board_destroy(one);
-    board_destroy(two);
+    take_the_steps_of_one(2, run_frozen);
+}
+
+static void parts_take_the_steps_of_the_whole(void **state) {
+    (void)state;
+    take_the_steps_of_one(1, run_frozen_in_parts);
+    take_the_steps_of_one(2, run_frozen_in_parts);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ranks_end_with_the_same_weights),
         cmocka_unit_test(two_ranks_take_the_steps_of_one),
+        cmocka_unit_test(parts_take_the_steps_of_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
