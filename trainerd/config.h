@@ -48,6 +48,7 @@ struct trainer_imbalance_config {
 struct trainer_train_config {
     int epochs, steps_per_epoch, batch_size; /**< batch_size: of all ranks and parts together */
     int parts;
+    bool recompute;
     double label_smoothing, clip_norm, ema_decay;
     int early_stopping_patience;
     enum trainer_metric select_metric;

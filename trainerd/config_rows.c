@@ -138,6 +138,8 @@ static const struct schema_row rows[] = {
     ROW("train.parts", INT, train.parts, "1", RANGE(1, 4096),
         HELP("gradient accumulation: a rank computes its share of a batch in so many parts, which takes so many times less "
              "memory; batch norm sees each part by itself")),
+    ROW("train.recompute", BOOL, train.recompute, "false",
+        HELP("keep few activations and compute the others again in the backward pass: less memory, for a second forward pass")),
     ROW("train.label_smoothing", DOUBLE, train.label_smoothing, "0.1", RANGE(0, .9),
         HELP("of the cross-entropy")),
     ROW("train.clip_norm", DOUBLE, train.clip_norm, "0", RANGE(0, 1e6),

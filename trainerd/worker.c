@@ -72,6 +72,7 @@ static bool build_network(struct worker *worker, struct error *err) {
         return false;
     struct plan_spec spec = {.graph = worker->graph, .parameters = training->host, .device = training->device, .mode = PLAN_TRAIN,
                              .precision = config->train.precision, .parts = config->train.parts,
+                             .recompute = config->train.recompute,
                              .batch = config->train.batch_size / worker->place.world_size / config->train.parts,
                              .bucket_bytes = config->collective.bucket_bytes,
                              .freeze_batch_norm = config->model.freeze_batch_norm,

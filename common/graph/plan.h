@@ -25,6 +25,7 @@ struct plan_spec {
     /* PLAN_TRAIN only: */
     int parts;                  /**< runs whose gradients make one step (gradient accumulation); 0: 1 */
     size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */
+    bool recompute;             /**< keep few activations and compute the others again in the backward pass */
     bool freeze_batch_norm;     /**< normalise with running statistics and leave them alone */
     float label_smoothing;
     const float *class_weights; /**< (K), or NULL for ones */

@@ -1,22 +1,7 @@
-#include "common/graph/plan_internal.h"
+#include "common/graph/compiler.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/** What compiling knows of a node: the values of its forward arguments, and its output's gradient. */
-struct node_state {
-    int args[ARG_COUNT]; /* values that the forward kernel was bound to; -1: absent */
-    int output;
-    int diff; /* gradient of the output, -1 while none has arrived */
-};
-
-struct compiler {
-    struct plan *plan;
-    const struct plan_spec *spec;
-    struct node_state *nodes;
-    int *parameter_values; /* by parameter: its value, -1 while no kernel has fixed its layout */
-    struct error *err;
-};
 
 int plan_add_value(struct plan *plan, const struct tensor_desc *desc, enum storage storage, struct error *err) {
     struct tensor_desc copy = *desc; /* desc may lie in the array that grows */
@@ -156,6 +141,13 @@ static int fixed_value(struct compiler *compiler, int *slot, const struct tensor
     return *slot;
 }
 
+/** A batch norm that is computed again normalises with what it saved; -1: for another argument, or where nothing was saved. */
+static int saved_in_place_of(enum arg arg, const struct node_state *state) {
+    if (arg == ARG_RUNNING_MEAN)
+        return state->args[ARG_SAVED_MEAN];
+    return arg == ARG_RUNNING_VARIANCE ? state->args[ARG_SAVED_VARIANCE] : -1;
+}
+
 /** The value that a kernel should read for an argument, in whatever format it is; -1: no such value. */
 static int input_value(struct compiler *compiler, int node, enum arg arg, const struct tensor_desc *desc) {
     struct plan *plan = compiler->plan;
@@ -172,6 +164,8 @@ static int input_value(struct compiler *compiler, int node, enum arg arg, const 
     default: break;
     }
     int parameter = parameter_in_role(plan->graph, node, arg, false);
+    if (compiler->recomputing && saved_in_place_of(arg, state) >= 0)
+        return saved_in_place_of(arg, state);
     return parameter >= 0 ? parameter_value(compiler, parameter, desc) : state->args[arg];
 }
 
@@ -296,8 +290,7 @@ static bool choose_values(struct compiler *compiler, int node, const struct kern
     return true;
 }
 
-/** Prepares a kernel for a node's pass, emits it and what it needs before it; `values` are its arguments. */
-static bool emit(struct compiler *compiler, int node, enum pass pass, int *values) {
+bool compiler_emit(struct compiler *compiler, int node, enum pass pass, int values[ARG_COUNT]) {
     struct kernel *kernel = prepare(compiler, node, pass);
     if (!kernel)
         return false;
@@ -326,7 +319,7 @@ static bool emit_forward(struct compiler *compiler, int node) {
         return state->output >= 0;
     }
     int values[ARG_COUNT];
-    if (!emit(compiler, node, plan->mode == PLAN_TRAIN ? PASS_FORWARD : PASS_INFER, values))
+    if (!compiler_emit(compiler, node, plan->mode == PLAN_TRAIN ? PASS_FORWARD : PASS_INFER, values))
         return false;
     memcpy(state->args, values, sizeof values);
     state->output = values[ARG_DST];
@@ -375,7 +368,7 @@ static bool emit_backward_data(struct compiler *compiler, int node) {
         return true;
     }
     int values[ARG_COUNT];
-    if (!emit(compiler, node, PASS_BACKWARD_DATA, values) || !collect_gradients(compiler, node, values))
+    if (!compiler_emit(compiler, node, PASS_BACKWARD_DATA, values) || !collect_gradients(compiler, node, values))
         return false;
     if (!add_diff(compiler, row->inputs[0], values[ARG_DIFF_SRC]))
         return false;
@@ -393,7 +386,7 @@ static bool emit_backward(struct compiler *compiler, int node) {
     bool has_weights = row->op.kind == OP_CONV2D || row->op.kind == OP_LINEAR;
     int values[ARG_COUNT];
     if (has_weights &&
-        (!emit(compiler, node, PASS_BACKWARD_WEIGHT, values) || !collect_gradients(compiler, node, values)))
+        (!compiler_emit(compiler, node, PASS_BACKWARD_WEIGHT, values) || !collect_gradients(compiler, node, values)))
         return false;
     return emit_backward_data(compiler, node);
 }
@@ -412,7 +405,7 @@ static bool compile_nodes(struct compiler *compiler) {
     if (plan->logits < 0)
         return false;
     for (int i = count - 1; i >= 0 && plan->mode == PLAN_TRAIN; i--) {
-        if (!emit_backward(compiler, i))
+        if (!recompute_for(compiler, i) || !emit_backward(compiler, i))
             return false;
     }
     plan->values[plan->logits].last = plan->step_count; /* is read after the run */
@@ -426,8 +419,9 @@ bool plan_compile(struct plan *plan, const struct plan_spec *spec, struct error 
     compiler.err->code = ERROR_NONE;
     compiler.nodes = malloc(nodes * sizeof *compiler.nodes);
     compiler.parameter_values = malloc((parameters + 1) * sizeof(int));
+    compiler.stretch_first = malloc((nodes + 1) * sizeof(int));
     plan->parameters = calloc(parameters + 1, sizeof *plan->parameters);
-    bool ok = compiler.nodes && compiler.parameter_values && plan->parameters;
+    bool ok = compiler.nodes && compiler.parameter_values && compiler.stretch_first && plan->parameters;
     if (!ok)
         error_set(err, ERROR_MEMORY, "plan: out of memory");
     for (size_t i = 0; ok && i < nodes; i++) {
@@ -439,10 +433,11 @@ bool plan_compile(struct plan *plan, const struct plan_spec *spec, struct error 
         compiler.parameter_values[i] = -1;
         plan->parameters[i] = (struct flat_parameter){.offset = -1, .value = -1, .gradient = -1, .ready_step = -1};
     }
-    ok = ok && compile_nodes(&compiler);
+    ok = ok && recompute_choose(&compiler) && compile_nodes(&compiler);
     for (size_t i = 0; ok && i < parameters; i++)
         plan->parameters[i].value = compiler.parameter_values[i];
     free(compiler.nodes);
     free(compiler.parameter_values);
+    free(compiler.stretch_first);
     return ok;
 }
