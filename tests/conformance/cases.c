@@ -101,6 +101,7 @@ const struct op_case conformance_cases[] = {
     {LOSS(0), SRC2(4, 2), .reach = 60},
 
     {.op = {.kind = OP_REORDER}, SRC4(2, 17, 9, 11)},
+    {.op = {.kind = OP_REORDER}, SRC4(3, 32, 8, 5), .variant = 1},
     {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64)},
     {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64 * 1237)},
     {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64 * 33), .variant = 2},

@@ -35,16 +35,52 @@ struct side {
     struct workspace workspace;
 };
 
-/* --- layouts, chosen as a plan would --- */
+/* --- precisions --- */
 
-/* The layout in which a 3x3 convolution likes to leave a tensor of this shape: what elementwise kinds meet.
- */
-static const struct layout *usual_layout(struct device *device, const struct shape *shape) {
+/* Gives the arguments the dtypes of a precision. False where that changes nothing: it is the f32 case once more. */
+static bool narrow(enum precision precision, const struct op_case *c, struct op_args *args) {
+    bool changed = precision == PRECISION_F32;
+    precision_apply(precision, &c->op, args);
+    if (c->op.kind == OP_REORDER && precision == PRECISION_BF16)
+        args->desc[c->variant ? ARG_SRC : ARG_DST] = tensor_desc_dense(DTYPE_BF16, &c->src);
+    for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+        changed = changed || (args->direction[arg] != ARG_ABSENT && args->desc[arg].dtype == DTYPE_BF16);
+    return changed;
+}
+
+/* The same inputs, but results that are not rounded: what the tested device's rounded ones are measured by. */
+static struct kernel_request unrounded(const struct kernel_request *request) {
+    struct kernel_request wide = *request;
+    for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+        if (wide.args.direction[arg] == ARG_OUT && wide.args.desc[arg].dtype == DTYPE_BF16)
+            wide.args.desc[arg] = tensor_desc_dense(DTYPE_F32, &wide.args.desc[arg].shape);
+    return wide;
+}
+
+static bool convolution_request(const struct shape *shape, enum precision precision, struct kernel_request *out) {
     struct window window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}};
-    struct kernel_request request = {
+    *out = (struct kernel_request){
         .op = {OP_CONV2D, .conv2d = {.channels_out = shape->dims[1], .window = window, .groups = 1}},
         .pass = PASS_FORWARD};
-    if (shape->rank != 4 || !op_arguments(&request.op, request.pass, shape, &request.args, NULL))
+    if (shape->rank != 4 || !op_arguments(&out->op, out->pass, shape, &out->args, NULL))
+        return false;
+    precision_apply(precision, &out->op, &out->args);
+    return true;
+}
+
+bool conformance_supports(const struct conformance *conformance, enum precision precision) {
+    struct shape shape = shape_of(4, 1, 16, 8, 8);
+    struct kernel_request request;
+    return convolution_request(&shape, precision, &request) &&
+           conformance->tested->ops->supports(conformance->tested, &request);
+}
+
+/* --- layouts, chosen as a plan would --- */
+
+/* The layout in which a 3x3 convolution likes to leave such a tensor: what elementwise kinds meet. */
+static const struct layout *usual_layout(struct device *device, const struct tensor_desc *desc) {
+    struct kernel_request request;
+    if (!convolution_request(&desc->shape, desc->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_F32, &request))
         return NULL;
     request.args.desc[ARG_SRC].layout = LAYOUT_ANY;
     request.args.desc[ARG_WEIGHT].layout = LAYOUT_ANY;
@@ -77,7 +113,7 @@ static void choose_layouts(const struct side *side, struct kernel_request *reque
         else if (backward)
             *desc = *forward_desc(side, (enum arg)arg);
         else
-            desc->layout = usual_layout(side->device, &desc->shape);
+            desc->layout = usual_layout(side->device, desc);
     }
 }
 
@@ -99,6 +135,7 @@ static bool run_pass(struct side *side, struct kernel_request request, struct te
 /* The oracle's results: the forward pass's are what every backward pass starts from. */
 struct truth {
     const struct op_case *c;
+    enum precision precision;
     struct shape inputs[OP_MAX_INPUTS];
     struct tensor forward[ARG_COUNT];
 };
@@ -111,15 +148,16 @@ static bool make_inputs(const struct truth *truth, const struct kernel_request *
         return false;
     inputs_fill(truth->c, &request->args, SEED, tensors);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
-        if (request->args.direction[kept[i]] == ARG_IN)
-            memcpy(tensors[kept[i]].data, truth->forward[kept[i]].data, tensor_bytes(&tensors[kept[i]]));
+        for (int64_t k = 0; request->args.direction[kept[i]] == ARG_IN && k < shape_count(&tensors[kept[i]].shape); k++)
+            host_set(&tensors[kept[i]], k, host_get(&truth->forward[kept[i]], k));
     return true;
 }
 
 /* --- comparing --- */
 
-/* max |a - b| / max |b|; infinite where one has a NaN or infinity that the other has not. */
-static double relative_error(const struct tensor *a, const struct tensor *b) {
+/* max |a - b| / max |b|, where each element may be `rounding` of its size away for free; infinite where one has a NaN or infinity
+ * that the other has not. */
+static double relative_error(const struct tensor *a, const struct tensor *b, double rounding) {
     double difference = 0, most = 0;
     for (int64_t i = 0; i < shape_count(&b->shape); i++) {
         double x = host_get(a, i), y = host_get(b, i);
@@ -127,21 +165,38 @@ static double relative_error(const struct tensor *a, const struct tensor *b) {
             x = y = isfinite(y) ? y : 0;
         if (!isfinite(x) || !isfinite(y))
             return INFINITY;
-        difference = fmax(difference, fabs(x - y));
+        difference = fmax(difference, fabs(x - y) - rounding * fabs(y));
         most = fmax(most, fabs(y));
     }
     return difference == 0 ? 0 : difference / fmax(most, 1e-30);
 }
 
-static double allowed(const struct conformance *conformance, enum pass pass) {
-    if (conformance->exact)
-        return 0;
-    return pass == PASS_BACKWARD_WEIGHT ? tolerance_backward_weight : tolerance;
+/* bf16 has eight significant bits: the nearest one is at most 2^-8 of the number away. */
+static double rounding_of(const struct conformance *conformance, enum dtype dtype) {
+    return dtype == DTYPE_BF16 && !conformance->exact ? ldexp(1, -8) : 0;
 }
 
-static struct conformance_worst *worst_of(struct conformance *conformance,
+/* oneDNN adds up the gradients of the windows that a pixel won in bf16 itself: a rounding for each but the first. */
+static double sum_rounding(enum precision precision, const struct kernel_request *request) {
+    const struct window *w = &request->op.max_pool;
+    int windows = 1;
+    if (precision != PRECISION_BF16 || request->op.kind != OP_MAX_POOL || request->pass != PASS_BACKWARD_DATA)
+        return 0;
+    for (int i = 0; i < 2; i++)
+        windows *= (w->kernel[i] + w->stride[i] - 1) / w->stride[i];
+    return (windows - 1) * ldexp(1, -8);
+}
+
+static double allowed(const struct conformance *conformance, const struct truth *truth, const struct kernel_request *request) {
+    if (conformance->exact)
+        return 0;
+    return (request->pass == PASS_BACKWARD_WEIGHT ? tolerance_backward_weight : tolerance) +
+           sum_rounding(truth->precision, request);
+}
+
+static struct conformance_worst *worst_of(struct conformance *conformance, const struct truth *truth,
                                           const struct kernel_request *request) {
-    return &conformance->worst[request->op.kind][request->pass];
+    return &conformance->worst[truth->precision][request->op.kind][request->pass];
 }
 
 static void note(struct conformance_worst *worst, const struct truth *truth, enum arg arg, double error,
@@ -157,18 +212,19 @@ static void note(struct conformance_worst *worst, const struct truth *truth, enu
 static void compare(struct conformance *conformance, const struct truth *truth, const struct device_run *run,
                     const struct mode *mode, struct tensor got[ARG_COUNT], struct tensor want[ARG_COUNT]) {
     const struct kernel_request *request = run->request;
-    struct conformance_worst *worst = worst_of(conformance, request);
+    struct conformance_worst *worst = worst_of(conformance, truth, request);
     for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
         enum arg_direction direction = request->args.direction[arg];
         if ((direction != ARG_OUT && direction != ARG_INOUT) || arg == ARG_WORKSPACE)
             continue;
-        double error = relative_error(&got[arg], &want[arg]);
+        double rounding = rounding_of(conformance, got[arg].dtype);
+        double error = relative_error(&got[arg], &want[arg], rounding);
         if (error > worst->error || worst->arg == ARG_NONE)
             note(worst, truth, (enum arg)arg, error, run->implementation);
-        if (error > allowed(conformance, request->pass)) {
+        if (error > allowed(conformance, truth, request)) {
             char text[96], shape[SHAPE_TEXT_SIZE];
             worst->failures++;
-            printf("FAIL %s on %s, %s, %s: %s differs by %.3g (%s)\n",
+            printf("FAIL %s %s on %s, %s, %s: %s differs by %.3g (%s)\n", precision_name(truth->precision),
                    op_text(&request->op, text, sizeof text), shape_text(&truth->c->src, shape),
                    pass_name(request->pass), mode->name, arg_name((enum arg)arg), error, run->implementation);
         }
@@ -179,8 +235,8 @@ static void report_error(struct conformance *conformance, const struct truth *tr
                          const struct kernel_request *request, const struct mode *mode,
                          const struct error *err) {
     char shape[SHAPE_TEXT_SIZE];
-    worst_of(conformance, request)->failures++;
-    printf("FAIL on %s, %s, %s: %s\n", shape_text(&truth->c->src, shape), pass_name(request->pass),
+    worst_of(conformance, truth, request)->failures++;
+    printf("FAIL %s on %s, %s, %s: %s\n", precision_name(truth->precision), shape_text(&truth->c->src, shape), pass_name(request->pass),
            mode->name, err->message);
 }
 
@@ -193,7 +249,7 @@ static bool check_pass(struct conformance *conformance, const struct truth *trut
     struct device_run run;
     if (!make_inputs(truth, request, got, err))
         return false;
-    struct conformance_worst *worst = worst_of(conformance, request);
+    struct conformance_worst *worst = worst_of(conformance, truth, request);
     if (run_pass(side, *request, got, &run, &failure)) {
         run.request = request;
         worst->runs++;
@@ -215,9 +271,10 @@ static bool check_pass_in_all_modes(struct conformance *conformance, struct trut
                                     struct error *err) {
     struct tensor want[ARG_COUNT];
     struct device_run run;
-    if (!make_inputs(truth, request, want, err))
+    const struct kernel_request exact = conformance->exact ? *request : unrounded(request);
+    if (!make_inputs(truth, &exact, want, err))
         return false;
-    bool ok = run_pass(oracle, *request, want, &run, err);
+    bool ok = run_pass(oracle, exact, want, &run, err);
     for (int i = 0; ok && i < MODE_COUNT; i++)
         ok = check_pass(conformance, truth, &sides[i], request, want, err);
     if (ok && request->pass == PASS_FORWARD)
@@ -227,8 +284,8 @@ static bool check_pass_in_all_modes(struct conformance *conformance, struct trut
     return ok;
 }
 
-bool conformance_case(struct conformance *conformance, const struct op_case *c, struct error *err) {
-    struct truth truth = {.c = c};
+bool conformance_case(struct conformance *conformance, enum precision precision, const struct op_case *c, struct error *err) {
+    struct truth truth = {.c = c, .precision = precision};
     struct side oracle = {.device = conformance->oracle, .mode = &oracle_mode}, sides[MODE_COUNT] = {0};
     bool ok = case_inputs(c, truth.inputs, err);
     for (int i = 0; i < MODE_COUNT; i++)
@@ -237,7 +294,8 @@ bool conformance_case(struct conformance *conformance, const struct op_case *c, 
         struct kernel_request request = {.op = c->op, .pass = pass};
         struct error why = {0};
         if (op_arguments(&c->op, pass, truth.inputs, &request.args, &why))
-            ok = check_pass_in_all_modes(conformance, &truth, &oracle, sides, &request, err);
+            ok = !narrow(precision, c, &request.args) ||
+                 check_pass_in_all_modes(conformance, &truth, &oracle, sides, &request, err);
         else if (why.code != ERROR_UNSUPPORTED)
             ok = error_set(err, why.code, "%s", why.message);
     }
@@ -248,19 +306,21 @@ bool conformance_case(struct conformance *conformance, const struct op_case *c, 
     return ok;
 }
 
+static int report_line(const struct conformance *conformance, enum precision precision, enum op_kind kind, enum pass pass) {
+    const struct conformance_worst *w = &conformance->worst[precision][kind][pass];
+    if (w->runs > 0 || w->failures > 0)
+        printf("%-22s %-16s %-5s %5d %9d %6d %9.2e  %s: %s (%s)\n", op_kind_name(kind), pass_name(pass),
+               precision_name(precision), w->runs, w->in_place, w->failures, w->error, arg_name(w->arg), w->text,
+               w->implementation);
+    return w->failures;
+}
+
 int conformance_report(const struct conformance *conformance) {
     int failures = 0;
-    printf("%-22s %-16s %5s %9s %6s %9s  %s\n", "operation", "pass", "runs", "in place", "failed", "worst",
-           "where");
+    printf("%-22s %-16s %-5s %5s %9s %6s %9s  %s\n", "operation", "pass", "in", "runs", "in place", "failed", "worst", "where");
     for (int kind = 0; kind < OP_KIND_COUNT; kind++)
-        for (int pass = 0; pass < PASS_COUNT; pass++) {
-            const struct conformance_worst *w = &conformance->worst[kind][pass];
-            if (w->runs == 0 && w->failures == 0)
-                continue;
-            failures += w->failures;
-            printf("%-22s %-16s %5d %9d %6d %9.2e  %s: %s (%s)\n", op_kind_name((enum op_kind)kind),
-                   pass_name((enum pass)pass), w->runs, w->in_place, w->failures, w->error, arg_name(w->arg),
-                   w->text, w->implementation);
-        }
+        for (int pass = 0; pass < PASS_COUNT; pass++)
+            for (int precision = 0; precision < PRECISION_COUNT; precision++)
+                failures += report_line(conformance, (enum precision)precision, (enum op_kind)kind, (enum pass)pass);
     return failures;
 }

@@ -1,10 +1,11 @@
 #pragma once
+#include "common/op/precision.h"
 #include "tests/conformance/inputs.h"
 
-/** The worst of what was seen for one kind and pass. */
+/** The worst of what was seen for one precision, kind and pass. */
 struct conformance_worst {
     int runs, failures, in_place; /**< in_place: runs in which an output took over an input's buffer */
-    double error;                 /**< max |a - b| / max |b| over one output */
+    double error;                 /**< over one output: max |a - b| / max |b|, less what rounding to its dtype may cost */
     enum arg arg;
     char text[160];          /**< the case */
     char implementation[64]; /**< that computed it */
@@ -13,15 +14,18 @@ struct conformance_worst {
 struct conformance {
     struct device *tested, *oracle;
     bool exact; /**< the devices must agree bit for bit */
-    struct conformance_worst worst[OP_KIND_COUNT][PASS_COUNT];
+    struct conformance_worst worst[PRECISION_COUNT][OP_KIND_COUNT][PASS_COUNT];
 };
 
+/** Whether the tested device computes in that precision at all. */
+bool conformance_supports(const struct conformance *conformance, enum precision precision);
+
 /**
- * Runs a case in all its passes on both devices, with canonical layouts and with those that the device
- * prefers, with outputs apart from and in place of inputs, and compares every output. What differs too much,
+ * Runs a case in all its passes that the precision changes (f32: in all) on both devices, with canonical layouts and with those
+ * that the device prefers, with outputs apart from and in place of inputs, and compares every output. What differs too much,
  * and what the tested device cannot do, is counted and printed to stdout. False: the oracle itself failed.
  */
-bool conformance_case(struct conformance *conformance, const struct op_case *c, struct error *err);
+bool conformance_case(struct conformance *conformance, enum precision precision, const struct op_case *c, struct error *err);
 
-/** Prints a line for each kind and pass. Returns the number of failures. */
+/** Prints a line for each precision, kind and pass. Returns the number of failures. */
 int conformance_report(const struct conformance *conformance);

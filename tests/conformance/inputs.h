@@ -8,7 +8,7 @@ struct op_case {
     float
         reach; /**< sources, biases and shifts are drawn from [-reach, reach); 0: 1. For ReLU6, more than 6 */
     int variant; /**< optimisers: 0 plain, 1 clipped, 2 not finite; gradient norm: 2 has values that are not
-                    finite */
+                    finite; reorder, in a precision that is narrower than f32: 0 to it, 1 from it */
 };
 
 /** The shapes of all inputs of a case. */

@@ -1,6 +1,7 @@
 /*
  * conformance DEVICE [THREADS [SEED]]: compares every operation and pass of a device with the reference
- * device, in the cases of the table and in some random ones; another seed gives others. Ends with 0 where all
+ * device, in f32 and, where the device has it, in bf16, in the cases of the table and in some random ones; another
+ * seed gives others. Ends with 0 where all
  * agree, 1 where something differs, 2 on wrong usage, 77 where the device cannot be opened here.
  */
 #include "common/base/text.h"
@@ -20,20 +21,32 @@ static int usage(void) {
     return EXIT_USAGE;
 }
 
-static int compare_devices(struct conformance *conformance, uint64_t seed) {
-    struct device_info info;
+/* All cases in one precision. False: the oracle failed. */
+static bool run_cases(struct conformance *conformance, enum precision precision, uint64_t seed) {
     struct error err = {0};
-    conformance->tested->ops->info(conformance->tested, &info);
-    printf("%s against the reference, %d cases and %d random ones\n", info.name, conformance_case_count,
-           RANDOM_CASES);
     for (int i = 0; i < conformance_case_count + RANDOM_CASES; i++) {
         struct op_case random;
         conformance_random_case(seed, (uint32_t)i, &random);
         const struct op_case *c = i < conformance_case_count ? &conformance_cases[i] : &random;
-        if (!conformance_case(conformance, c, &err)) {
-            fprintf(stderr, "conformance: case %d: %s\n", i, err.message);
-            return EXIT_DIFFERENT;
+        if (!conformance_case(conformance, precision, c, &err)) {
+            fprintf(stderr, "conformance: %s, case %d: %s\n", precision_name(precision), i, err.message);
+            return false;
         }
+    }
+    return true;
+}
+
+static int compare_devices(struct conformance *conformance, uint64_t seed) {
+    static const enum precision precisions[] = {PRECISION_F32, PRECISION_BF16};
+    struct device_info info;
+    conformance->tested->ops->info(conformance->tested, &info);
+    printf("%s against the reference, %d cases and %d random ones\n", info.name, conformance_case_count,
+           RANDOM_CASES);
+    for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
+        if (!conformance_supports(conformance, precisions[i]))
+            printf("%s: skipped, the device has no arithmetic for it here\n", precision_name(precisions[i]));
+        else if (!run_cases(conformance, precisions[i], seed))
+            return EXIT_DIFFERENT;
     }
     int failures = conformance_report(conformance);
     printf("%s: %d failures\n", info.name, failures);

@@ -5,12 +5,15 @@
 struct average_kernel {
     struct onednn_kernel base;
     struct channel_view view;
+    const struct row_loops *loops; /* for src; dst is f32 */
 };
 
 struct average_job {
     const struct average_kernel *kernel;
-    const float *src, *diff_dst;
-    float *dst, *diff_src;
+    const char *src;
+    const float *diff_dst;
+    char *diff_src;
+    float *dst;
 };
 
 static struct norm_rows rows_of(const struct channel_view *v, int64_t tile) {
@@ -20,16 +23,17 @@ static struct norm_rows rows_of(const struct channel_view *v, int64_t tile) {
 
 static void average_tile(const struct average_job *job, int64_t image, int64_t tile, int64_t at) {
     const struct channel_view *v = &job->kernel->view;
-    const struct loops *loops = job->kernel->base.device->loops;
+    const struct row_loops *loops = job->kernel->loops;
+    int64_t row_bytes = LANES * (int64_t)loops->element_bytes;
     float *dst = job->dst + image * v->channels, sum[LANES], rest[LANES];
     struct norm_rows rows = rows_of(v, tile);
     bool short_row = v->planar && v->last_lanes < LANES;
-    rows.src = job->src + at;
+    rows.src = job->src + at * (int64_t)loops->element_bytes;
     rows.rows -= short_row;
     loops->sum(&rows, sum);
     if (v->planar) {
         double total = 0;
-        rows.src += rows.rows * LANES;
+        rows.src = (const char *)rows.src + rows.rows * row_bytes;
         rows.rows = short_row;
         rows.lanes = v->last_lanes;
         loops->sum(&rows, rest);
@@ -44,7 +48,8 @@ static void average_tile(const struct average_job *job, int64_t image, int64_t t
 
 static void spread_tile(const struct average_job *job, int64_t image, int64_t tile, int64_t at) {
     const struct channel_view *v = &job->kernel->view;
-    const struct loops *loops = job->kernel->base.device->loops;
+    const struct row_loops *loops = job->kernel->loops;
+    int64_t row_bytes = LANES * (int64_t)loops->element_bytes;
     const float *diff_dst = job->diff_dst + image * v->channels;
     struct norm_lanes numbers = {.mean = {0}};
     struct norm_rows rows = rows_of(v, tile);
@@ -53,11 +58,11 @@ static void spread_tile(const struct average_job *job, int64_t image, int64_t ti
         numbers.shift[lane] = channel < v->channels ? diff_dst[channel] / (float)v->pixels : 0;
     }
     rows.numbers = &numbers;
-    rows.dst = job->diff_src + at;
+    rows.dst = job->diff_src + at * (int64_t)loops->element_bytes;
     if (v->planar && v->last_lanes < LANES) {
         rows.rows--;
         loops->fill(&rows);
-        rows.dst += rows.rows * LANES;
+        rows.dst = (char *)rows.dst + rows.rows * row_bytes;
         rows.rows = 1;
         rows.lanes = v->last_lanes;
     }
@@ -101,6 +106,7 @@ static struct onednn_kernel *average_prepare(struct onednn_device *device, const
     struct average_kernel *kernel = kernel_create(device, request, sizeof *kernel, device->loops->name, err);
     if (!kernel)
         return NULL;
+    kernel->loops = loops_of(device->loops, request->args.desc[src].dtype);
     kernel_set_layout(&kernel->base, ARG_DST, NULL);
     kernel_set_layout(&kernel->base, ARG_DIFF_DST, NULL);
     kernel_set_layout(&kernel->base, src, layout == LAYOUT_ANY ? NULL : layout);
@@ -112,4 +118,4 @@ static struct onednn_kernel *average_prepare(struct onednn_device *device, const
     return &kernel->base;
 }
 
-const struct onednn_kind onednn_average_pool = {.supports = kernel_all_f32, .prepare = average_prepare};
+const struct onednn_kind onednn_average_pool = {.supports = kernel_precision_fits, .prepare = average_prepare};

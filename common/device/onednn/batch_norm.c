@@ -14,6 +14,7 @@
 struct norm_kernel {
     struct onednn_kernel base;
     struct channel_view view;
+    const struct row_loops *loops;
 };
 
 /* What finish_* need: the arrays of the channels. */
@@ -27,18 +28,6 @@ static bool batch_statistics(const struct norm_kernel *kernel) {
 }
 
 /* --- forward --- */
-
-static void gather_moments(const struct sweep *sweep, const struct norm_rows *rows, struct sweep_sums *sums) {
-    float mean[LANES], squares[LANES];
-    struct sweep_sums chunk = {0};
-    sweep->device->loops->moments(rows, mean, squares);
-    for (int i = 0; i < rows->lanes; i++) {
-        chunk.count[i] = (double)rows->rows;
-        chunk.first[i] = (double)mean[i];
-        chunk.second[i] = (double)squares[i];
-    }
-    sweep_merge_moments(sums, &chunk);
-}
 
 static void set_forward_lane(const struct norm_arrays *arrays, int64_t channel, double mean, double variance,
                              int lane, struct norm_lanes *numbers) {
@@ -61,10 +50,10 @@ static void publish_statistics(const struct norm_arrays *arrays, int64_t channel
     arrays->of[ARG_SAVED_VARIANCE][channel] = (float)variance;
 }
 
-static void finish_training(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums,
+static void finish_training(const struct sweep *sweep, int64_t tile, const struct lane_sums *sums,
                             bool publish, struct norm_lanes *numbers) {
     const struct norm_arrays *arrays = sweep->context;
-    struct sweep_sums folded = *sums;
+    struct lane_sums folded = *sums;
     sweep_fold(sweep, &folded);
     for (int lane = 0; lane < LANES; lane++) {
         int64_t channel = sweep_channel(&sweep->view, tile, lane);
@@ -77,7 +66,7 @@ static void finish_training(const struct sweep *sweep, int64_t tile, const struc
     }
 }
 
-static void finish_running(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums,
+static void finish_running(const struct sweep *sweep, int64_t tile, const struct lane_sums *sums,
                            bool publish, struct norm_lanes *numbers) {
     const struct norm_arrays *arrays = sweep->context;
     (void)sums;
@@ -98,18 +87,19 @@ static bool norm_forward(struct onednn_kernel *base, void *const buffers[ARG_COU
     struct sweep sweep = {
         .device = base->device,
         .view = kernel->view,
+        .loops = kernel->loops,
         .base = {.src = buffers[ARG_SRC],
                  .residual = residual ? buffers[ARG_SRC2] : NULL,
                  .dst = buffers[ARG_DST],
                  .mask_out = mask ? buffers[ARG_WORKSPACE] : NULL,
                  .activation = arrays.attributes->activation,
-                 .stream = sweep_streams(&kernel->view, buffers[ARG_DST])},
+                 .stream = sweep_streams(&kernel->view, kernel->loops->element_bytes, buffers[ARG_DST])},
         .leftover = buffers[ARG_SCRATCH],
         .context = &arrays,
-        .gather = batch_statistics(kernel) ? gather_moments : NULL,
+        .gather = batch_statistics(kernel) ? kernel->loops->moments : NULL,
         .merge = sweep_merge_moments,
         .finish = batch_statistics(kernel) ? finish_training : finish_running,
-        .apply = base->device->loops->normalise,
+        .apply = kernel->loops->normalise,
     };
     (void)err;
     sweep_run(&sweep);
@@ -118,22 +108,12 @@ static bool norm_forward(struct onednn_kernel *base, void *const buffers[ARG_COU
 
 /* --- backward --- */
 
-static void gather_gradients(const struct sweep *sweep, const struct norm_rows *rows,
-                             struct sweep_sums *sums) {
-    float sum[LANES], product[LANES];
-    sweep->device->loops->gradient_sums(rows, sum, product);
-    for (int i = 0; i < rows->lanes; i++) {
-        sums->first[i] += (double)sum[i];
-        sums->second[i] += (double)product[i];
-    }
-}
-
-static void finish_gradients(const struct sweep *sweep, int64_t tile, const struct sweep_sums *sums,
+static void finish_gradients(const struct sweep *sweep, int64_t tile, const struct lane_sums *sums,
                              bool publish, struct norm_lanes *numbers) {
     const struct norm_arrays *arrays = sweep->context;
     const struct channel_view *view = &sweep->view;
     bool frozen = arrays->attributes->frozen;
-    struct sweep_sums folded = *sums;
+    struct lane_sums folded = *sums;
     sweep_fold(sweep, &folded);
     for (int lane = 0; lane < LANES; lane++) {
         int64_t channel = sweep_channel(view, tile, lane);
@@ -164,6 +144,7 @@ static bool norm_backward(struct onednn_kernel *base, void *const buffers[ARG_CO
     struct sweep sweep = {
         .device = base->device,
         .view = kernel->view,
+        .loops = kernel->loops,
         .base = {.src = buffers[ARG_SRC],
                  .diff_dst = buffers[ARG_DIFF_DST],
                  .diff_src = buffers[ARG_DIFF_SRC],
@@ -171,10 +152,10 @@ static bool norm_backward(struct onednn_kernel *base, void *const buffers[ARG_CO
                  .mask = mask ? buffers[ARG_WORKSPACE] : NULL},
         .leftover = buffers[ARG_SCRATCH],
         .context = &arrays,
-        .gather = gather_gradients,
+        .gather = kernel->loops->gradient_sums,
         .merge = sweep_merge_sums,
         .finish = finish_gradients,
-        .apply = base->device->loops->gradient,
+        .apply = kernel->loops->gradient,
     };
     (void)err;
     sweep_run(&sweep);
@@ -186,6 +167,7 @@ static struct onednn_kernel *norm_prepare(struct onednn_device *device, const st
     struct norm_kernel *kernel = kernel_create(device, request, sizeof *kernel, device->loops->name, err);
     if (!kernel)
         return NULL;
+    kernel->loops = loops_of(device->loops, request->args.desc[ARG_SRC].dtype);
     kernel_follow(&kernel->base, kernel_leading_layout(request));
     /* An odd layout is left for the canonical one. */
     if (!channel_view_init(&kernel->view, &kernel->base.base.args.desc[ARG_SRC])) {
@@ -198,4 +180,4 @@ static struct onednn_kernel *norm_prepare(struct onednn_device *device, const st
     return &kernel->base;
 }
 
-const struct onednn_kind onednn_batch_norm = {.supports = kernel_all_f32, .prepare = norm_prepare};
+const struct onednn_kind onednn_batch_norm = {.supports = kernel_precision_fits, .prepare = norm_prepare};

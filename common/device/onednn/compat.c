@@ -18,6 +18,11 @@ dnnl_data_type_t compat_dtype(enum dtype dtype) {
     return types[dtype];
 }
 
+/* An instruction set's number has the bits of those that it contains. AMX contains AVX-512 with bf16. */
+bool compat_has_bf16(void) {
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+}
+
 bool md_tagged(struct md *out, enum dtype dtype, const struct shape *shape, dnnl_format_tag_t tag, struct error *err) {
     dnnl_dims_t dims = {0};
     for (int i = 0; i < shape->rank; i++)
@@ -36,6 +41,8 @@ static bool forward_hint(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const
                          struct error *err) {
     struct primitive_spec forward = *spec;
     forward.pass = PASS_FORWARD;
+    if (spec->forward_weight.present)
+        forward.weight = spec->forward_weight;
     return dnnl_ok(version_primitive_desc(out, engine, &forward, NULL, NULL), err, "describe the forward pass");
 }
 

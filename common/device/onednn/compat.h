@@ -31,6 +31,9 @@ bool dnnl_ok(dnnl_status_t status, struct error *err, const char *what);
 /** oneDNN's name of an element type; dnnl_data_type_undef for those that it lacks. */
 dnnl_data_type_t compat_dtype(enum dtype dtype);
 
+/** Whether oneDNN has arithmetic for bf16 here: the CPU has, and nobody limited oneDNN to less (ONEDNN_MAX_CPU_ISA). */
+bool compat_has_bf16(void);
+
 /** Row-major of these dimensions. */
 bool md_dense(struct md *out, enum dtype dtype, const struct shape *shape, struct error *err);
 /** By a format tag, such as dnnl_aBcd16b, or dnnl_format_tag_any for "whatever the primitive likes best". */
@@ -40,6 +43,8 @@ bool md_copy(struct md *out, const struct md *md, struct error *err);
 bool md_of_argument(struct md *out, const_dnnl_primitive_desc_t primitive_desc, int argument, struct error *err);
 void md_fini(struct md *md);
 
+/** dnnl_data_type_undef for an absent one. */
+dnnl_data_type_t md_type(const struct md *md);
 bool md_equal(const struct md *a, const struct md *b);
 /** Bytes, with padding; 0 for an absent one. */
 size_t md_bytes(const struct md *md);
@@ -57,6 +62,8 @@ struct primitive_spec {
     enum family family;
     enum pass pass;
     struct md src, weight, bias, dst; /**< owned by whoever filled them in */
+    /** PASS_BACKWARD_WEIGHT: the weights of the forward pass, whose dtype may be another than their gradient's; else absent */
+    struct md forward_weight;
     dnnl_dims_t stride, kernel, pad_before, pad_after;
 };
 

@@ -28,6 +28,10 @@ void md_fini(struct md *md) {
     md->present = false;
 }
 
+dnnl_data_type_t md_type(const struct md *md) {
+    return md->present ? md->value.data_type : dnnl_data_type_undef;
+}
+
 bool md_equal(const struct md *a, const struct md *b) {
     return dnnl_memory_desc_equal(&a->value, &b->value);
 }

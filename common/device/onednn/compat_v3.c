@@ -30,16 +30,21 @@ void md_fini(struct md *md) {
     *md = (struct md){0};
 }
 
+static bool query(const struct md *md, dnnl_query_t what, void *out) {
+    return dnnl_memory_desc_query(md->value, what, out) == dnnl_success;
+}
+
+dnnl_data_type_t md_type(const struct md *md) {
+    dnnl_data_type_t type = dnnl_data_type_undef;
+    return md->present && query(md, dnnl_query_data_type, &type) ? type : dnnl_data_type_undef;
+}
+
 bool md_equal(const struct md *a, const struct md *b) {
     return dnnl_memory_desc_equal(a->value, b->value);
 }
 
 size_t md_bytes(const struct md *md) {
     return md->present ? dnnl_memory_desc_get_size(md->value) : 0;
-}
-
-static bool query(const struct md *md, dnnl_query_t what, void *out) {
-    return dnnl_memory_desc_query(md->value, what, out) == dnnl_success;
 }
 
 static void copy_blocking(struct blocking *out, dnnl_dims_t *const found[5]) {

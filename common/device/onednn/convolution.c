@@ -30,6 +30,8 @@ static bool convolution_fill(struct onednn_device *device, const struct kernel_r
     fill_window(spec, &conv2d->window);
     return layout_describe(&desc[src], &desc[src].shape, &spec->src, err) &&
            layout_describe(&desc[weight], &grouped, &spec->weight, err) &&
+           (request->pass != PASS_BACKWARD_WEIGHT ||
+            md_tagged(&spec->forward_weight, desc[src].dtype, &grouped, dnnl_format_tag_any, err)) &&
            layout_describe(&desc[dst], &desc[dst].shape, &spec->dst, err) &&
            (request->args.direction[bias] == ARG_ABSENT ||
             md_dense(&spec->bias, desc[bias].dtype, &desc[bias].shape, err));
@@ -44,7 +46,7 @@ static struct onednn_kernel *convolution_prepare(struct onednn_device *device, c
     return primitive_prepare(device, &asked, convolution_fill, err);
 }
 
-const struct onednn_kind onednn_convolution = {.supports = kernel_all_f32, .prepare = convolution_prepare};
+const struct onednn_kind onednn_convolution = {.supports = kernel_precision_fits, .prepare = convolution_prepare};
 
 /* --- max pooling --- */
 
@@ -70,7 +72,7 @@ static struct onednn_kernel *max_pool_prepare(struct onednn_device *device, cons
     return primitive_prepare(device, request, max_pool_fill, err);
 }
 
-const struct onednn_kind onednn_max_pool = {.supports = kernel_all_f32, .prepare = max_pool_prepare};
+const struct onednn_kind onednn_max_pool = {.supports = kernel_precision_fits, .prepare = max_pool_prepare};
 
 /* --- linear --- */
 
@@ -97,7 +99,7 @@ static struct onednn_kernel *linear_prepare(struct onednn_device *device, const 
     return primitive_prepare(device, request, linear_fill, err);
 }
 
-const struct onednn_kind onednn_linear = {.supports = kernel_all_f32, .prepare = linear_prepare};
+const struct onednn_kind onednn_linear = {.supports = kernel_precision_fits, .prepare = linear_prepare};
 
 /* --- reorder --- */
 

@@ -6,62 +6,72 @@
 
 struct elementwise_job {
     const struct onednn_kernel *kernel;
-    const float *a, *b;
-    float *out;
+    const struct row_loops *loops;
+    const char *a, *b;
+    char *out;
     int64_t count;
 };
 
-/* Shares in steps of a cache line, so that no two threads write to one. */
+/* Shares in steps of whole cache lines (of bf16; two of f32), so that no two threads write to one. */
 static void share_lines(int64_t count, int part, int parts, int64_t *begin, int64_t *end) {
-    team_share((count + LANES - 1) / LANES, part, parts, begin, end);
-    *begin *= LANES;
-    *end = *end * LANES < count ? *end * LANES : count;
+    enum { STEP = 2 * LANES };
+    team_share((count + STEP - 1) / STEP, part, parts, begin, end);
+    *begin *= STEP;
+    *end = *end * STEP < count ? *end * STEP : count;
+}
+
+/* The loops for the dtype of an argument, and how many elements it has with its padding. */
+static void describe_job(struct elementwise_job *job, enum arg arg) {
+    const struct tensor_desc *desc = &job->kernel->base.args.desc[arg];
+    job->loops = loops_of(job->kernel->device->loops, desc->dtype);
+    job->count = (int64_t)(desc->bytes / job->loops->element_bytes);
 }
 
 static void activate_part(void *context, int part, int parts) {
     const struct elementwise_job *job = context;
     int64_t begin, end;
     share_lines(job->count, part, parts, &begin, &end);
-    job->kernel->device->loops->activate(job->out + begin, job->a + begin, job->b ? job->b + begin : NULL, end - begin,
-                                         job->kernel->base.op.activation);
+    int64_t at = begin * (int64_t)job->loops->element_bytes;
+    job->loops->activate(job->out + at, job->a + at, job->b ? job->b + at : NULL, end - begin,
+                         job->kernel->base.op.activation);
 }
 
 static bool activate_run(struct onednn_kernel *kernel, void *const buffers[ARG_COUNT], struct error *err) {
-    const struct op_args *args = &kernel->base.args;
+    bool add = kernel->base.args.direction[ARG_SRC2] != ARG_ABSENT;
     struct elementwise_job job = {
         .kernel = kernel,
         .a = buffers[ARG_SRC],
-        .b = args->direction[ARG_SRC2] != ARG_ABSENT ? buffers[ARG_SRC2] : NULL,
+        .b = add ? buffers[ARG_SRC2] : NULL,
         .out = buffers[ARG_DST],
-        .count = (int64_t)(args->desc[ARG_DST].bytes / sizeof(float)),
     };
     (void)err;
+    describe_job(&job, ARG_DST);
     team_run(kernel->device->threads, activate_part, &job);
     return true;
 }
 
 static void gradient_part(void *context, int part, int parts) {
     const struct elementwise_job *job = context;
-    const struct loops *loops = job->kernel->device->loops;
     int64_t begin, end;
     share_lines(job->count, part, parts, &begin, &end);
+    int64_t at = begin * (int64_t)job->loops->element_bytes;
     if (job->b)
-        loops->activate_gradient(job->out + begin, job->a + begin, job->b + begin, end - begin,
-                                 job->kernel->base.op.activation);
+        job->loops->activate_gradient(job->out + at, job->a + at, job->b + at, end - begin,
+                                      job->kernel->base.op.activation);
     else
-        loops->activate(job->out + begin, job->a + begin, NULL, end - begin, ACTIVATION_NONE);
+        job->loops->activate(job->out + at, job->a + at, NULL, end - begin, ACTIVATION_NONE);
 }
 
 static bool gradient_run(struct onednn_kernel *kernel, void *const buffers[ARG_COUNT], struct error *err) {
-    const struct op_args *args = &kernel->base.args;
+    bool activated = kernel->base.args.direction[ARG_DST] != ARG_ABSENT;
     struct elementwise_job job = {
         .kernel = kernel,
         .a = buffers[ARG_DIFF_DST],
-        .b = args->direction[ARG_DST] != ARG_ABSENT ? buffers[ARG_DST] : NULL,
+        .b = activated ? buffers[ARG_DST] : NULL,
         .out = buffers[ARG_DIFF_SRC],
-        .count = (int64_t)(args->desc[ARG_DIFF_SRC].bytes / sizeof(float)),
     };
     (void)err;
+    describe_job(&job, ARG_DIFF_SRC);
     team_run(kernel->device->threads, gradient_part, &job);
     return true;
 }
@@ -76,8 +86,8 @@ static struct onednn_kernel *elementwise_prepare(struct onednn_device *device, c
     return kernel;
 }
 
-const struct onednn_kind onednn_activation = {.supports = kernel_all_f32, .prepare = elementwise_prepare};
-const struct onednn_kind onednn_add = {.supports = kernel_all_f32, .prepare = elementwise_prepare};
+const struct onednn_kind onednn_activation = {.supports = kernel_precision_fits, .prepare = elementwise_prepare};
+const struct onednn_kind onednn_add = {.supports = kernel_precision_fits, .prepare = elementwise_prepare};
 
 /* --- dropout: drawn by canonical position, so it works in the canonical layout only --- */
 
@@ -127,4 +137,4 @@ static struct onednn_kernel *dropout_prepare(struct onednn_device *device, const
     return kernel;
 }
 
-const struct onednn_kind onednn_dropout = {.supports = kernel_all_f32, .prepare = dropout_prepare};
+const struct onednn_kind onednn_dropout = {.supports = kernel_precision_fits, .prepare = dropout_prepare};

@@ -30,8 +30,11 @@ extern const struct onednn_kind onednn_convolution, onednn_linear, onednn_max_po
 extern const struct onednn_kind onednn_batch_norm, onednn_activation, onednn_add, onednn_average_pool, onednn_dropout,
     onednn_loss, onednn_gradient_norm, onednn_sgd, onednn_adamw; /* loops of our own */
 
-/** True where every present argument but labels, seeds, norms and device-private bytes is f32. */
-bool kernel_all_f32(const struct kernel_request *request);
+/**
+ * True where the arguments have the dtypes that a precision gives them (precision.h): f32, and bf16 where the CPU has
+ * arithmetic for it.
+ */
+bool kernel_precision_fits(const struct kernel_request *request);
 
 /**
  * A kernel of `size` bytes (struct onednn_kernel first, the rest zeroed) with the request's arguments. NULL: ERROR_MEMORY.

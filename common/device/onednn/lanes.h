@@ -9,8 +9,10 @@
  */
 typedef float lanes_f32 __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t lanes_s32 __attribute__((vector_size(LANES * sizeof(int32_t))));
+typedef uint32_t lanes_u32 __attribute__((vector_size(LANES * sizeof(uint32_t))));
+typedef uint16_t lanes_u16 __attribute__((vector_size(LANES * sizeof(uint16_t))));
 
-static inline lanes_f32 lanes_load(const float *from, int count) {
+static inline lanes_f32 lanes_load_f32(const float *from, int count) {
     lanes_f32 v = {0};
     if (count == LANES)
         memcpy(&v, from, sizeof v);
@@ -19,7 +21,7 @@ static inline lanes_f32 lanes_load(const float *from, int count) {
     return v;
 }
 
-static inline void lanes_store(float *to, lanes_f32 v, int count) {
+static inline void lanes_store_f32(float *to, lanes_f32 v, int count) {
     if (count == LANES)
         memcpy(to, &v, sizeof v);
     else
@@ -28,6 +30,19 @@ static inline void lanes_store(float *to, lanes_f32 v, int count) {
 
 /* Ends a stretch of lanes_stream where the instruction set has none. */
 static inline void lanes_no_fence(void) {}
+
+/* bf16 to f32: exact, the lower half is zero. */
+static inline lanes_f32 lanes_widen(lanes_u16 v) {
+    return (lanes_f32)(__builtin_convertvector(v, lanes_u32) << 16);
+}
+
+/* f32 to bf16: to nearest, ties to even; the carry takes what is too large to infinity. A NaN keeps its upper half, made
+ * quiet, since rounding could turn it into infinity. */
+static inline lanes_u16 lanes_narrow_portable(lanes_f32 v) {
+    const lanes_u32 bits = (lanes_u32)v, nan = (lanes_u32)(v != v);
+    const lanes_u32 rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+    return __builtin_convertvector((quiet & nan) | (rounded & ~nan), lanes_u16);
+}
 
 /* v where the mask is set, else 0. */
 static inline lanes_f32 lanes_where(lanes_s32 mask, lanes_f32 v) {

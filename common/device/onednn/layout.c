@@ -55,6 +55,12 @@ bool layout_describe(const struct tensor_desc *desc, const struct shape *shape, 
     return md_dense(out, desc->dtype, shape, err);
 }
 
+bool layout_check(const struct tensor_desc *desc, struct error *err) {
+    if (!desc->layout || desc->layout == LAYOUT_ANY || md_type(&desc->layout->md) == compat_dtype(desc->dtype))
+        return true;
+    return error_set(err, ERROR_INVALID, "a %s tensor with a layout of another dtype", dtype_name(desc->dtype));
+}
+
 void layouts_fini(struct onednn_device *device) {
     while (device->layouts) {
         struct layout *layout = device->layouts;

@@ -11,7 +11,7 @@ struct onednn_device;
  */
 struct layout {
     struct layout *next;
-    struct md md;
+    struct md md; /**< with a dtype: that of the tensors that may have this layout */
     bool blocked; /**< blocking is filled in */
     struct blocking blocking;
 };
@@ -24,6 +24,9 @@ bool layout_intern(struct onednn_device *device, const struct md *md, const stru
  * sees other dimensions in the same elements (groups); a layout has them already.
  */
 bool layout_describe(const struct tensor_desc *desc, const struct shape *shape, struct md *out, struct error *err);
+
+/** ERROR_INVALID where a description's layout is one of tensors of another dtype: it would lie about the bytes. */
+bool layout_check(const struct tensor_desc *desc, struct error *err);
 
 void layouts_fini(struct onednn_device *device);
 

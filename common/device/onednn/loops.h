@@ -16,17 +16,25 @@ struct norm_lanes {
     float slope[LANES], offset[LANES];            /**< backward: gain g - slope (x - mean) - offset */
 };
 
-/** Rows of one tile of channels (struct channel_view). Pointers that an operation does not have are NULL. */
+/**
+ * Rows of one tile of channels (struct channel_view), of the element type of the loops that get them. Pointers that an
+ * operation does not have are NULL.
+ */
 struct norm_rows {
     int64_t rows, stride; /**< stride in elements */
     int lanes;
     const struct norm_lanes *numbers;
-    const float *src, *residual, *diff_dst;
-    float *dst, *diff_src, *diff_residual; /**< diff_src or diff_residual may be diff_dst itself */
+    const void *src, *residual, *diff_dst;
+    void *dst, *diff_src, *diff_residual; /**< diff_src or diff_residual may be diff_dst itself */
     uint16_t *mask_out; /**< a bit per lane and row: the activation lets the gradient pass */
     const uint16_t *mask;
     enum activation activation;
     bool stream; /**< rows of all LANES are written to dst past the cache; each starts on a cache line */
+};
+
+/** What is gathered of up to LANES channels, in double: moments (count, mean, squared deviations from it) or plain sums. */
+struct lane_sums {
+    double count[LANES], first[LANES], second[LANES];
 };
 
 /** Factors of one step, worked out from ARG_HYPER and ARG_NORM. */
@@ -41,15 +49,18 @@ struct optimizer_buffers {
     const float *gradient, *decay;
 };
 
-struct loops {
-    const char *name; /**< of the instruction set, for profiles */
-    /** Mean, and sum of squared deviations from it, of each lane. Rows few enough to stay in the first-level
-     * cache. */
-    void (*moments)(const struct norm_rows *rows, float mean[LANES], float squares[LANES]);
+/** Loops over activations of one element type. They compute in f32 and round what they store. */
+struct row_loops {
+    size_t element_bytes;
+    /**
+     * Merges count, mean and sum of squared deviations from it of each lane into sums. Goes through the rows twice: as many as
+     * stay in the first-level cache.
+     */
+    void (*moments)(const struct norm_rows *rows, struct lane_sums *sums);
     /** dst = activation(gain (src - mean) + shift + residual). */
     void (*normalise)(const struct norm_rows *rows);
-    /** Sums of g and of g (src - mean), where g is diff_dst behind the mask. */
-    void (*gradient_sums)(const struct norm_rows *rows, float sum[LANES], float product[LANES]);
+    /** Adds the sums of g and of g (src - mean) to first and second; g is diff_dst behind the mask. */
+    void (*gradient_sums)(const struct norm_rows *rows, struct lane_sums *sums);
     /** diff_src = gain g - slope (src - mean) - offset; diff_residual = g. */
     void (*gradient)(const struct norm_rows *rows);
     /** Sum of each lane. */
@@ -58,10 +69,15 @@ struct loops {
     void (*fill)(const struct norm_rows *rows);
 
     /** dst = activation(a + b); b may be NULL, dst may be a or b. */
-    void (*activate)(float *dst, const float *a, const float *b, int64_t count, enum activation activation);
+    void (*activate)(void *dst, const void *a, const void *b, int64_t count, enum activation activation);
     /** diff_src = diff_dst where 0 < dst (< 6), else 0; diff_src may be diff_dst. */
-    void (*activate_gradient)(float *diff_src, const float *diff_dst, const float *dst, int64_t count,
+    void (*activate_gradient)(void *diff_src, const void *diff_dst, const void *dst, int64_t count,
                               enum activation activation);
+};
+
+struct loops {
+    const char *name; /**< of the instruction set, for profiles */
+    const struct row_loops *f32, *bf16;
     /** Adds to sum the squares of the finite values, and to bad the number of the others. */
     void (*square_sum)(const float *values, int64_t count, double *sum, double *bad);
     /** Updates blocks of OPTIMIZER_BLOCK elements. */
@@ -70,6 +86,11 @@ struct loops {
     void (*adamw)(const struct optimizer_buffers *buffers, int64_t first_block, int64_t last_block,
                   const struct optimizer_step *step);
 };
+
+/** Those for activations of a dtype, f32 or bf16. */
+static inline const struct row_loops *loops_of(const struct loops *loops, enum dtype dtype) {
+    return dtype == DTYPE_BF16 ? loops->bf16 : loops->f32;
+}
 
 /** Those that this CPU runs, the fastest first; NULL past the last. */
 const struct loops *loops_row(int i);

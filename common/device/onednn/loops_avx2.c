@@ -9,14 +9,19 @@ static inline uint16_t lanes_pack(lanes_s32 mask) {
 }
 
 /* Past the cache; to must be aligned to a whole row. */
-static inline void lanes_stream(float *to, lanes_f32 v) {
+static inline void lanes_stream_f32(float *to, lanes_f32 v) {
     __m256 half[2];
     memcpy(half, &v, sizeof half);
     _mm256_stream_ps(to, half[0]);
     _mm256_stream_ps(to + LANES / 2, half[1]);
 }
 
-#define lanes_fence _mm_sfence
-#define LOOPS_TABLE loops_avx2
-#define LOOPS_NAME  "loops:avx2"
+static inline void lanes_stream_u16(uint16_t *to, lanes_u16 v) {
+    _mm256_stream_si256((__m256i *)(void *)to, (__m256i)v);
+}
+
+#define lanes_narrow lanes_narrow_portable
+#define lanes_fence  _mm_sfence
+#define LOOPS_TABLE  loops_avx2
+#define LOOPS_NAME   "loops:avx2"
 #include "common/device/onednn/loops_body.h"

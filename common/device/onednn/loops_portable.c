@@ -4,11 +4,16 @@ static inline uint16_t lanes_pack(lanes_s32 mask) {
     return lanes_pack_portable(mask);
 }
 
-static inline void lanes_stream(float *to, lanes_f32 v) {
-    lanes_store(to, v, LANES);
+static inline void lanes_stream_f32(float *to, lanes_f32 v) {
+    lanes_store_f32(to, v, LANES);
 }
 
-#define lanes_fence lanes_no_fence
-#define LOOPS_TABLE loops_portable
-#define LOOPS_NAME  "loops:portable"
+static inline void lanes_stream_u16(uint16_t *to, lanes_u16 v) {
+    memcpy(to, &v, sizeof v);
+}
+
+#define lanes_narrow lanes_narrow_portable
+#define lanes_fence  lanes_no_fence
+#define LOOPS_TABLE  loops_portable
+#define LOOPS_NAME   "loops:portable"
 #include "common/device/onednn/loops_body.h"

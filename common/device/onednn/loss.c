@@ -88,4 +88,4 @@ static struct onednn_kernel *loss_prepare(struct onednn_device *device, const st
     return kernel;
 }
 
-const struct onednn_kind onednn_loss = {.supports = kernel_all_f32, .prepare = loss_prepare};
+const struct onednn_kind onednn_loss = {.supports = kernel_precision_fits, .prepare = loss_prepare};

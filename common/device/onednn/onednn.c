@@ -4,6 +4,7 @@
 #include "common/device/host.h"
 #include "common/device/onednn/kernel.h"
 #include "common/device/onednn/team.h"
+#include "common/op/precision.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,6 +87,13 @@ static bool onednn_supports(struct device *device, const struct kernel_request *
     return kind && kind->supports(request);
 }
 
+static bool check_layouts(const struct kernel_request *request, struct error *err) {
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+        if (request->args.direction[arg] != ARG_ABSENT && !layout_check(&request->args.desc[arg], err))
+            return error_prefix(err, "%s", arg_name(arg));
+    return true;
+}
+
 static struct kernel *onednn_prepare(struct device *base, const struct kernel_request *request, struct error *err) {
     struct onednn_device *device = (struct onednn_device *)base;
     const struct onednn_kind *kind = kind_of(request);
@@ -93,6 +101,8 @@ static struct kernel *onednn_prepare(struct device *base, const struct kernel_re
         error_set(err, ERROR_UNSUPPORTED, "oneDNN device: no kernels of kind %d", (int)request->op.kind);
         return NULL;
     }
+    if (!check_layouts(request, err))
+        return NULL;
     team_adopt(device->threads);
     struct onednn_kernel *kernel = kind->prepare(device, request, err);
     return kernel ? &kernel->base : NULL;
@@ -108,13 +118,21 @@ static void onednn_release(struct kernel *kernel) {
     kernel_destroy((struct onednn_kernel *)kernel);
 }
 
-bool kernel_all_f32(const struct kernel_request *request) {
-    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
-        bool other = arg == ARG_LABEL || arg == ARG_SEED || arg == ARG_NORM || arg == ARG_WORKSPACE || arg == ARG_SCRATCH;
-        if (request->args.direction[arg] != ARG_ABSENT && !other && request->args.desc[arg].dtype != DTYPE_F32)
+static bool fits(const struct kernel_request *request, enum precision precision) {
+    static const bool fixed[ARG_COUNT] = {
+        [ARG_LABEL] = true, [ARG_SEED] = true, [ARG_NORM] = true, [ARG_WORKSPACE] = true, [ARG_SCRATCH] = true};
+    struct op_args want = request->args;
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+        want.desc[arg].dtype = DTYPE_F32;
+    precision_apply(precision, &request->op, &want);
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+        if (want.direction[arg] != ARG_ABSENT && !fixed[arg] && want.desc[arg].dtype != request->args.desc[arg].dtype)
             return false;
-    }
     return true;
+}
+
+bool kernel_precision_fits(const struct kernel_request *request) {
+    return fits(request, PRECISION_F32) || (compat_has_bf16() && fits(request, PRECISION_BF16));
 }
 
 void *kernel_create(struct onednn_device *device, const struct kernel_request *request, size_t size,

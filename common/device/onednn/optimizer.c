@@ -74,7 +74,7 @@ static struct onednn_kernel *norm_prepare(struct onednn_device *device, const st
     return NULL;
 }
 
-const struct onednn_kind onednn_gradient_norm = {.supports = kernel_all_f32, .prepare = norm_prepare};
+const struct onednn_kind onednn_gradient_norm = {.supports = kernel_precision_fits, .prepare = norm_prepare};
 
 /* --- SGD and AdamW, the moving average with them: one pass over every buffer --- */
 
@@ -145,5 +145,5 @@ static struct onednn_kernel *step_prepare(struct onednn_device *device, const st
     return kernel;
 }
 
-const struct onednn_kind onednn_sgd = {.supports = kernel_all_f32, .prepare = step_prepare};
-const struct onednn_kind onednn_adamw = {.supports = kernel_all_f32, .prepare = step_prepare};
+const struct onednn_kind onednn_sgd = {.supports = kernel_precision_fits, .prepare = step_prepare};
+const struct onednn_kind onednn_adamw = {.supports = kernel_precision_fits, .prepare = step_prepare};

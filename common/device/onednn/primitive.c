@@ -177,6 +177,7 @@ static dnnl_primitive_desc_t describe(struct onednn_device *device, const struct
         desc = NULL;
     md_fini(&spec.src);
     md_fini(&spec.weight);
+    md_fini(&spec.forward_weight);
     md_fini(&spec.bias);
     md_fini(&spec.dst);
     if (attr)

@@ -1,4 +1,5 @@
 #include "common/device/onednn/loops.h"
+#include "common/tensor/element.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -9,16 +10,20 @@
 #include <cmocka.h>
 
 /*
- * The leaf loops of every instruction set that this machine runs, against their formulas in double. The
- * conformance tests go through the fastest alone.
+ * The leaf loops of every instruction set that this machine runs, for both element types, against their formulas in double.
+ * The conformance tests go through the fastest alone.
  */
 
 enum { MAX_ROWS = 130, STRIDE = 21, SIZE = MAX_ROWS * STRIDE + LANES };
 
 static const int lane_counts[] = {16, 8, 5, 1};
 static const int row_counts[] = {1, 3, 4, 7, 128};
+static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
 
+/* Tensors of f32 or bf16 elements, in memory that is enough for f32. */
 struct fixture {
+    enum dtype dtype;
+    const struct row_loops *loops;
     float src[SIZE], residual[SIZE], diff_dst[SIZE], dst[SIZE], diff_src[SIZE], diff_residual[SIZE];
     uint16_t mask[MAX_ROWS];
     struct norm_lanes numbers;
@@ -30,14 +35,22 @@ static float draw(uint32_t *state) {
     return (float)(*state >> 8) / (float)(1 << 23) - 1;
 }
 
-static void fixture_init(struct fixture *f, int rows, int lanes) {
+static double get(const struct fixture *f, const void *tensor, int64_t at) {
+    return element_load(tensor, f->dtype, at);
+}
+
+static void fixture_init(struct fixture *f, const struct loops *loops, enum dtype dtype) {
     uint32_t state = 7;
     memset(f, 0, sizeof *f);
+    f->dtype = dtype;
+    f->loops = loops_of(loops, dtype);
     for (int i = 0; i < SIZE; i++) {
-        f->src[i] = 3 + draw(&state);
-        f->residual[i] = draw(&state);
-        f->diff_dst[i] = draw(&state);
-        f->dst[i] = f->diff_src[i] = f->diff_residual[i] = -99;
+        element_store(f->src, dtype, i, 3 + (double)draw(&state));
+        element_store(f->residual, dtype, i, (double)draw(&state));
+        element_store(f->diff_dst, dtype, i, (double)draw(&state));
+        element_store(f->dst, dtype, i, -99);
+        element_store(f->diff_src, dtype, i, -99);
+        element_store(f->diff_residual, dtype, i, -99);
     }
     for (int i = 0; i < LANES; i++) {
         f->numbers.mean[i] = 3 + draw(&state);
@@ -48,6 +61,9 @@ static void fixture_init(struct fixture *f, int rows, int lanes) {
     }
     for (int i = 0; i < MAX_ROWS; i++)
         f->mask[i] = (uint16_t)(draw(&state) * 32767);
+}
+
+static void set_rows(struct fixture *f, int rows, int lanes) {
     f->rows = (struct norm_rows){.rows = rows,
                                  .stride = lanes == LANES ? LANES : STRIDE,
                                  .lanes = lanes,
@@ -60,31 +76,53 @@ static void assert_near(double a, double b, double scale) {
         fail_msg("%.9g should be %.9g", a, b);
 }
 
-/* Calls test for every table, number of rows and of lanes. */
-static void for_all(void (*test)(const struct loops *loops, struct fixture *f)) {
+/* As assert_near, for an element that may have been rounded to bf16. */
+static void assert_element(const struct fixture *f, const void *tensor, int64_t at, double expected, double scale) {
+    double rounding = f->dtype == DTYPE_BF16 ? ldexp(1, -8) * fabs(expected) : 0, got = get(f, tensor, at);
+    if (fabs(got - expected) > 2e-6 * scale + rounding)
+        fail_msg("%s: %.9g should be %.9g", dtype_name(f->dtype), got, expected);
+}
+
+/* Calls test for every table, element type, number of rows and of lanes. */
+static void for_all(void (*test)(struct fixture *f)) {
     struct fixture *f = malloc(sizeof *f);
     assert_non_null(f);
     for (int i = 0; loops_row(i); i++)
-        for (size_t r = 0; r < sizeof row_counts / sizeof *row_counts; r++)
-            for (size_t l = 0; l < sizeof lane_counts / sizeof *lane_counts; l++) {
-                fixture_init(f, row_counts[r], lane_counts[l]);
-                test(loops_row(i), f);
-            }
+        for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++)
+            for (size_t r = 0; r < sizeof row_counts / sizeof *row_counts; r++)
+                for (size_t l = 0; l < sizeof lane_counts / sizeof *lane_counts; l++) {
+                    fixture_init(f, loops_row(i), dtypes[d]);
+                    set_rows(f, row_counts[r], lane_counts[l]);
+                    test(f);
+                }
     free(f);
 }
 
-static void check_moments(const struct loops *loops, struct fixture *f) {
-    float mean[LANES], squares[LANES];
-    loops->moments(&f->rows, mean, squares);
-    for (int lane = 0; lane < f->rows.lanes; lane++) {
-        double sum = 0, square = 0;
-        for (int64_t i = 0; i < f->rows.rows; i++)
-            sum += (double)f->src[i * f->rows.stride + lane];
-        sum /= (double)f->rows.rows;
-        for (int64_t i = 0; i < f->rows.rows; i++)
-            square += pow((double)f->src[i * f->rows.stride + lane] - sum, 2);
-        assert_near((double)mean[lane], sum, 4);
-        assert_near((double)squares[lane], square, 1 + square);
+/* Mean, and squared deviations from it, of a lane in the first rows. */
+static void expected_moments(const struct fixture *f, int64_t rows, int lane, double *mean, double *squares) {
+    *mean = *squares = 0;
+    for (int64_t i = 0; i < rows; i++)
+        *mean += get(f, f->src, i * f->rows.stride + lane) / (double)rows;
+    for (int64_t i = 0; i < rows; i++)
+        *squares += pow(get(f, f->src, i * f->rows.stride + lane) - *mean, 2);
+}
+
+/* In two stretches, the second merged into the first. */
+static void check_moments(struct fixture *f) {
+    struct lane_sums sums = {.count = {0}};
+    int64_t rows = f->rows.rows, first = (rows + 1) / 2;
+    f->rows.rows = first;
+    f->loops->moments(&f->rows, &sums);
+    f->rows.src = (char *)f->src + (size_t)(first * f->rows.stride) * f->loops->element_bytes;
+    f->rows.rows = rows - first;
+    if (rows > first)
+        f->loops->moments(&f->rows, &sums);
+    for (int lane = 0; lane < LANES; lane++) {
+        double mean, squares;
+        expected_moments(f, rows, lane, &mean, &squares);
+        assert_true(sums.count[lane] == (lane < f->rows.lanes ? (double)rows : 0));
+        assert_near(sums.first[lane], lane < f->rows.lanes ? mean : 0, 4);
+        assert_near(sums.second[lane], lane < f->rows.lanes ? squares : 0, 1 + squares);
     }
 }
 
@@ -98,33 +136,30 @@ static double activated(double v, enum activation activation) {
     return activation == ACTIVATION_RELU6 && v > 6 ? 6 : v;
 }
 
-static void check_normalise_with(const struct loops *loops, struct fixture *f, bool residual,
-                                 enum activation activation) {
+static void check_normalise_with(struct fixture *f, bool residual, enum activation activation) {
     f->rows.dst = f->dst;
     f->rows.residual = residual ? f->residual : NULL;
     f->rows.mask_out = f->mask;
     f->rows.activation = activation;
-    loops->normalise(&f->rows);
+    f->loops->normalise(&f->rows);
     for (int64_t i = 0; i < f->rows.rows; i++)
         for (int lane = 0; lane < f->rows.lanes; lane++) {
             int64_t at = i * f->rows.stride + lane;
-            double y = ((double)f->src[at] - (double)f->numbers.mean[lane]) * (double)f->numbers.gain[lane] +
-                       (double)f->numbers.shift[lane] + (residual ? (double)f->residual[at] : 0);
+            double y = (get(f, f->src, at) - (double)f->numbers.mean[lane]) * (double)f->numbers.gain[lane] +
+                       (double)f->numbers.shift[lane] + (residual ? get(f, f->residual, at) : 0);
             bool passes = f->mask[i] >> lane & 1;
-            assert_near((double)f->dst[at], activated(y, activation), 16);
+            assert_element(f, f->dst, at, activated(y, activation), 16);
             if (activation != ACTIVATION_NONE && fabs(y) > 1e-4 && fabs(y - 6) > 1e-4)
                 assert_int_equal(passes, y > 0 && (activation == ACTIVATION_RELU || y < 6));
         }
 }
 
-static void check_normalise(const struct loops *loops, struct fixture *f) {
-    int rows = (int)f->rows.rows, lanes = f->rows.lanes;
+static void check_normalise(struct fixture *f) {
     for (int activation = ACTIVATION_NONE; activation <= ACTIVATION_RELU6; activation++)
         for (int residual = 0; residual < 2; residual++) {
-            fixture_init(f, rows, lanes);
-            check_normalise_with(loops, f, residual != 0, (enum activation)activation);
-            if (lanes < LANES) /* what lies between the rows is somebody else's */
-                assert_true(f->dst[lanes] == -99);
+            check_normalise_with(f, residual != 0, (enum activation)activation);
+            if (f->rows.lanes < LANES) /* what lies between the rows is somebody else's */
+                assert_true(get(f, f->dst, f->rows.lanes) == -99);
         }
 }
 
@@ -133,29 +168,35 @@ static void normalising_adds_activates_and_masks(void **state) {
     for_all(check_normalise);
 }
 
+static void check_streaming(struct fixture *ordinary, struct fixture *streamed, float *aligned, int rows) {
+    size_t row_bytes = LANES * ordinary->loops->element_bytes;
+    streamed->rows.dst = memset(aligned, 0, (MAX_ROWS + 1) * LANES * sizeof(float));
+    streamed->rows.residual = streamed->residual;
+    streamed->rows.mask_out = streamed->mask;
+    streamed->rows.activation = ordinary->rows.activation;
+    streamed->rows.stream = true;
+    streamed->loops->normalise(&streamed->rows);
+    assert_memory_equal(aligned, ordinary->dst, (size_t)rows * row_bytes);
+    assert_memory_equal(streamed->mask, ordinary->mask, sizeof streamed->mask);
+    assert_true(get(streamed, aligned, rows * LANES) == 0);
+}
+
 /* Past the cache or not: the same bits, of dst and of the mask, and nothing beside them. */
 static void streamed_rows_are_the_same_bits(void **state) {
     struct fixture *ordinary = malloc(sizeof *ordinary), *streamed = malloc(sizeof *streamed);
-    size_t bytes = (MAX_ROWS + 1) * LANES * sizeof(float);
-    float *aligned = aligned_alloc(LANES * sizeof(float), bytes);
+    float *aligned = aligned_alloc(LANES * sizeof(float), (MAX_ROWS + 1) * LANES * sizeof(float));
     (void)state;
     assert_true(ordinary && streamed && aligned);
     for (int i = 0; loops_row(i); i++)
-        for (enum activation activation = ACTIVATION_NONE; activation <= ACTIVATION_RELU6; activation++) {
-            fixture_init(ordinary, 7, LANES);
-            check_normalise_with(loops_row(i), ordinary, true, activation);
-            fixture_init(streamed, 7, LANES);
-            memset(aligned, 0, bytes);
-            streamed->rows.dst = aligned;
-            streamed->rows.residual = streamed->residual;
-            streamed->rows.mask_out = streamed->mask;
-            streamed->rows.activation = activation;
-            streamed->rows.stream = true;
-            loops_row(i)->normalise(&streamed->rows);
-            assert_memory_equal(aligned, ordinary->dst, 7 * LANES * sizeof(float));
-            assert_memory_equal(streamed->mask, ordinary->mask, sizeof streamed->mask);
-            assert_true(aligned[7 * LANES] == 0);
-        }
+        for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++)
+            for (enum activation activation = ACTIVATION_NONE; activation <= ACTIVATION_RELU6; activation++) {
+                fixture_init(ordinary, loops_row(i), dtypes[d]);
+                set_rows(ordinary, 7, LANES);
+                check_normalise_with(ordinary, true, activation);
+                fixture_init(streamed, loops_row(i), dtypes[d]);
+                set_rows(streamed, 7, LANES);
+                check_streaming(ordinary, streamed, aligned, 7);
+            }
     free(ordinary);
     free(streamed);
     free(aligned);
@@ -163,24 +204,24 @@ static void streamed_rows_are_the_same_bits(void **state) {
 
 static double masked(const struct fixture *f, int64_t i, int lane) {
     bool passes = !f->rows.mask || (f->rows.mask[i] >> lane & 1);
-    return passes ? (double)f->diff_dst[i * f->rows.stride + lane] : 0;
+    return passes ? get(f, f->diff_dst, i * f->rows.stride + lane) : 0;
 }
 
-static void check_sums(const struct loops *loops, struct fixture *f) {
-    float sum[LANES], product[LANES];
+static void check_sums(struct fixture *f) {
     f->rows.diff_dst = f->diff_dst;
     for (int with_mask = 0; with_mask < 2; with_mask++) {
+        struct lane_sums sums = {.first = {[0] = 5}, .second = {[0] = 7}};
         f->rows.mask = with_mask ? f->mask : NULL;
-        loops->gradient_sums(&f->rows, sum, product);
+        f->loops->gradient_sums(&f->rows, &sums);
         for (int lane = 0; lane < f->rows.lanes; lane++) {
-            double s = 0, p = 0;
+            double s = lane == 0 ? 5 : 0, p = lane == 0 ? 7 : 0;
             for (int64_t i = 0; i < f->rows.rows; i++) {
-                double d = (double)f->src[i * f->rows.stride + lane] - (double)f->numbers.mean[lane];
+                double d = get(f, f->src, i * f->rows.stride + lane) - (double)f->numbers.mean[lane];
                 s += masked(f, i, lane);
                 p += masked(f, i, lane) * d;
             }
-            assert_near((double)sum[lane], s, 20);
-            assert_near((double)product[lane], p, 40);
+            assert_near(sums.first[lane], s, 20);
+            assert_near(sums.second[lane], p, 40);
         }
     }
 }
@@ -190,21 +231,21 @@ static void gradient_sums_see_the_mask(void **state) {
     for_all(check_sums);
 }
 
-static void check_gradient(const struct loops *loops, struct fixture *f) {
+static void check_gradient(struct fixture *f) {
     const struct norm_lanes *n = &f->numbers;
     f->rows.diff_dst = f->diff_dst;
     f->rows.diff_src = f->diff_src;
     f->rows.diff_residual = f->diff_residual;
     f->rows.mask = f->mask;
-    loops->gradient(&f->rows);
+    f->loops->gradient(&f->rows);
     for (int64_t i = 0; i < f->rows.rows; i++)
         for (int lane = 0; lane < f->rows.lanes; lane++) {
             int64_t at = i * f->rows.stride + lane;
-            double g = masked(f, i, lane), d = (double)f->src[at] - (double)n->mean[lane];
+            double g = masked(f, i, lane), d = get(f, f->src, at) - (double)n->mean[lane];
             double expected =
                 (double)n->gain[lane] * g - (double)n->slope[lane] * d - (double)n->offset[lane];
-            assert_near((double)f->diff_src[at], expected, 8);
-            assert_true((double)f->diff_residual[at] == g);
+            assert_element(f, f->diff_src, at, expected, 8);
+            assert_true(get(f, f->diff_residual, at) == g);
         }
 }
 
@@ -213,31 +254,115 @@ static void gradients_follow_the_formula(void **state) {
     for_all(check_gradient);
 }
 
-static void activations_keep_what_is_not_a_number(void **state) {
-    const float values[19] = {-1, NAN, 7, 3, [17] = -2, [18] = NAN};
-    float out[19];
-    (void)state;
-    for (int i = 0; loops_row(i); i++) {
-        loops_row(i)->activate(out, values, NULL, 19, ACTIVATION_RELU6);
-        assert_true(out[0] == 0 && isnan(out[1]) && out[2] == 6 && out[3] == 3 && out[17] == 0 &&
-                    isnan(out[18]));
-        loops_row(i)->activate(out, values, values, 19, ACTIVATION_NONE);
-        assert_true(out[0] == -2 && out[2] == 14 && out[17] == -4);
+static void check_plain_sums(struct fixture *f) {
+    float sum[LANES];
+    f->loops->sum(&f->rows, sum);
+    for (int lane = 0; lane < f->rows.lanes; lane++) {
+        double expected = 0;
+        for (int64_t i = 0; i < f->rows.rows; i++)
+            expected += get(f, f->src, i * f->rows.stride + lane);
+        assert_near((double)sum[lane], expected, 1 + expected);
     }
 }
 
-static void gradients_pass_strictly_inside(void **state) {
-    const float dst[18] = {0, 6, 3, -1, [16] = 6, [17] = 2};
-    float gradient[18], out[18];
+static void sums_are_those_of_the_lane(void **state) {
     (void)state;
-    for (int i = 0; i < 18; i++)
-        gradient[i] = 5;
+    for_all(check_plain_sums);
+}
+
+/* --- rounding to bf16 --- */
+
+/* A number that is worth rounding: ties, what rounds up to infinity, infinities, NaNs, and any bits at all. */
+static float awkward(uint32_t *state) {
+    static const uint32_t ties[] = {0x3f808000, 0x3f818000, 0xbf808000, 0x3f808001, 0x3f817fff, 0x7f7f8000, 0x7f7f7fff,
+                                    0x7f800000, 0xff800000, 0x7f800001, 0x7fffffff, 0xffc00000, 0x80000000, 0x00800000};
+    enum { TIES = sizeof ties / sizeof *ties };
+    float value;
+    *state = *state * 1664525u + 1013904223u;
+    uint32_t bits = *state >> 28 == 0 ? ties[(*state >> 8) % TIES] : *state ^ *state << 15;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* As element_store rounds; a subnormal number may become zero (AVX-512's instruction takes it for one). */
+static void assert_rounded(uint16_t got, float value) {
+    uint16_t expected = 0;
+    element_store(&expected, DTYPE_BF16, 0, (double)value);
+    if (isnan(value))
+        assert_true(isnan(element_load(&got, DTYPE_BF16, 0)));
+    else if (got != expected && !(fabsf(value) < 0x1p-126f && (got & 0x7fff) == 0))
+        fail_msg("%a became %04x, should be %04x", (double)value, got, expected);
+}
+
+static void stores_round_to_nearest_even(void **state) {
+    (void)state;
     for (int i = 0; loops_row(i); i++) {
-        loops_row(i)->activate_gradient(out, gradient, dst, 18, ACTIVATION_RELU6);
-        assert_true(out[0] == 0 && out[1] == 0 && out[2] == 5 && out[3] == 0 && out[16] == 0 && out[17] == 5);
-        loops_row(i)->activate_gradient(out, gradient, dst, 18, ACTIVATION_RELU);
-        assert_true(out[0] == 0 && out[1] == 5 && out[3] == 0 && out[16] == 5);
+        uint32_t random = 3;
+        for (int k = 0; k < 20000; k++) {
+            struct norm_lanes numbers = {.mean = {0}};
+            uint16_t dst[LANES];
+            struct norm_rows rows = {.rows = 1, .stride = LANES, .lanes = LANES, .numbers = &numbers, .dst = dst};
+            for (int lane = 0; lane < LANES; lane++)
+                numbers.shift[lane] = awkward(&random);
+            loops_row(i)->bf16->fill(&rows);
+            for (int lane = 0; lane < LANES; lane++)
+                assert_rounded(dst[lane], numbers.shift[lane]);
+        }
     }
+}
+
+/* --- elementwise --- */
+
+enum { FEW = 19 };
+
+static void put_all(void *tensor, enum dtype dtype, const float values[FEW]) {
+    for (int i = 0; i < FEW; i++)
+        element_store(tensor, dtype, i, (double)values[i]);
+}
+
+static void check_values(const void *tensor, enum dtype dtype, const float expected[FEW]) {
+    for (int i = 0; i < FEW; i++) {
+        double got = element_load(tensor, dtype, i), want = (double)expected[i];
+        assert_true(got == want || (isnan(got) && isnan(want)));
+    }
+}
+
+static void check_activations(const struct row_loops *loops, enum dtype dtype) {
+    const float values[FEW] = {-1, NAN, 7, 3, [17] = -2, [18] = NAN}, clipped[FEW] = {0, NAN, 6, 3, [18] = NAN};
+    const float doubled[FEW] = {-2, NAN, 14, 6, [17] = -4, [18] = NAN};
+    float in[FEW], out[FEW];
+    put_all(in, dtype, values);
+    loops->activate(out, in, NULL, FEW, ACTIVATION_RELU6);
+    check_values(out, dtype, clipped);
+    loops->activate(out, in, in, FEW, ACTIVATION_NONE);
+    check_values(out, dtype, doubled);
+}
+
+static void activations_keep_what_is_not_a_number(void **state) {
+    (void)state;
+    for (int i = 0; loops_row(i); i++)
+        for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++)
+            check_activations(loops_of(loops_row(i), dtypes[d]), dtypes[d]);
+}
+
+static void check_passing(const struct row_loops *loops, enum dtype dtype) {
+    const float values[FEW] = {0, 6, 3, -1, [16] = 6, [17] = 2}, inside[FEW] = {[2] = 5, [17] = 5};
+    const float above[FEW] = {[1] = 5, [2] = 5, [16] = 5, [17] = 5};
+    float dst[FEW], gradient[FEW], out[FEW];
+    put_all(dst, dtype, values);
+    for (int i = 0; i < FEW; i++)
+        element_store(gradient, dtype, i, 5);
+    loops->activate_gradient(out, gradient, dst, FEW, ACTIVATION_RELU6);
+    check_values(out, dtype, inside);
+    loops->activate_gradient(out, gradient, dst, FEW, ACTIVATION_RELU);
+    check_values(out, dtype, above);
+}
+
+static void gradients_pass_strictly_inside(void **state) {
+    (void)state;
+    for (int i = 0; loops_row(i); i++)
+        for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++)
+            check_passing(loops_of(loops_row(i), dtypes[d]), dtypes[d]);
 }
 
 static void square_sums_leave_out_what_is_not_finite(void **state) {
@@ -293,6 +418,8 @@ int main(void) {
         cmocka_unit_test(streamed_rows_are_the_same_bits),
         cmocka_unit_test(gradient_sums_see_the_mask),
         cmocka_unit_test(gradients_follow_the_formula),
+        cmocka_unit_test(sums_are_those_of_the_lane),
+        cmocka_unit_test(stores_round_to_nearest_even),
         cmocka_unit_test(activations_keep_what_is_not_a_number),
         cmocka_unit_test(gradients_pass_strictly_inside),
         cmocka_unit_test(square_sums_leave_out_what_is_not_finite),
