@@ -32,7 +32,7 @@ static inline void lanes_store_f32(float *to, lanes_f32 v, int count) {
 static inline void lanes_no_fence(void) {}
 
 /* bf16 to f32: exact, the lower half is zero. */
-static inline lanes_f32 lanes_widen(lanes_u16 v) {
+static inline lanes_f32 lanes_widen_portable(lanes_u16 v) {
     return (lanes_f32)(__builtin_convertvector(v, lanes_u32) << 16);
 }
 
@@ -44,34 +44,16 @@ static inline lanes_u16 lanes_narrow_portable(lanes_f32 v) {
     return __builtin_convertvector((quiet & nan) | (rounded & ~nan), lanes_u16);
 }
 
-/* v where the mask is set, else 0. */
-static inline lanes_f32 lanes_where(lanes_s32 mask, lanes_f32 v) {
-    return (lanes_f32)((lanes_s32)v & mask);
-}
-
 /* Written so that a NaN stays one: it must reach the loss and be seen there. */
 static inline lanes_f32 lanes_activate(lanes_f32 v, enum activation activation) {
     const lanes_f32 zero = {0}, six = zero + 6;
     if (activation != ACTIVATION_NONE)
-        v = lanes_where(~(v < zero), v);
+        v = (lanes_f32)((lanes_s32)v & ~(v < zero));
     if (activation == ACTIVATION_RELU6) {
         lanes_s32 over = v > six;
         v = (lanes_f32)(((lanes_s32)six & over) | ((lanes_s32)v & ~over));
     }
     return v;
-}
-
-/* Where an activation with this input, or this output, lets the gradient pass. */
-static inline lanes_s32 lanes_passes(lanes_f32 v, enum activation activation) {
-    const lanes_f32 zero = {0}, six = zero + 6;
-    return activation == ACTIVATION_RELU6 ? (v > zero) & (v < six) : v > zero;
-}
-
-static inline lanes_s32 lanes_unpack(uint16_t bits) {
-    const lanes_s32 each = {1 << 0, 1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
-                            1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
-    const lanes_s32 zero = {0};
-    return ((zero + bits) & each) != zero;
 }
 
 /* One bit per lane, set where the mask is. */
@@ -80,4 +62,12 @@ static inline uint16_t lanes_pack_portable(lanes_s32 mask) {
     for (int i = 0; i < LANES; i++)
         bits |= ((uint32_t)mask[i] & 1u) << i;
     return (uint16_t)bits;
+}
+
+/* v where the bit is set, else 0. */
+static inline lanes_f32 lanes_keep_portable(uint16_t bits, lanes_f32 v) {
+    const lanes_s32 each = {1 << 0, 1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                            1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+    const lanes_s32 zero = {0};
+    return (lanes_f32)((lanes_s32)v & (((zero + bits) & each) != zero));
 }

@@ -16,20 +16,25 @@ struct norm_lanes {
     float slope[LANES], offset[LANES];            /**< backward: gain g - slope (x - mean) - offset */
 };
 
+/** The most tiles that a row may have side by side. */
+enum { MOST_TILES = 64 };
+
 /**
- * Rows of one tile of channels (struct channel_view), of the element type of the loops that get them. Pointers that an
- * operation does not have are NULL.
+ * Rows of one tile of channels (struct channel_view), or of several tiles of LANES channels that lie side by side in every row,
+ * of the element type of the loops that get them. Pointers that an operation does not have are NULL.
  */
 struct norm_rows {
-    int64_t rows, stride; /**< stride in elements */
-    int lanes;
-    const struct norm_lanes *numbers;
+    int64_t rows, stride;             /**< stride in elements */
+    int lanes, tiles;                 /**< lanes: of one tile; LANES where there are several */
+    int64_t ahead; /**< of several tiles: how many elements further on to fetch into the cache what comes next; 0: none */
+    const struct norm_lanes *numbers; /**< of each tile */
     const void *src, *residual, *diff_dst;
     void *dst, *diff_src, *diff_residual; /**< diff_src or diff_residual may be diff_dst itself */
-    uint16_t *mask_out; /**< a bit per lane and row: the activation lets the gradient pass */
+    uint16_t *mask_out; /**< a bit per lane: the activation lets the gradient pass; those of a row's tiles lie side by side */
     const uint16_t *mask;
+    int64_t mask_stride; /**< from row to row */
     enum activation activation;
-    bool stream; /**< rows of all LANES are written to dst past the cache; each starts on a cache line */
+    bool stream; /**< rows of all LANES are written to dst past the cache; each starts on a multiple of its size */
 };
 
 /** What is gathered of up to LANES channels, in double: moments (count, mean, squared deviations from it) or plain sums. */
@@ -52,20 +57,17 @@ struct optimizer_buffers {
 /** Loops over activations of one element type. They compute in f32 and round what they store. */
 struct row_loops {
     size_t element_bytes;
-    /**
-     * Merges count, mean and sum of squared deviations from it of each lane into sums. Goes through the rows twice: as many as
-     * stay in the first-level cache.
-     */
+    /** Merges count, mean and sum of squared deviations from it of each tile's lanes into the tile's sums. */
     void (*moments)(const struct norm_rows *rows, struct lane_sums *sums);
     /** dst = activation(gain (src - mean) + shift + residual). */
     void (*normalise)(const struct norm_rows *rows);
-    /** Adds the sums of g and of g (src - mean) to first and second; g is diff_dst behind the mask. */
+    /** Adds the sums of g and of g (src - mean) to each tile's first and second; g is diff_dst behind the mask. */
     void (*gradient_sums)(const struct norm_rows *rows, struct lane_sums *sums);
     /** diff_src = gain g - slope (src - mean) - offset; diff_residual = g. */
     void (*gradient)(const struct norm_rows *rows);
-    /** Sum of each lane. */
+    /** Sum of each lane of one tile. */
     void (*sum)(const struct norm_rows *rows, float sum[LANES]);
-    /** Writes numbers->shift to every row of dst. */
+    /** Writes numbers->shift to every row of dst, of one tile. */
     void (*fill)(const struct norm_rows *rows);
 
     /** dst = activation(a + b); b may be NULL, dst may be a or b. */

@@ -2,7 +2,8 @@
 
 #include <immintrin.h>
 
-static inline uint16_t lanes_pack(lanes_s32 mask) {
+static inline uint16_t lanes_greater(lanes_f32 a, lanes_f32 b) {
+    lanes_s32 mask = a > b;
     __m256 half[2];
     memcpy(half, &mask, sizeof half);
     return (uint16_t)(_mm256_movemask_ps(half[0]) | _mm256_movemask_ps(half[1]) << 8);
@@ -20,6 +21,8 @@ static inline void lanes_stream_u16(uint16_t *to, lanes_u16 v) {
     _mm256_stream_si256((__m256i *)(void *)to, (__m256i)v);
 }
 
+#define lanes_keep   lanes_keep_portable
+#define lanes_widen  lanes_widen_portable
 #define lanes_narrow lanes_narrow_portable
 #define lanes_fence  _mm_sfence
 #define LOOPS_TABLE  loops_avx2

@@ -1,11 +1,24 @@
 /*
  * The loops of loops.h, for inclusion by one loops_*.c per instruction set, which has defined LOOPS_TABLE, LOOPS_NAME,
- * lanes_pack, lanes_fence, lanes_stream_f32, lanes_stream_u16 and lanes_narrow.
+ * lanes_greater (the bits of the lanes where a > b), lanes_keep, lanes_widen, lanes_narrow, lanes_stream_f32, lanes_stream_u16
+ * and lanes_fence.
  */
 #include <math.h>
 
 #define LOOPS_INLINE static inline __attribute__((always_inline))
-enum { UNROLL = 4 };
+enum {
+    UNROLL = 4,
+    BLOCK_ROWS = 4,  /* of wide rows, gone through together */
+    FIRST_ROWS = 8,  /* to take a mean of */
+    LINE_BYTES = 64,
+};
+
+/* Where an activation with this input, or this output, lets the gradient pass: a bit per lane. */
+LOOPS_INLINE uint16_t lanes_passes(lanes_f32 v, enum activation activation) {
+    const lanes_f32 zero = {0}, six = zero + 6;
+    uint16_t above = lanes_greater(v, zero);
+    return activation == ACTIVATION_RELU6 ? above & lanes_greater(six, v) : above;
+}
 
 /* --- bf16: the upper half of an f32 (f32 itself is in lanes.h) --- */
 
@@ -30,22 +43,47 @@ LOOPS_INLINE void lanes_stream_bf16(uint16_t *to, lanes_f32 v) {
     lanes_stream_u16(to, lanes_narrow(v));
 }
 
-/* --- float sums of some rows into double ones --- */
+/* --- sums of some rows: in float, then into the double ones --- */
 
-/* As sweep_merge_moments, for the `lanes` that have values. */
-LOOPS_INLINE void merge_moments(struct lane_sums *into, double rows, int lanes, lanes_f32 mean, lanes_f32 squares) {
+/* What is gathered of a tile: rows_body.h has the formula. */
+struct what {
+    lanes_f32 centre;
+    int lanes;
+    bool moments;
+};
+
+struct lanes_pair {
+    lanes_f32 first, second;
+};
+
+LOOPS_INLINE lanes_f32 lanes_of_doubles(const double from[LANES]) {
+    lanes_f32 v;
+    for (int i = 0; i < LANES; i++)
+        v[i] = (float)from[i];
+    return v;
+}
+
+/* Sums of d and d^2, d being the distance from the centre, become mean and squared deviations, and merge as
+ * sweep_merge_moments does. */
+LOOPS_INLINE void merge_moments(struct lane_sums *into, const struct lanes_pair *sums, const struct what *what, int64_t rows) {
+    lanes_f32 shift = sums->first / (float)rows, squares = sums->second - sums->first * shift;
     for (int i = 0; i < LANES; i++) {
-        double more = i < lanes ? rows : 0, count = into->count[i] + more, share = more / (count > 0 ? count : 1);
-        double apart = (double)mean[i] - into->first[i];
-        into->second[i] += (double)squares[i] + apart * apart * into->count[i] * share;
+        double more = i < what->lanes ? (double)rows : 0, count = into->count[i] + more;
+        double share = more / (count > 0 ? count : 1);
+        double apart = (double)what->centre[i] + (double)shift[i] - into->first[i];
+        into->second[i] += (squares[i] < 0 ? 0 : (double)squares[i]) + apart * apart * into->count[i] * share;
         into->first[i] += apart * share;
         into->count[i] = count;
     }
 }
 
-LOOPS_INLINE void add_lanes(double into[LANES], lanes_f32 v) {
-    for (int i = 0; i < LANES; i++)
-        into[i] += (double)v[i];
+LOOPS_INLINE void flush(struct lane_sums *into, const struct lanes_pair *sums, const struct what *what, int64_t rows) {
+    if (what->moments)
+        merge_moments(into, sums, what, rows);
+    for (int i = 0; i < LANES && !what->moments; i++) {
+        into->first[i] += (double)sums->first[i];
+        into->second[i] += (double)sums->second[i];
+    }
 }
 
 #define ELEMENT     float

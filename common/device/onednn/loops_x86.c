@@ -4,7 +4,8 @@
 extern const struct loops loops_portable, loops_avx2, loops_avx512, loops_avx512_bf16;
 
 static bool has_avx512(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw");
 }
 
 const struct loops *loops_row(int i) {

@@ -12,42 +12,143 @@ LOOPS_INLINE void TYPED(set_row)(const struct norm_rows *r, void *tensor, int64_
     TYPED(lanes_store)((ELEMENT *)tensor + i * r->stride, v, lanes);
 }
 
-/* --- moments --- */
+/* --- one tile of some rows --- */
 
-LOOPS_INLINE void TYPED(moments_body)(const struct norm_rows *r, struct lane_sums *sums, int lanes) {
-    lanes_f32 sum[UNROLL] = {{0}}, square[UNROLL] = {{0}};
-    int64_t whole = r->rows / UNROLL * UNROLL;
-    for (int64_t i = 0; i < whole; i += UNROLL)
-        for (int u = 0; u < UNROLL; u++)
-            sum[u] += TYPED(row)(r, r->src, i + u, lanes);
-    for (int64_t i = whole; i < r->rows; i++)
-        sum[0] += TYPED(row)(r, r->src, i, lanes);
-    lanes_f32 centre = (sum[0] + sum[1] + sum[2] + sum[3]) / (float)r->rows;
-    for (int64_t i = 0; i < whole; i += UNROLL)
-        for (int u = 0; u < UNROLL; u++) {
-            lanes_f32 d = TYPED(row)(r, r->src, i + u, lanes) - centre;
-            square[u] += d * d;
-        }
-    for (int64_t i = whole; i < r->rows; i++) {
-        lanes_f32 d = TYPED(row)(r, r->src, i, lanes) - centre;
-        square[0] += d * d;
+LOOPS_INLINE const void *TYPED(moved)(const void *tensor, int64_t at) {
+    return tensor ? (const ELEMENT *)tensor + at : NULL;
+}
+
+LOOPS_INLINE void *TYPED(moved_out)(void *tensor, int64_t at) {
+    return tensor ? (ELEMENT *)tensor + at : NULL;
+}
+
+/* Up to `count` rows from `first` on, of one tile. As a local copy, which no store can reach, it stays in registers. */
+LOOPS_INLINE struct norm_rows TYPED(part)(const struct norm_rows *r, int tile, int64_t first, int64_t count) {
+    int64_t at = first * r->stride + tile * LANES, mask_at = first * r->mask_stride + tile, left = r->rows - first;
+    struct norm_rows part = *r;
+    part.rows = left < count ? left : count;
+    part.numbers = r->numbers ? r->numbers + tile : NULL;
+    part.src = TYPED(moved)(r->src, at);
+    part.residual = TYPED(moved)(r->residual, at);
+    part.diff_dst = TYPED(moved)(r->diff_dst, at);
+    part.dst = TYPED(moved_out)(r->dst, at);
+    part.diff_src = TYPED(moved_out)(r->diff_src, at);
+    part.diff_residual = TYPED(moved_out)(r->diff_residual, at);
+    part.mask = r->mask ? r->mask + mask_at : NULL;
+    part.mask_out = r->mask_out ? r->mask_out + mask_at : NULL;
+    return part;
+}
+
+/*
+ * Fetches as much as BLOCK_ROWS rows of one tile are, one part of what comes `ahead` after the other: the processor's own
+ * prefetching follows one stream in a page, not several rows at once.
+ */
+LOOPS_INLINE void TYPED(fetch)(const struct norm_rows *r, const void *tensor, int64_t first, int tile) {
+    const char *from = (const char *)((const ELEMENT *)tensor + first * r->stride + r->ahead + tile * BLOCK_ROWS * LANES);
+    for (int i = 0; tensor && r->ahead && i < BLOCK_ROWS * LANES * (int)sizeof(ELEMENT); i += LINE_BYTES)
+        __builtin_prefetch(from + i);
+}
+
+/* --- batch norm: sums --- */
+
+LOOPS_INLINE lanes_f32 TYPED(masked)(const struct norm_rows *r, int64_t i, int lanes) {
+    lanes_f32 g = TYPED(row)(r, r->diff_dst, i, lanes);
+    return r->mask ? lanes_keep(r->mask[i * r->mask_stride], g) : g;
+}
+
+/* Adds g and g d of a row, where d = src - centre and g is diff_dst behind the mask; of moments, g is d. */
+LOOPS_INLINE void TYPED(add_row)(const struct norm_rows *r, int64_t i, const struct what *what, struct lanes_pair *into) {
+    lanes_f32 d = TYPED(row)(r, r->src, i, what->lanes) - what->centre;
+    lanes_f32 g = what->moments ? d : TYPED(masked)(r, i, what->lanes);
+    into->first += g;
+    into->second += g * d;
+}
+
+LOOPS_INLINE void TYPED(add_rows)(const struct norm_rows *r, const struct what *what, struct lanes_pair *into) {
+    struct lanes_pair more[UNROLL - 1] = {0};
+    int64_t i = 0;
+    for (; i + UNROLL <= r->rows; i += UNROLL) {
+        TYPED(add_row)(r, i, what, into);
+        for (int u = 1; u < UNROLL; u++)
+            TYPED(add_row)(r, i + u, what, &more[u - 1]);
     }
-    merge_moments(sums, (double)r->rows, lanes, centre, square[0] + square[1] + square[2] + square[3]);
+    for (; i < r->rows; i++)
+        TYPED(add_row)(r, i, what, into);
+    for (int u = 1; u < UNROLL; u++) {
+        into->first += more[u - 1].first;
+        into->second += more[u - 1].second;
+    }
+}
+
+/*
+ * Something near the mean, so that sums of squares do not cancel: the mean of the rows before these, else of the first of them.
+ * Rows whose mean is D away from it lose digits of D^2, but then the tile's squares are of the order of D^2 too.
+ */
+LOOPS_INLINE lanes_f32 TYPED(pivot)(const struct norm_rows *r, const struct lane_sums *sums, int lanes) {
+    int64_t count = r->rows < FIRST_ROWS ? r->rows : FIRST_ROWS;
+    lanes_f32 sum = {0};
+    if (sums->count[0] > 0)
+        return lanes_of_doubles(sums->first);
+    for (int64_t i = 0; i < count; i++)
+        sum += TYPED(row)(r, r->src, i, lanes);
+    return sum / (float)count;
+}
+
+LOOPS_INLINE void TYPED(gather_tile)(const struct norm_rows *r, int lanes, bool moments, struct lane_sums *sums) {
+    struct what what = {.lanes = lanes, .moments = moments};
+    struct lanes_pair pair = {0};
+    what.centre = moments ? TYPED(pivot)(r, sums, lanes) : lanes_load_f32(r->numbers->mean, LANES);
+    TYPED(add_rows)(r, &what, &pair);
+    flush(sums, &pair, &what, r->rows);
+}
+
+/* Tile by tile within a few rows, so that memory is gone through in its own order. */
+LOOPS_INLINE void TYPED(gather_tiles)(const struct norm_rows *r, bool moments, struct lane_sums *sums) {
+    struct lanes_pair pairs[MOST_TILES];
+    struct what whats[MOST_TILES];
+    for (int tile = 0; tile < r->tiles; tile++) {
+        const struct norm_rows part = TYPED(part)(r, tile, 0, r->rows);
+        pairs[tile] = (struct lanes_pair){0};
+        whats[tile] = (struct what){.lanes = LANES, .moments = moments};
+        whats[tile].centre = moments ? TYPED(pivot)(&part, &sums[tile], LANES) : lanes_load_f32(part.numbers->mean, LANES);
+    }
+    for (int64_t first = 0; first < r->rows; first += BLOCK_ROWS)
+        for (int tile = 0; tile < r->tiles; tile++) {
+            const struct norm_rows part = TYPED(part)(r, tile, first, BLOCK_ROWS);
+            struct what what = {.lanes = LANES, .moments = moments, .centre = whats[tile].centre};
+            struct lanes_pair pair = pairs[tile];
+            TYPED(fetch)(r, r->src, first, tile);
+            TYPED(fetch)(r, moments ? NULL : r->diff_dst, first, tile);
+            for (int64_t i = 0; i < part.rows; i++)
+                TYPED(add_row)(&part, i, &what, &pair);
+            pairs[tile] = pair;
+        }
+    for (int tile = 0; tile < r->tiles; tile++)
+        flush(&sums[tile], &pairs[tile], &whats[tile], r->rows);
+}
+
+LOOPS_INLINE void TYPED(gather)(const struct norm_rows *r, bool moments, struct lane_sums *sums) {
+    if (r->tiles > 1)
+        TYPED(gather_tiles)(r, moments, sums);
+    else if (r->lanes == LANES)
+        TYPED(gather_tile)(r, LANES, moments, sums);
+    else if (r->lanes == 8)
+        TYPED(gather_tile)(r, 8, moments, sums);
+    else
+        TYPED(gather_tile)(r, r->lanes, moments, sums);
 }
 
 static void TYPED(moments)(const struct norm_rows *r, struct lane_sums *sums) {
-    if (r->lanes == LANES)
-        TYPED(moments_body)(r, sums, LANES);
-    else if (r->lanes == 8)
-        TYPED(moments_body)(r, sums, 8);
-    else
-        TYPED(moments_body)(r, sums, r->lanes);
+    TYPED(gather)(r, true, sums);
+}
+
+static void TYPED(gradient_sums)(const struct norm_rows *r, struct lane_sums *sums) {
+    TYPED(gather)(r, false, sums);
 }
 
 /* --- batch norm, forward --- */
 
-LOOPS_INLINE void TYPED(normalise_body)(const struct norm_rows *r, int lanes, enum activation activation,
-                                        bool stream) {
+LOOPS_INLINE void TYPED(normalise_tile)(const struct norm_rows *r, int lanes, enum activation activation, bool stream) {
     const lanes_f32 mean = lanes_load_f32(r->numbers->mean, LANES), gain = lanes_load_f32(r->numbers->gain, LANES);
     const lanes_f32 shift = lanes_load_f32(r->numbers->shift, LANES);
     for (int64_t i = 0; i < r->rows; i++) {
@@ -55,12 +156,23 @@ LOOPS_INLINE void TYPED(normalise_body)(const struct norm_rows *r, int lanes, en
         if (r->residual)
             y += TYPED(row)(r, r->residual, i, lanes);
         if (activation != ACTIVATION_NONE && r->mask_out)
-            r->mask_out[i] = lanes_pack(lanes_passes(y, activation));
+            r->mask_out[i * r->mask_stride] = lanes_passes(y, activation);
         if (stream)
             TYPED(lanes_stream)((ELEMENT *)r->dst + i * r->stride, lanes_activate(y, activation));
         else
             TYPED(set_row)(r, r->dst, i, lanes_activate(y, activation), lanes);
     }
+}
+
+LOOPS_INLINE void TYPED(normalise_body)(const struct norm_rows *r, int lanes, enum activation activation, bool stream) {
+    int64_t block = r->tiles > 1 ? BLOCK_ROWS : r->rows;
+    for (int64_t first = 0; first < r->rows; first += block)
+        for (int tile = 0; tile < r->tiles; tile++) {
+            const struct norm_rows part = TYPED(part)(r, tile, first, block);
+            TYPED(fetch)(r, r->src, first, tile);
+            TYPED(fetch)(r, r->residual, first, tile);
+            TYPED(normalise_tile)(&part, lanes, activation, stream);
+        }
     if (stream)
         lanes_fence();
 }
@@ -80,38 +192,7 @@ static void TYPED(normalise)(const struct norm_rows *r) {
 
 /* --- batch norm, backward --- */
 
-LOOPS_INLINE lanes_f32 TYPED(masked)(const struct norm_rows *r, int64_t i, int lanes) {
-    lanes_f32 g = TYPED(row)(r, r->diff_dst, i, lanes);
-    return r->mask ? lanes_where(lanes_unpack(r->mask[i]), g) : g;
-}
-
-LOOPS_INLINE void TYPED(gradient_sums_body)(const struct norm_rows *r, struct lane_sums *sums, int lanes) {
-    const lanes_f32 mean = lanes_load_f32(r->numbers->mean, LANES);
-    lanes_f32 s[2] = {{0}}, p[2] = {{0}};
-    int64_t i = 0;
-    for (; i + 1 < r->rows; i += 2)
-        for (int u = 0; u < 2; u++) {
-            lanes_f32 g = TYPED(masked)(r, i + u, lanes);
-            s[u] += g;
-            p[u] += g * (TYPED(row)(r, r->src, i + u, lanes) - mean);
-        }
-    for (; i < r->rows; i++) {
-        lanes_f32 g = TYPED(masked)(r, i, lanes);
-        s[0] += g;
-        p[0] += g * (TYPED(row)(r, r->src, i, lanes) - mean);
-    }
-    add_lanes(sums->first, s[0] + s[1]);
-    add_lanes(sums->second, p[0] + p[1]);
-}
-
-static void TYPED(gradient_sums)(const struct norm_rows *r, struct lane_sums *sums) {
-    if (r->lanes == LANES)
-        TYPED(gradient_sums_body)(r, sums, LANES);
-    else
-        TYPED(gradient_sums_body)(r, sums, r->lanes);
-}
-
-LOOPS_INLINE void TYPED(gradient_body)(const struct norm_rows *r, int lanes) {
+LOOPS_INLINE void TYPED(gradient_tile)(const struct norm_rows *r, int lanes) {
     const lanes_f32 mean = lanes_load_f32(r->numbers->mean, LANES), gain = lanes_load_f32(r->numbers->gain, LANES);
     const lanes_f32 slope = lanes_load_f32(r->numbers->slope, LANES);
     const lanes_f32 offset = lanes_load_f32(r->numbers->offset, LANES);
@@ -121,6 +202,17 @@ LOOPS_INLINE void TYPED(gradient_body)(const struct norm_rows *r, int lanes) {
         if (r->diff_residual)
             TYPED(set_row)(r, r->diff_residual, i, g, lanes);
     }
+}
+
+LOOPS_INLINE void TYPED(gradient_body)(const struct norm_rows *r, int lanes) {
+    int64_t block = r->tiles > 1 ? BLOCK_ROWS : r->rows;
+    for (int64_t first = 0; first < r->rows; first += block)
+        for (int tile = 0; tile < r->tiles; tile++) {
+            const struct norm_rows part = TYPED(part)(r, tile, first, block);
+            TYPED(fetch)(r, r->src, first, tile);
+            TYPED(fetch)(r, r->diff_dst, first, tile);
+            TYPED(gradient_tile)(&part, lanes);
+        }
 }
 
 static void TYPED(gradient)(const struct norm_rows *r) {
@@ -179,8 +271,8 @@ static void TYPED(activate)(void *dst, const void *a, const void *b, int64_t cou
 
 LOOPS_INLINE void TYPED(activate_gradient_part)(ELEMENT *diff_src, const ELEMENT *diff_dst, const ELEMENT *dst, int lanes,
                                                 enum activation activation) {
-    lanes_s32 passes = lanes_passes(TYPED(lanes_load)(dst, lanes), activation);
-    TYPED(lanes_store)(diff_src, lanes_where(passes, TYPED(lanes_load)(diff_dst, lanes)), lanes);
+    uint16_t passes = lanes_passes(TYPED(lanes_load)(dst, lanes), activation);
+    TYPED(lanes_store)(diff_src, lanes_keep(passes, TYPED(lanes_load)(diff_dst, lanes)), lanes);
 }
 
 LOOPS_INLINE void TYPED(activate_gradient_body)(ELEMENT *diff_src, const ELEMENT *diff_dst, const ELEMENT *dst,

@@ -5,31 +5,47 @@
 #include <string.h>
 
 enum {
-    CHUNK_BYTES = 8 << 10, /* at a time: what the leaf loops look at twice stays in the first-level cache, and float sums stay short */
-    MOST_TILES = 8,        /* in a group */
+    CHUNK_ROWS = 128, /* at a time, so that float sums stay short */
+    LINE_BYTES = 64,
+    AHEAD_BYTES = 8 << 10, /* of wide rows: far enough to be there in time, near enough to stay in the first-level cache */
 };
 
-/* Tiles whose rows lie side by side: together they use whole cache lines. */
+/* Tiles that lie side by side in memory are one group, so that it is gone through in its own order. */
 static int64_t group_tiles(const struct channel_view *view) {
-    bool side_by_side = view->tile_stride < view->row_stride;
+    bool side_by_side = !view->planar && view->tile_stride < view->row_stride;
     return !side_by_side ? 1 : view->tiles < MOST_TILES ? view->tiles : MOST_TILES;
 }
 
-/* Tiles of the groups that threads take whole; each has as many of them. */
-static int64_t whole_tiles(const struct channel_view *view, int threads) {
-    int64_t group = group_tiles(view), whole = view->tiles / group;
-    return whole / threads * threads * group;
+/* A tile that is not full, among others that are, is a group of its own. */
+static int64_t full_tiles(const struct channel_view *view) {
+    return group_tiles(view) > 1 && view->last_lanes < LANES ? view->tiles - 1 : view->tiles;
+}
+
+static int64_t count_groups(const struct channel_view *view) {
+    int64_t full = full_tiles(view), most = group_tiles(view);
+    return (full + most - 1) / most + (view->tiles - full);
+}
+
+static int64_t first_tile(const struct channel_view *view, int64_t group) {
+    int64_t first = group * group_tiles(view), full = full_tiles(view);
+    return first < full ? first : group < count_groups(view) ? full : view->tiles;
+}
+
+/* Groups that threads take whole; each has as many of them. */
+static int64_t whole_groups(const struct channel_view *view, int threads) {
+    return count_groups(view) / threads * threads;
 }
 
 bool sweep_streams(const struct channel_view *view, size_t element_bytes, const void *to) {
     enum { WORTH_BYTES = 4 << 20 };
-    int64_t bytes = view->images * view->image_stride * (int64_t)element_bytes;
-    return bytes >= WORTH_BYTES && (uintptr_t)to % (LANES * element_bytes) == 0 && view->row_stride % LANES == 0 &&
+    int64_t size = (int64_t)element_bytes, bytes = view->images * view->image_stride * size;
+    bool whole_lines = view->row_stride == LANES || view->row_stride * size % LINE_BYTES == 0;
+    return bytes >= WORTH_BYTES && (uintptr_t)to % LINE_BYTES == 0 && whole_lines &&
            view->tile_stride % LANES == 0 && view->image_stride % LANES == 0;
 }
 
 size_t sweep_scratch_bytes(const struct onednn_device *device, const struct channel_view *view) {
-    int64_t leftover = view->tiles - whole_tiles(view, device->threads);
+    int64_t leftover = view->tiles - first_tile(view, whole_groups(view, device->threads));
     return (size_t)(leftover * view->images) * sizeof(struct lane_sums);
 }
 
@@ -95,12 +111,13 @@ static void *moved_out(const struct sweep *sweep, void *base, int64_t at) {
     return base ? (char *)base + at * (int64_t)sweep->loops->element_bytes : NULL;
 }
 
-/* Points every tensor at a row of a tile of an image. */
+/* Points every tensor at a row of a group's first tile of an image. */
 static void point_to(const struct sweep *sweep, int64_t image, int64_t tile, int64_t row, struct norm_rows *out) {
     const struct channel_view *v = &sweep->view;
     const struct norm_rows *base = &sweep->base;
+    bool wide = group_tiles(v) > 1;
     int64_t at = image * v->image_stride + tile * v->tile_stride + row * v->row_stride;
-    int64_t mask_at = (image * v->tiles + tile) * v->rows + row;
+    int64_t mask_at = image * v->tiles * v->rows + (wide ? row * v->tiles + tile : tile * v->rows + row);
     out->src = moved(sweep, base->src, at);
     out->residual = moved(sweep, base->residual, at);
     out->diff_dst = moved(sweep, base->diff_dst, at);
@@ -109,86 +126,85 @@ static void point_to(const struct sweep *sweep, int64_t image, int64_t tile, int
     out->diff_residual = moved_out(sweep, base->diff_residual, at);
     out->mask = base->mask ? base->mask + mask_at : NULL;
     out->mask_out = base->mask_out ? base->mask_out + mask_at : NULL;
+    out->mask_stride = wide ? v->tiles : 1;
 }
 
-/*
- * The rows from `row` on that can be gone through at once, for each tile of the group in turn. Returns the row after them.
- */
-static int64_t each_tile(const struct sweep *sweep, int64_t image, struct group *group, int64_t row, bool gather) {
+/* The rows of a group from `row` on that can be gone through at once. Returns the row after them. */
+static int64_t rows_at(const struct sweep *sweep, int64_t image, const struct group *group, int64_t row, struct norm_rows *out) {
     const struct channel_view *v = &sweep->view;
-    int64_t most = CHUNK_BYTES / (group->count * LANES * (int64_t)sweep->loops->element_bytes);
     int64_t full_rows = v->rows - (v->planar && v->last_lanes < LANES), left = row < full_rows ? full_rows - row : 1;
-    struct norm_rows rows = sweep->base;
-    rows.stride = v->row_stride;
-    rows.rows = left < most ? left : most;
-    for (int64_t i = 0; i < group->count; i++) {
-        int64_t tile = group->first + i;
-        rows.lanes = (v->planar ? row >= full_rows : tile + 1 == v->tiles) ? v->last_lanes : v->lanes;
-        rows.numbers = &group->numbers[i];
-        point_to(sweep, image, tile, row, &rows);
-        if (gather)
-            sweep->gather(&rows, &group->sums[i]);
-        else
-            sweep->apply(&rows);
-    }
-    return row + rows.rows;
+    bool last = v->planar ? row >= full_rows : group->first + group->count == v->tiles;
+    *out = sweep->base;
+    out->stride = v->row_stride;
+    out->rows = left < CHUNK_ROWS ? left : CHUNK_ROWS;
+    out->lanes = last ? v->last_lanes : v->lanes;
+    out->tiles = (int)group->count;
+    out->ahead = group->count > 1 && v->row_stride == group->count * LANES ? AHEAD_BYTES / (int64_t)sweep->loops->element_bytes : 0;
+    out->numbers = group->numbers;
+    point_to(sweep, image, group->first, row, out);
+    return row + out->rows;
 }
 
 static void gather_image(const struct sweep *sweep, int64_t image, struct group *group) {
+    struct norm_rows rows;
     memset(group->sums, 0, (size_t)group->count * sizeof *group->sums);
-    for (int64_t row = 0; row < sweep->view.rows;)
-        row = each_tile(sweep, image, group, row, true);
+    for (int64_t row = 0; row < sweep->view.rows;) {
+        row = rows_at(sweep, image, group, row, &rows);
+        sweep->gather(&rows, group->sums);
+    }
 }
 
-static void apply_image(const struct sweep *sweep, int64_t image, struct group *group) {
-    for (int64_t row = 0; row < sweep->view.rows;)
-        row = each_tile(sweep, image, group, row, false);
+static void apply_image(const struct sweep *sweep, int64_t image, const struct group *group) {
+    struct norm_rows rows;
+    for (int64_t row = 0; row < sweep->view.rows;) {
+        row = rows_at(sweep, image, group, row, &rows);
+        sweep->apply(&rows);
+    }
 }
 
 /*
- * The group that begins with a tile, ready to be gathered: what that needs to know beforehand (backward: the mean) is what
- * finishing makes of no sums at all.
+ * A group, ready to be gathered: what that needs to know beforehand (backward: the mean) is what finishing makes of no sums at
+ * all.
  */
-static void begin_group(const struct sweep *sweep, int64_t first, struct group *group) {
+static void begin_group(const struct sweep *sweep, int64_t index, struct group *group) {
     const struct lane_sums none = {0};
-    int64_t left = sweep->view.tiles - first, most = group_tiles(&sweep->view);
-    group->first = first;
-    group->count = left < most ? left : most;
-    memset(group->numbers, 0, sizeof group->numbers);
+    group->first = first_tile(&sweep->view, index);
+    group->count = first_tile(&sweep->view, index + 1) - group->first;
+    memset(group->numbers, 0, (size_t)group->count * sizeof *group->numbers);
     for (int64_t i = 0; i < group->count; i++)
-        sweep->finish(sweep, first + i, &none, false, &group->numbers[i]);
+        sweep->finish(sweep, group->first + i, &none, false, &group->numbers[i]);
 }
 
 static void run_whole_groups(void *context, int part, int parts) {
     const struct sweep *sweep = context;
-    int64_t tiles = group_tiles(&sweep->view), begin, end;
+    int64_t begin, end, images = sweep->view.images;
+    struct lane_sums totals[MOST_TILES];
     struct group group;
-    team_share(whole_tiles(&sweep->view, sweep->device->threads) / tiles, part, parts, &begin, &end);
-    for (int64_t first = begin * tiles; first < end * tiles; first += tiles) {
-        struct lane_sums totals[MOST_TILES] = {0};
-        begin_group(sweep, first, &group);
-        for (int64_t image = 0; sweep->gather && image < sweep->view.images; image++) {
+    team_share(whole_groups(&sweep->view, sweep->device->threads), part, parts, &begin, &end);
+    for (int64_t index = begin; index < end; index++) {
+        begin_group(sweep, index, &group);
+        memset(totals, 0, (size_t)group.count * sizeof *totals);
+        for (int64_t image = 0; sweep->gather && image < images; image++) {
             gather_image(sweep, image, &group);
             for (int64_t i = 0; i < group.count; i++)
                 sweep->merge(&totals[i], &group.sums[i]);
         }
         for (int64_t i = 0; i < group.count; i++)
-            sweep->finish(sweep, first + i, &totals[i], true, &group.numbers[i]);
-        for (int64_t image = 0; image < sweep->view.images; image++)
+            sweep->finish(sweep, group.first + i, &totals[i], true, &group.numbers[i]);
+        for (int64_t image = 0; image < images; image++)
             apply_image(sweep, image, &group);
     }
 }
 
 /* One item of what is left over is one image of one group: all images of the first group come first. */
 struct items {
-    int64_t first_tile, tiles, begin, end;
+    int64_t first_group, first_tile, begin, end;
 };
 
 static struct items items_of(const struct sweep *sweep, int part, int parts) {
-    struct items items = {.tiles = group_tiles(&sweep->view),
-                          .first_tile = whole_tiles(&sweep->view, sweep->device->threads)};
-    int64_t groups = (sweep->view.tiles - items.first_tile + items.tiles - 1) / items.tiles;
-    team_share(groups * sweep->view.images, part, parts, &items.begin, &items.end);
+    int64_t whole = whole_groups(&sweep->view, sweep->device->threads);
+    struct items items = {.first_group = whole, .first_tile = first_tile(&sweep->view, whole)};
+    team_share((count_groups(&sweep->view) - whole) * sweep->view.images, part, parts, &items.begin, &items.end);
     return items;
 }
 
@@ -204,7 +220,7 @@ static void gather_leftover(void *context, int part, int parts) {
     struct group group;
     for (int64_t item = items.begin; item < items.end; item++) {
         if (item == items.begin || item % images == 0)
-            begin_group(sweep, items.first_tile + item / images * items.tiles, &group);
+            begin_group(sweep, items.first_group + item / images, &group);
         gather_image(sweep, item % images, &group);
         for (int64_t i = 0; i < group.count; i++)
             *leftover_at(sweep, &items, group.first + i, item % images) = group.sums[i];
@@ -227,7 +243,7 @@ static void apply_leftover(void *context, int part, int parts) {
     struct group group;
     for (int64_t item = items.begin; item < items.end; item++) {
         if (item == items.begin || item % images == 0) {
-            begin_group(sweep, items.first_tile + item / images * items.tiles, &group);
+            begin_group(sweep, items.first_group + item / images, &group);
             finish_leftover(sweep, &items, item % images == 0, &group);
         }
         apply_image(sweep, item % images, &group);
@@ -236,10 +252,10 @@ static void apply_leftover(void *context, int part, int parts) {
 
 void sweep_run(const struct sweep *sweep) {
     int threads = sweep->device->threads;
-    int64_t whole = whole_tiles(&sweep->view, threads);
+    int64_t whole = whole_groups(&sweep->view, threads);
     if (whole > 0)
         team_run(threads, run_whole_groups, (void *)sweep);
-    if (whole == sweep->view.tiles)
+    if (whole == count_groups(&sweep->view))
         return;
     if (sweep->gather)
         team_run(threads, gather_leftover, (void *)sweep);

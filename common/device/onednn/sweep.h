@@ -17,7 +17,7 @@ struct sweep {
     struct lane_sums *leftover;    /**< sweep_scratch_bytes of ARG_SCRATCH */
     const void *context;
 
-    /** Adds what these rows hold. NULL: nothing is gathered, `finish` gets zeros. */
+    /** Adds what these rows hold to the sums of each tile. NULL: nothing is gathered, `finish` gets zeros. */
     void (*gather)(const struct norm_rows *rows, struct lane_sums *sums);
     void (*merge)(struct lane_sums *into, const struct lane_sums *from);
     /** From the sums of a tile to its numbers; where `publish` is set also to the results that are kept. */

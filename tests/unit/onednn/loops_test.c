@@ -67,6 +67,8 @@ static void set_rows(struct fixture *f, int rows, int lanes) {
     f->rows = (struct norm_rows){.rows = rows,
                                  .stride = lanes == LANES ? LANES : STRIDE,
                                  .lanes = lanes,
+                                 .tiles = 1,
+                                 .mask_stride = 1,
                                  .numbers = &f->numbers,
                                  .src = f->src};
 }
@@ -124,6 +126,28 @@ static void check_moments(struct fixture *f) {
         assert_near(sums.first[lane], lane < f->rows.lanes ? mean : 0, 4);
         assert_near(sums.second[lane], lane < f->rows.lanes ? squares : 0, 1 + squares);
     }
+}
+
+/* A dark border, then the image: the sums keep their digits though most values are far from where they began. */
+static void check_step(struct fixture *f) {
+    struct lane_sums sums = {.count = {0}};
+    double mean, squares;
+    for (int64_t i = 0; i < f->rows.rows; i++)
+        for (int lane = 0; lane < f->rows.lanes; lane++) {
+            int64_t at = i * f->rows.stride + lane;
+            element_store(f->src, f->dtype, at, i < f->rows.rows / 2 ? 0 : 200 + get(f, f->src, at));
+        }
+    f->loops->moments(&f->rows, &sums);
+    for (int lane = 0; lane < f->rows.lanes; lane++) {
+        expected_moments(f, f->rows.rows, lane, &mean, &squares);
+        assert_near(sums.first[lane], mean, mean);
+        assert_near(sums.second[lane], squares, 1 + squares);
+    }
+}
+
+static void moments_of_a_step_keep_their_digits(void **state) {
+    (void)state;
+    for_all(check_step);
 }
 
 static void moments_are_those_of_the_lane(void **state) {
@@ -270,6 +294,99 @@ static void sums_are_those_of_the_lane(void **state) {
     for_all(check_plain_sums);
 }
 
+/* --- several tiles in a row --- */
+
+enum { WIDE = 3, WIDE_ROWS = 37, WIDE_STRIDE = WIDE * LANES };
+
+static void widen_rows(struct fixture *f, const struct norm_lanes *numbers) {
+    f->rows = (struct norm_rows){.rows = WIDE_ROWS,
+                                 .stride = WIDE_STRIDE,
+                                 .lanes = LANES,
+                                 .tiles = WIDE,
+                                 .mask_stride = WIDE,
+                                 .ahead = 8 * WIDE_STRIDE,
+                                 .numbers = numbers,
+                                 .src = f->src,
+                                 .residual = f->residual,
+                                 .diff_dst = f->diff_dst,
+                                 .dst = f->dst,
+                                 .diff_src = f->diff_src,
+                                 .diff_residual = f->diff_residual};
+}
+
+/* Everything that reads or writes rows, on one set of buffers. */
+static void run_all(const struct row_loops *loops, struct norm_rows rows, uint16_t *mask, struct lane_sums *moments,
+                    struct lane_sums *sums) {
+    rows.mask_out = mask;
+    rows.activation = ACTIVATION_RELU;
+    loops->moments(&rows, moments);
+    loops->normalise(&rows);
+    rows.mask = mask;
+    loops->gradient_sums(&rows, sums);
+    loops->gradient(&rows);
+}
+
+static void point_at_tile(const struct fixture *f, struct norm_rows *rows, int tile) {
+    size_t at = (size_t)tile * LANES * f->loops->element_bytes;
+    rows->tiles = 1;
+    rows->ahead = 0;
+    rows->numbers += tile;
+    rows->src = (const char *)rows->src + at;
+    rows->residual = (const char *)rows->residual + at;
+    rows->diff_dst = (const char *)rows->diff_dst + at;
+    rows->dst = (char *)rows->dst + at;
+    rows->diff_src = (char *)rows->diff_src + at;
+    rows->diff_residual = (char *)rows->diff_residual + at;
+}
+
+static void assert_same_sums(const struct lane_sums *a, const struct lane_sums *b) {
+    for (int lane = 0; lane < LANES; lane++) {
+        assert_true(a->count[lane] == b->count[lane]);
+        assert_near(a->first[lane], b->first[lane], 20);
+        assert_near(a->second[lane], b->second[lane], 100);
+    }
+}
+
+/* The same as each tile alone: elements and masks to the bit, sums but for their order. */
+static void check_wide(struct fixture *wide, struct fixture *narrow) {
+    static struct norm_lanes numbers[WIDE];
+    uint16_t wide_mask[WIDE_ROWS * WIDE], narrow_mask[WIDE_ROWS * WIDE];
+    struct lane_sums wide_sums[2][WIDE] = {0}, narrow_sums[2][WIDE] = {0};
+    for (int tile = 0; tile < WIDE; tile++) {
+        numbers[tile] = wide->numbers;
+        numbers[tile].mean[3] += (float)tile;
+        numbers[tile].shift[2] -= (float)tile;
+    }
+    widen_rows(wide, numbers);
+    widen_rows(narrow, numbers);
+    run_all(wide->loops, wide->rows, wide_mask, wide_sums[0], wide_sums[1]);
+    for (int tile = 0; tile < WIDE; tile++) {
+        struct norm_rows rows = narrow->rows;
+        point_at_tile(narrow, &rows, tile);
+        run_all(narrow->loops, rows, narrow_mask + tile, &narrow_sums[0][tile], &narrow_sums[1][tile]);
+        assert_same_sums(&wide_sums[0][tile], &narrow_sums[0][tile]);
+        assert_same_sums(&wide_sums[1][tile], &narrow_sums[1][tile]);
+    }
+    assert_memory_equal(wide_mask, narrow_mask, sizeof wide_mask);
+    assert_memory_equal(wide->dst, narrow->dst, sizeof wide->dst);
+    assert_memory_equal(wide->diff_src, narrow->diff_src, sizeof wide->diff_src);
+    assert_memory_equal(wide->diff_residual, narrow->diff_residual, sizeof wide->diff_residual);
+}
+
+static void wide_rows_are_tiles_side_by_side(void **state) {
+    struct fixture *wide = malloc(sizeof *wide), *narrow = malloc(sizeof *narrow);
+    (void)state;
+    assert_true(wide && narrow);
+    for (int i = 0; loops_row(i); i++)
+        for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
+            fixture_init(wide, loops_row(i), dtypes[d]);
+            fixture_init(narrow, loops_row(i), dtypes[d]);
+            check_wide(wide, narrow);
+        }
+    free(wide);
+    free(narrow);
+}
+
 /* --- rounding to bf16 --- */
 
 /* A number that is worth rounding: ties, what rounds up to infinity, infinities, NaNs, and any bits at all. */
@@ -301,7 +418,7 @@ static void stores_round_to_nearest_even(void **state) {
         for (int k = 0; k < 20000; k++) {
             struct norm_lanes numbers = {.mean = {0}};
             uint16_t dst[LANES];
-            struct norm_rows rows = {.rows = 1, .stride = LANES, .lanes = LANES, .numbers = &numbers, .dst = dst};
+            struct norm_rows rows = {.rows = 1, .stride = LANES, .lanes = LANES, .tiles = 1, .numbers = &numbers, .dst = dst};
             for (int lane = 0; lane < LANES; lane++)
                 numbers.shift[lane] = awkward(&random);
             loops_row(i)->bf16->fill(&rows);
@@ -414,6 +531,8 @@ static void steps_only_touch_their_blocks(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(moments_are_those_of_the_lane),
+        cmocka_unit_test(moments_of_a_step_keep_their_digits),
+        cmocka_unit_test(wide_rows_are_tiles_side_by_side),
         cmocka_unit_test(normalising_adds_activates_and_masks),
         cmocka_unit_test(streamed_rows_are_the_same_bits),
         cmocka_unit_test(gradient_sums_see_the_mask),
