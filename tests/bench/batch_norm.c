@@ -35,18 +35,25 @@ static bool ask_for_layout(struct onednn_device *device, struct op_args *args, d
     return true;
 }
 
-/* The buffers of arguments that `from` has too are shared with it. */
+/* The buffer of an output that may take over an input's, as plans let it. */
+static void *taken_over(const struct work *work, enum arg arg) {
+    enum arg over = work->kernel->args.in_place[arg];
+    return work->kernel->pass == PASS_BACKWARD_DATA && over != ARG_NONE ? work->buffers[over] : NULL;
+}
+
+/* The buffers of arguments that `from` has too are shared with it; backward passes work in place. */
 static bool work_init(struct work *work, struct device *device, const struct kernel_request *request, const struct work *from,
                       struct error *err) {
     *work = (struct work){.kernel = kernel_prepare(device, request, err)};
     if (!work->kernel)
         return false;
     for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
-        bool shared = from && from->buffers[arg] && arg != ARG_SCRATCH;
+        void *shared = from && arg != ARG_SCRATCH ? from->buffers[arg] : NULL;
         if (work->kernel->args.direction[arg] == ARG_ABSENT)
             continue;
         size_t bytes = work->kernel->args.desc[arg].bytes;
-        work->buffers[arg] = shared ? from->buffers[arg] : device->ops->alloc(device, bytes, err);
+        shared = shared ? shared : taken_over(work, (enum arg)arg);
+        work->buffers[arg] = shared ? shared : device->ops->alloc(device, bytes, err);
         if (!work->buffers[arg])
             return false;
     }
@@ -76,6 +83,17 @@ static bool time_run(struct work *work, double *seconds, struct error *err) {
     return true;
 }
 
+static void works_fini(struct work works[2], struct device *device) {
+    for (int arg = 0; arg < ARG_COUNT; arg++) {
+        void *own = works[1].buffers[arg];
+        if (own != works[0].buffers[arg] && own != taken_over(&works[1], (enum arg)arg))
+            device->ops->free(device, own);
+        device->ops->free(device, works[0].buffers[arg]);
+    }
+    kernel_release(works[0].kernel);
+    kernel_release(works[1].kernel);
+}
+
 static bool measure(struct device *device, const struct shape *shape, enum precision precision, dnnl_format_tag_t tag,
                     bool residual, struct error *err) {
     struct op op = {OP_BATCH_NORM,
@@ -100,13 +118,7 @@ static bool measure(struct device *device, const struct shape *shape, enum preci
     printf("%-20s %-5s %-8s %-9s %8.2f %8.1f %8.2f %8.1f\n", shape_text(shape, text), precision_name(precision),
            tag == dnnl_acdb ? "nhwc" : "aBcd16b", residual ? "residual" : "", seconds[0] * 1e3,
            (residual ? 4 : 3) * bytes / seconds[0] * 1e-9, seconds[1] * 1e3, (residual ? 6 : 5) * bytes / seconds[1] * 1e-9);
-    for (int arg = 0; arg < ARG_COUNT; arg++) {
-        for (int i = 0; i < 2; i++)
-            if (i == 0 || works[1].buffers[arg] != works[0].buffers[arg])
-                device->ops->free(device, works[i].buffers[arg]);
-    }
-    kernel_release(works[0].kernel);
-    kernel_release(works[1].kernel);
+    works_fini(works, device);
     return true;
 }
 

@@ -140,6 +140,7 @@ static bool norm_backward(struct onednn_kernel *base, void *const buffers[ARG_CO
     struct norm_kernel *kernel = (struct norm_kernel *)base;
     const struct norm_arrays arrays = {&base->base.op.batch_norm, (float *const *)buffers};
     bool residual = base->base.args.direction[ARG_DIFF_SRC2] != ARG_ABSENT;
+    bool in_place = buffers[ARG_DIFF_SRC] == buffers[ARG_DIFF_DST];
     bool mask = base->base.args.direction[ARG_WORKSPACE] != ARG_ABSENT;
     struct sweep sweep = {
         .device = base->device,
@@ -149,7 +150,8 @@ static bool norm_backward(struct onednn_kernel *base, void *const buffers[ARG_CO
                  .diff_dst = buffers[ARG_DIFF_DST],
                  .diff_src = buffers[ARG_DIFF_SRC],
                  .diff_residual = residual ? buffers[ARG_DIFF_SRC2] : NULL,
-                 .mask = mask ? buffers[ARG_WORKSPACE] : NULL},
+                 .mask = mask ? buffers[ARG_WORKSPACE] : NULL,
+                 .stream = !in_place && sweep_streams(&kernel->view, kernel->loops->element_bytes, buffers[ARG_DIFF_SRC])},
         .leftover = buffers[ARG_SCRATCH],
         .context = &arrays,
         .gather = kernel->loops->gradient_sums,

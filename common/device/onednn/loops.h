@@ -34,7 +34,7 @@ struct norm_rows {
     const uint16_t *mask;
     int64_t mask_stride; /**< from row to row */
     enum activation activation;
-    bool stream; /**< rows of all LANES are written to dst past the cache; each starts on a multiple of its size */
+    bool stream; /**< rows of all LANES are written to dst or diff_src past the cache; each starts on a multiple of its size */
 };
 
 /** What is gathered of up to LANES channels, in double: moments (count, mean, squared deviations from it) or plain sums. */

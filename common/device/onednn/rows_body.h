@@ -192,34 +192,42 @@ static void TYPED(normalise)(const struct norm_rows *r) {
 
 /* --- batch norm, backward --- */
 
-LOOPS_INLINE void TYPED(gradient_tile)(const struct norm_rows *r, int lanes) {
+LOOPS_INLINE void TYPED(gradient_tile)(const struct norm_rows *r, int lanes, bool stream) {
     const lanes_f32 mean = lanes_load_f32(r->numbers->mean, LANES), gain = lanes_load_f32(r->numbers->gain, LANES);
     const lanes_f32 slope = lanes_load_f32(r->numbers->slope, LANES);
     const lanes_f32 offset = lanes_load_f32(r->numbers->offset, LANES);
     for (int64_t i = 0; i < r->rows; i++) {
         lanes_f32 g = TYPED(masked)(r, i, lanes), x = TYPED(row)(r, r->src, i, lanes);
-        TYPED(set_row)(r, r->diff_src, i, gain * g - slope * (x - mean) - offset, lanes);
+        lanes_f32 dx = gain * g - slope * (x - mean) - offset;
+        if (stream)
+            TYPED(lanes_stream)((ELEMENT *)r->diff_src + i * r->stride, dx);
+        else
+            TYPED(set_row)(r, r->diff_src, i, dx, lanes);
         if (r->diff_residual)
             TYPED(set_row)(r, r->diff_residual, i, g, lanes);
     }
 }
 
-LOOPS_INLINE void TYPED(gradient_body)(const struct norm_rows *r, int lanes) {
+LOOPS_INLINE void TYPED(gradient_body)(const struct norm_rows *r, int lanes, bool stream) {
     int64_t block = r->tiles > 1 ? BLOCK_ROWS : r->rows;
     for (int64_t first = 0; first < r->rows; first += block)
         for (int tile = 0; tile < r->tiles; tile++) {
             const struct norm_rows part = TYPED(part)(r, tile, first, block);
             TYPED(fetch)(r, r->src, first, tile);
             TYPED(fetch)(r, r->diff_dst, first, tile);
-            TYPED(gradient_tile)(&part, lanes);
+            TYPED(gradient_tile)(&part, lanes, stream);
         }
+    if (stream)
+        lanes_fence();
 }
 
 static void TYPED(gradient)(const struct norm_rows *r) {
-    if (r->lanes == LANES)
-        TYPED(gradient_body)(r, LANES);
+    if (r->lanes != LANES)
+        TYPED(gradient_body)(r, r->lanes, false);
+    else if (r->stream)
+        TYPED(gradient_body)(r, LANES, true);
     else
-        TYPED(gradient_body)(r, r->lanes);
+        TYPED(gradient_body)(r, LANES, false);
 }
 
 /* --- averages --- */
