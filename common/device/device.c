@@ -1,5 +1,7 @@
 #include "common/device/device.h"
 
+#include "common/tensor/element.h"
+
 /* The shapes of the inputs that the arguments of any pass tell of: its source, or what has the source's
  * shape. */
 static void inputs_of(const struct op_args *args, struct shape inputs[OP_MAX_INPUTS]) {
@@ -27,6 +29,9 @@ static bool check_argument(enum arg arg, const struct op_args *got, const struct
         return true;
     if (!dtype_size(got->desc[arg].dtype))
         return error_set(err, ERROR_INVALID, "%s has no dtype", arg_name(arg));
+    if (want->desc[arg].dtype != got->desc[arg].dtype && !element_is_floating(want->desc[arg].dtype))
+        return error_set(err, ERROR_INVALID, "%s is of %s, should be of %s", arg_name(arg),
+                         dtype_name(got->desc[arg].dtype), dtype_name(want->desc[arg].dtype));
     if (!shape_equal(&got->desc[arg].shape, &want->desc[arg].shape))
         return error_set(err, ERROR_SHAPE, "%s is %s, should be %s", arg_name(arg),
                          shape_text(&got->desc[arg].shape, a), shape_text(&want->desc[arg].shape, b));

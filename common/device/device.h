@@ -27,6 +27,12 @@ struct device_spec {
 struct device_info {
     char name[64];        /**< e.g. "onednn 2.6.3 (avx512_core_amx), 2 threads": what bit-equality of results depends on */
     size_t memory_bytes;  /**< total, 0: unknown */
+    /**
+     * Weights of 8-bit convolutions are computed with exactly where they stay within this many bits: 8, or 7 ([-64, 63])
+     * where products are added in pairs in 16 bits (CPUs without VNNI); there, beside a source of s8, weights keep 8 bits but
+     * have to be even. 0: no 8-bit convolutions.
+     */
+    int int8_weight_bits;
     bool host_memory;     /**< buffers can be read and written by the CPU directly (synchronise first) */
 };
 

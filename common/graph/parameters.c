@@ -15,7 +15,7 @@ struct parameters *parameters_create(const struct graph *graph, struct error *er
     }
     for (; parameters->count < graph->parameter_count; parameters->count++) {
         const struct graph_parameter *row = &graph->parameters[parameters->count];
-        if (!tensor_init(&parameters->tensors[parameters->count], DTYPE_F32, &row->role.shape, err)) {
+        if (!tensor_init(&parameters->tensors[parameters->count], row->role.dtype, &row->role.shape, err)) {
             error_prefix(err, "parameter %s", row->name);
             parameters_destroy(parameters);
             return NULL;
@@ -58,6 +58,8 @@ static void fill_normal(struct tensor *tensor, float deviation, uint64_t seed, c
 static void initialise_one(const struct graph *graph, const struct graph_parameter *row, struct tensor *tensor, uint64_t seed) {
     const struct op *op = &graph->nodes[row->node].op;
     const int64_t *dims = tensor->shape.dims;
+    if (tensor->dtype != DTYPE_F32)
+        return; /* quantised weights come from others, never from chance */
     if (row->role.arg == ARG_WEIGHT && op->kind == OP_CONV2D) {
         double fan_out = (double)dims[0] / op->conv2d.groups * (double)(dims[2] * dims[3]);
         fill_normal(tensor, (float)sqrt(2.0 / fan_out), seed, row->name);

@@ -1,7 +1,7 @@
 #pragma once
 #include "common/graph/graph.h"
 
-/** Host tensors (canonical f32) for all parameters of a graph, by parameter id. */
+/** Host tensors (canonical, of the dtypes that the operations say) for all parameters of a graph, by parameter id. */
 struct parameters {
     int count;
     struct tensor *tensors;
@@ -14,7 +14,7 @@ void parameters_destroy(struct parameters *parameters);
 
 /**
  * Fresh values, as torchvision does it: convolutions normal with sqrt(2 / fan_out) (He et al. 2015), batch
- * norm scale 1, shift 0, mean 0, variance 1; linear layers normal with deviation .01 and bias 0. The same for
+ * norm scale 1, shift 0, mean 0, variance 1; linear layers normal with deviation .01 and bias 0; 8-bit weights stay as they are. The same for
  * every device and rank: it depends on seed and names alone.
  */
 void parameters_initialise(const struct graph *graph, struct parameters *parameters, uint64_t seed);

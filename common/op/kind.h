@@ -22,6 +22,7 @@ struct op_row {
     /** One per pass, NULL where there is no such pass. dst is what output_shape gave; out is zeroed. */
     void (*arguments[PASS_COUNT])(const struct op *op, const struct shape *inputs, const struct shape *dst,
                                   struct op_args *out);
+    bool (*is_int8)(const struct op *op); /**< NULL: never. As op_is_int8 */
     /** NULL: always. Whether this pass exists for these attributes. */
     bool (*has_pass)(const struct op *op, enum pass pass);
     bool (*backward_is_identity)(const struct op *op); /**< NULL: never */
@@ -33,6 +34,7 @@ struct op_row {
 extern const struct op_row op_row_conv2d, op_row_max_pool, op_row_global_average_pool; /* window.c */
 extern const struct op_row op_row_input, op_row_batch_norm, op_row_activation, op_row_add, op_row_linear,
     op_row_dropout, op_row_softmax_cross_entropy;                                          /* network.c */
+extern const struct op_row op_row_rescale;                                                 /* int8.c */
 extern const struct op_row op_row_reorder, op_row_gradient_norm, op_row_sgd, op_row_adamw; /* training.c */
 
 /** The row of a kind. */
@@ -57,6 +59,20 @@ void args_put_weighted_inputs(struct op_args *args, const struct weighted *shape
 void args_put_weighted_backward_data(struct op_args *args, const struct weighted *shapes);
 /** src and diff_dst in, diff_weight and diff_bias out. */
 void args_put_weighted_backward_weight(struct op_args *args, const struct weighted *shapes);
+
+/** Changes the dtype of an argument that is there. */
+void args_set_dtype(struct op_args *args, enum arg arg, enum dtype dtype);
+
+/* The 8-bit forms of kinds that have others too: int8.c */
+
+/** ERROR_INVALID or ERROR_TOO_LARGE where the attributes make no sense or a sum may not fit into s32. */
+bool op_check_int8(const struct conv2d *conv2d, const struct shape *weight, struct error *err);
+/** ERROR_INVALID unless it is DTYPE_NONE, u8 or s8. */
+bool op_check_pool_of(enum dtype dtype, struct error *err);
+/** Adds the factors, and gives the arguments of an inference pass their dtypes. */
+void args_make_int8(struct op_args *args, const struct conv2d *conv2d);
+/** " u8>s8", and the residual's: with a leading space. */
+int op_int8_text(const struct conv2d *conv2d, char *out, size_t size);
 
 /** ERROR_SHAPE unless the shape has that rank and every dimension is at least 1. */
 bool op_check_rank(const char *what, const struct shape *shape, int rank, struct error *err);

@@ -60,10 +60,10 @@ static bool batch_norm_output_shape(const struct op *op, const struct shape *inp
 static int batch_norm_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {
     struct shape channels = shape_of(1, inputs[0].dims[1]);
     (void)op;
-    out[0] = (struct op_parameter){ARG_SCALE, ARG_DIFF_SCALE, "weight", channels, .decay = false};
-    out[1] = (struct op_parameter){ARG_SHIFT, ARG_DIFF_SHIFT, "bias", channels, .decay = false};
-    out[2] = (struct op_parameter){ARG_RUNNING_MEAN, ARG_NONE, "running_mean", channels, .decay = false};
-    out[3] = (struct op_parameter){ARG_RUNNING_VARIANCE, ARG_NONE, "running_var", channels, .decay = false};
+    out[0] = (struct op_parameter){ARG_SCALE, ARG_DIFF_SCALE, "weight", DTYPE_F32, channels, .decay = false};
+    out[1] = (struct op_parameter){ARG_SHIFT, ARG_DIFF_SHIFT, "bias", DTYPE_F32, channels, .decay = false};
+    out[2] = (struct op_parameter){ARG_RUNNING_MEAN, ARG_NONE, "running_mean", DTYPE_F32, channels, .decay = false};
+    out[3] = (struct op_parameter){ARG_RUNNING_VARIANCE, ARG_NONE, "running_var", DTYPE_F32, channels, .decay = false};
     return 4;
 }
 
@@ -231,10 +231,10 @@ static bool linear_output_shape(const struct op *op, const struct shape *inputs,
 }
 
 static int linear_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {
-    out[0] = (struct op_parameter){ARG_WEIGHT, ARG_DIFF_WEIGHT, "weight", linear_weight_shape(op, &inputs[0]),
-                                   .decay = true};
-    out[1] = (struct op_parameter){ARG_BIAS, ARG_DIFF_BIAS, "bias", shape_of(1, op->linear.features_out),
-                                   .decay = false};
+    out[0] = (struct op_parameter){ARG_WEIGHT, ARG_DIFF_WEIGHT, "weight", DTYPE_F32,
+                                   linear_weight_shape(op, &inputs[0]), .decay = true};
+    out[1] = (struct op_parameter){ARG_BIAS, ARG_DIFF_BIAS, "bias", DTYPE_F32,
+                                   shape_of(1, op->linear.features_out), .decay = false};
     return op->linear.bias ? 2 : 1;
 }
 

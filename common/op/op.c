@@ -19,6 +19,7 @@ static const struct op_row *const rows[OP_KIND_COUNT] = {
     [OP_LINEAR] = &op_row_linear,
     [OP_DROPOUT] = &op_row_dropout,
     [OP_SOFTMAX_CROSS_ENTROPY] = &op_row_softmax_cross_entropy,
+    [OP_RESCALE] = &op_row_rescale,
     [OP_REORDER] = &op_row_reorder,
     [OP_GRADIENT_NORM] = &op_row_gradient_norm,
     [OP_SGD] = &op_row_sgd,
@@ -132,6 +133,11 @@ bool op_arguments(const struct op *op, enum pass pass, const struct shape *input
     return true;
 }
 
+bool op_is_int8(const struct op *op) {
+    const struct op_row *row = op_row_of(op->kind);
+    return row->is_int8 && row->is_int8(op);
+}
+
 bool op_backward_is_identity(const struct op *op) {
     const struct op_row *row = op_row_of(op->kind);
     return row->backward_is_identity && row->backward_is_identity(op);
@@ -148,6 +154,10 @@ double op_flops(const struct op *op, enum pass pass, const struct shape *inputs)
 void args_put(struct op_args *args, enum arg arg, enum arg_direction direction, const struct shape *shape) {
     args->desc[arg] = tensor_desc_dense(DTYPE_F32, shape);
     args->direction[arg] = direction;
+}
+
+void args_set_dtype(struct op_args *args, enum arg arg, enum dtype dtype) {
+    args->desc[arg] = tensor_desc_dense(dtype, &args->desc[arg].shape);
 }
 
 void args_put_vector(struct op_args *args, enum arg arg, enum arg_direction direction, enum dtype dtype,

@@ -17,6 +17,7 @@ enum op_kind {
     OP_LINEAR,
     OP_DROPOUT,
     OP_SOFTMAX_CROSS_ENTROPY,
+    OP_RESCALE, /**< quantises, dequantises: between layers of different precision. PASS_INFER only */
     /* Below: what plans and training add; they do not stand in a model's graph. PASS_FORWARD only. */
     OP_REORDER,       /**< copies into another layout or dtype */
     OP_GRADIENT_NORM, /**< sum of squares of the finite values, and the count of the others */
@@ -36,6 +37,24 @@ struct window {
 };
 
 /**
+ * The 8-bit form of a convolution, PASS_INFER only:
+ * dst = convert(activation(factor[o] * sum + bias[o] + residual_factor * residual)), where sum is the exact s32 sum of
+ * src * weight (s8), padding counts as 0, and the activation is none or ReLU. All scales of tensors have gone into factor
+ * (O, f32, a parameter), bias (in units of dst) and residual_factor. Bit for bit, each line rounded to f32 (nearest, ties to even):
+ *     x = sum            (from s32)
+ *     x = x * factor[o]
+ *     x = x + bias[o]
+ *     x = x + residual_factor * residual   (one rounding: a fused multiply-add)
+ *     dst = activation(x), stored as element_store does: ties to even, saturating
+ */
+struct conv2d_int8 {
+    enum dtype src;      /**< u8 or s8; DTYPE_NONE: the convolution is not an 8-bit one */
+    enum dtype dst;      /**< u8, s8, f32 or bf16 */
+    enum dtype residual; /**< u8 or s8 where the convolution has a residual, else DTYPE_NONE */
+    float residual_factor;
+};
+
+/**
  * dst (N, O, H', W') = activation(conv(src (N, I, H, W), weight (O, I/groups, KH, KW)) + bias (O) + residual).
  * H' = (H + pad_before + pad_after - KH) / stride + 1, rounded down. A cross-correlation, as everywhere in the field.
  * `residual` (an addend like dst, as second input) and `activation` are only set by the inference passes.
@@ -46,6 +65,7 @@ struct conv2d {
     int groups;
     bool bias, residual;
     enum activation activation;
+    struct conv2d_int8 int8;
 };
 
 /**
@@ -85,6 +105,12 @@ struct dropout {
     uint32_t salt; /**< tells the dropouts of one network apart */
 };
 
+/** dst = convert(src * factor), as element_store does, of the product rounded to f32. */
+struct rescale {
+    enum dtype src, dst; /**< f32, bf16, u8 or s8 */
+    float factor;
+};
+
 /** OP_SGD and OP_ADAMW; their numbers come with each run, in ARG_HYPER. */
 struct optimizer {
     bool ema; /**< ARG_EMA is there too */
@@ -97,9 +123,14 @@ struct op {
         struct conv2d conv2d;
         struct batch_norm batch_norm;
         enum activation activation; /**< OP_ACTIVATION; OP_ADD: applied to the sum */
-        struct window max_pool;     /**< padding counts as minus infinity */
+        struct {
+            struct window max_pool; /**< padding counts as minus infinity */
+            enum dtype max_pool_of; /**< u8 or s8: of these, PASS_INFER only; DTYPE_NONE: of floats */
+        };
+        enum dtype global_average_pool_of; /**< as max_pool_of; the averages of integers are f32 */
         struct linear linear;
         struct dropout dropout;
+        struct rescale rescale;
         struct softmax_cross_entropy softmax_cross_entropy;
         struct optimizer optimizer;
     };
@@ -188,6 +219,7 @@ struct op_args {
 struct op_parameter {
     enum arg arg, diff; /**< its role forward, and its gradient's; diff ARG_NONE: not learnt (running statistics) */
     const char *suffix; /**< as in a state_dict: "weight", "bias", "running_mean", "running_var" */
+    enum dtype dtype;   /**< f32; of a convolution's 8-bit weights s8 */
     struct shape shape;
     bool decay; /**< weight decay applies: not on norm and bias */
 };
@@ -210,11 +242,14 @@ bool op_chooses_layout(const struct op *op);
 /** The shape of the output for inputs of these shapes. ERROR_SHAPE or ERROR_INVALID says what does not fit. */
 bool op_output_shape(const struct op *op, const struct shape *inputs, struct shape *out, struct error *err);
 
+/** True for the operations on integers: 8-bit convolutions and pools, and rescaling. */
+bool op_is_int8(const struct op *op);
+
 /** Fills in parameters (OP_MAX_PARAMETERS of them at most) and returns their number; inputs have been checked. */
 int op_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out);
 
 /**
- * The arguments of one pass, with dense f32 descriptions (labels s32, seed s64). False without error text in err->message
+ * The arguments of one pass, with dense f32 descriptions (labels s32, seed s64, what 8-bit forms of operations say). False without error text in err->message
  * never happens: a kind that has no such pass is ERROR_UNSUPPORTED. For OP_REORDER, OP_GRADIENT_NORM and the optimisers,
  * inputs[0] is the shape of the (first) buffer.
  */

@@ -27,7 +27,7 @@ enum precision precision_parse(const char *name) {
 }
 
 static void narrow_one(struct op_args *args, enum arg arg, enum dtype dtype) {
-    if (args->direction[arg] != ARG_ABSENT)
+    if (args->direction[arg] != ARG_ABSENT && args->desc[arg].dtype == DTYPE_F32)
         args->desc[arg] = tensor_desc_dense(dtype, &args->desc[arg].shape);
 }
 

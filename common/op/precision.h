@@ -13,5 +13,5 @@ const char *precision_name(enum precision precision);
 /** The precision of that name; PRECISION_COUNT where there is none. */
 enum precision precision_parse(const char *name);
 
-/** Turns the f32 descriptions that op_arguments made into those of the precision, sizes too. */
+/** Turns the f32 descriptions that op_arguments made into those of the precision, sizes too. Integers stay what they are. */
 void precision_apply(enum precision precision, const struct op *op, struct op_args *args);

@@ -59,6 +59,10 @@ static struct shape conv2d_weight_shape(const struct op *op, const struct shape 
                     (int64_t)c->window.kernel[1]);
 }
 
+static bool conv2d_is_int8(const struct op *op) {
+    return op->conv2d.int8.src != DTYPE_NONE;
+}
+
 static bool conv2d_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
                                 struct error *err) {
     const struct conv2d *c = &op->conv2d;
@@ -72,21 +76,28 @@ static bool conv2d_output_shape(const struct op *op, const struct shape *inputs,
     struct shape weight = conv2d_weight_shape(op, src);
     size_t bytes;
     *out = shape_of(4, src->dims[0], c->channels_out, (int64_t)0, (int64_t)0);
-    return shape_checked_bytes(&weight, DTYPE_F64, &bytes, err) && slide(&c->window, src, out, err) &&
+    return shape_checked_bytes(&weight, DTYPE_F64, &bytes, err) && op_check_int8(c, &weight, err) && slide(&c->window, src, out, err) &&
            (!c->residual || op_check_addend(&inputs[1], out, err));
 }
 
 static int conv2d_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {
-    out[0] = (struct op_parameter){ARG_WEIGHT, ARG_DIFF_WEIGHT, "weight", conv2d_weight_shape(op, &inputs[0]),
-                                   .decay = true};
-    out[1] = (struct op_parameter){ARG_BIAS, ARG_DIFF_BIAS, "bias", shape_of(1, op->conv2d.channels_out),
-                                   .decay = false};
-    return op->conv2d.bias ? 2 : 1;
+    const struct conv2d *c = &op->conv2d;
+    struct shape weight = conv2d_weight_shape(op, &inputs[0]), channels = shape_of(1, c->channels_out);
+    bool int8 = conv2d_is_int8(op); /* as it is: nothing of it is learnt */
+    int count = 0;
+    out[count++] = (struct op_parameter){ARG_WEIGHT, int8 ? ARG_NONE : ARG_DIFF_WEIGHT, "weight",
+                                         int8 ? DTYPE_S8 : DTYPE_F32, weight, .decay = !int8};
+    if (c->bias)
+        out[count++] = (struct op_parameter){ARG_BIAS, int8 ? ARG_NONE : ARG_DIFF_BIAS, "bias", DTYPE_F32, channels,
+                                             .decay = false};
+    if (int8)
+        out[count++] = (struct op_parameter){ARG_SCALE, ARG_NONE, "factor", DTYPE_F32, channels, .decay = false};
+    return count;
 }
 
-/* Fused forms exist for inference only: nothing is kept for a backward pass through the activation. */
+/* Fused and 8-bit forms exist for inference only: nothing is kept for a backward pass through the activation. */
 static bool conv2d_has_pass(const struct op *op, enum pass pass) {
-    return pass == PASS_INFER || (!op->conv2d.residual && op->conv2d.activation == ACTIVATION_NONE);
+    return pass == PASS_INFER || (!conv2d_is_int8(op) && !op->conv2d.residual && op->conv2d.activation == ACTIVATION_NONE);
 }
 
 static void conv2d_forward(const struct op *op, const struct shape *in, const struct shape *dst,
@@ -99,6 +110,8 @@ static void conv2d_forward(const struct op *op, const struct shape *in, const st
     } else {
         args_put(out, ARG_DST, ARG_OUT, dst);
     }
+    if (conv2d_is_int8(op))
+        args_make_int8(out, &op->conv2d);
 }
 
 static void conv2d_backward_data(const struct op *op, const struct shape *in, const struct shape *dst,
@@ -121,10 +134,12 @@ static double conv2d_flops(const struct op *op, const struct shape *in, const st
 
 static void conv2d_text(const struct op *op, char *out, size_t size) {
     const struct conv2d *c = &op->conv2d;
-    char window[128];
+    char window[128], int8[64] = "";
     window_text(&c->window, window, sizeof window);
-    snprintf(out, size, " %lld%s groups %d%s%s%s", (long long)c->channels_out, window, c->groups,
-             c->bias ? " +bias" : "", c->residual ? " +residual" : "", op_activation_suffix(c->activation));
+    if (conv2d_is_int8(op))
+        op_int8_text(c, int8, sizeof int8);
+    snprintf(out, size, " %lld%s groups %d%s%s%s%s", (long long)c->channels_out, window, c->groups,
+             c->bias ? " +bias" : "", c->residual ? " +residual" : "", op_activation_suffix(c->activation), int8);
 }
 
 const struct op_row op_row_conv2d = {
@@ -132,6 +147,7 @@ const struct op_row op_row_conv2d = {
     .narrow = NARROW_DATA_AND_WEIGHT,
     .chooses_layout = true,
     .input_count = conv2d_input_count,
+    .is_int8 = conv2d_is_int8,
     .output_shape = conv2d_output_shape,
     .parameters = conv2d_parameters,
     .arguments = {[PASS_INFER] = conv2d_forward,
@@ -145,13 +161,23 @@ const struct op_row op_row_conv2d = {
 
 /* --- max pooling --- */
 
+static bool max_pool_is_int8(const struct op *op) {
+    return op->max_pool_of != DTYPE_NONE;
+}
+
 static bool max_pool_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
                                   struct error *err) {
     const struct window *w = &op->max_pool;
-    if (!op_check_rank("the input", &inputs[0], 4, err) || !check_window(w, err))
+    if (!op_check_rank("the input", &inputs[0], 4, err) || !check_window(w, err) ||
+        !op_check_pool_of(op->max_pool_of, err))
         return false;
     *out = inputs[0];
     return slide(w, &inputs[0], out, err);
+}
+
+/* Integers are pooled for an answer only. */
+static bool pool_has_pass(const struct op *op, enum pass pass) {
+    return pass == PASS_INFER || !op_is_int8(op);
 }
 
 static void pool_infer(const struct op *op, const struct shape *in, const struct shape *dst,
@@ -159,6 +185,15 @@ static void pool_infer(const struct op *op, const struct shape *in, const struct
     (void)op;
     args_put(out, ARG_SRC, ARG_IN, &in[0]);
     args_put(out, ARG_DST, ARG_OUT, dst);
+}
+
+static void max_pool_infer(const struct op *op, const struct shape *in, const struct shape *dst,
+                           struct op_args *out) {
+    pool_infer(op, in, dst, out);
+    if (max_pool_is_int8(op)) {
+        args_set_dtype(out, ARG_SRC, op->max_pool_of);
+        args_set_dtype(out, ARG_DST, op->max_pool_of);
+    }
 }
 
 static void max_pool_forward(const struct op *op, const struct shape *in, const struct shape *dst,
@@ -176,28 +211,46 @@ static void max_pool_backward(const struct op *op, const struct shape *in, const
 }
 
 static void max_pool_text(const struct op *op, char *out, size_t size) {
-    window_text(&op->max_pool, out, size);
+    int used = window_text(&op->max_pool, out, size);
+    if (max_pool_is_int8(op) && used >= 0 && (size_t)used < size)
+        snprintf(out + used, size - (size_t)used, " %s", dtype_name(op->max_pool_of));
 }
 
 const struct op_row op_row_max_pool = {
     .name = "max_pool",
     .narrow = NARROW_DATA,
+    .is_int8 = max_pool_is_int8,
     .output_shape = max_pool_output_shape,
-    .arguments = {[PASS_INFER] = pool_infer,
+    .arguments = {[PASS_INFER] = max_pool_infer,
                   [PASS_FORWARD] = max_pool_forward,
                   [PASS_BACKWARD_DATA] = max_pool_backward},
+    .has_pass = pool_has_pass,
     .text = max_pool_text,
 };
 
 /* --- global average pooling --- */
 
+static bool average_is_int8(const struct op *op) {
+    return op->global_average_pool_of != DTYPE_NONE;
+}
+
 static bool average_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
                                  struct error *err) {
-    (void)op;
-    if (!op_check_rank("the input", &inputs[0], 4, err))
+    if (!op_check_rank("the input", &inputs[0], 4, err) || !op_check_pool_of(op->global_average_pool_of, err))
         return false;
     *out = shape_of(2, inputs[0].dims[0], inputs[0].dims[1]);
     return true;
+}
+
+static void average_infer(const struct op *op, const struct shape *in, const struct shape *dst,
+                          struct op_args *out) {
+    pool_infer(op, in, dst, out);
+    if (average_is_int8(op))
+        args_set_dtype(out, ARG_SRC, op->global_average_pool_of);
+}
+
+static void average_text(const struct op *op, char *out, size_t size) {
+    snprintf(out, size, average_is_int8(op) ? " %s" : "", dtype_name(op->global_average_pool_of));
 }
 
 static void average_backward(const struct op *op, const struct shape *in, const struct shape *dst,
@@ -210,7 +263,10 @@ static void average_backward(const struct op *op, const struct shape *in, const 
 const struct op_row op_row_global_average_pool = {
     .name = "global_average_pool",
     .narrow = NARROW_SOURCE,
+    .is_int8 = average_is_int8,
     .output_shape = average_output_shape,
     .arguments =
-        {[PASS_INFER] = pool_infer, [PASS_FORWARD] = pool_infer, [PASS_BACKWARD_DATA] = average_backward},
+        {[PASS_INFER] = average_infer, [PASS_FORWARD] = pool_infer, [PASS_BACKWARD_DATA] = average_backward},
+    .has_pass = pool_has_pass,
+    .text = average_text,
 };

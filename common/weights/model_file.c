@@ -1,5 +1,7 @@
 #include "common/weights/model_file.h"
 
+#include "common/tensor/element.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,13 +160,14 @@ struct model_spec model_file_spec(const struct model_file *file) {
  * later. */
 static bool check_values(const struct tensor *tensor, const struct graph_parameter *parameter,
                          struct error *err) {
-    const float *values = tensor->data;
+    struct view values = {tensor->data, tensor->dtype};
     bool variance = parameter->role.arg == ARG_RUNNING_VARIANCE;
-    for (int64_t i = 0; i < shape_count(&tensor->shape); i++) {
-        if (!isfinite(values[i]))
+    for (int64_t i = 0; element_is_floating(tensor->dtype) && i < shape_count(&tensor->shape); i++) {
+        double value = view_get(values, i);
+        if (!isfinite(value))
             return error_set(err, ERROR_FORMAT, "%s: element %lld is not a finite number", parameter->name,
                              (long long)i);
-        if (variance && values[i] < 0)
+        if (variance && value < 0)
             return error_set(err, ERROR_FORMAT, "%s: element %lld is a negative variance", parameter->name,
                              (long long)i);
     }
@@ -176,9 +179,9 @@ static bool load_one(const struct safetensors *tensors, const struct graph_param
     const struct safetensors_tensor *from = safetensors_find(tensors, parameter->name);
     if (!from)
         return error_set(err, ERROR_NOT_FOUND, "the tensor %s is missing", parameter->name);
-    if (from->dtype != DTYPE_F32)
-        return error_set(err, ERROR_UNSUPPORTED, "%s: elements of type %s, expected f32", from->name,
-                         dtype_name(from->dtype));
+    if (from->dtype != to->dtype)
+        return error_set(err, ERROR_UNSUPPORTED, "%s: elements of type %s, expected %s", from->name,
+                         dtype_name(from->dtype), dtype_name(to->dtype));
     if (!shape_equal(&from->shape, &to->shape)) {
         char found[SHAPE_TEXT_SIZE], expected[SHAPE_TEXT_SIZE];
         return error_set(err, ERROR_SHAPE, "%s: shape %s, the network needs %s", from->name,

@@ -47,7 +47,7 @@ struct model_spec model_file_spec(const struct model_file *file);
 
 /**
  * Copies the file's weights into parameters of the graph. A tensor that is missing, surplus, of another shape
- * or not f32 is an error that names it; ERROR_FORMAT also where a weight is not finite, or a running variance
+ * or type is an error that names it; ERROR_FORMAT also where a weight is not finite, or a running variance
  * negative.
  */
 bool model_file_load(const struct model_file *file, const struct graph *graph, struct parameters *parameters,

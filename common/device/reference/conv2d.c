@@ -1,5 +1,7 @@
 #include "common/device/reference/kernels.h"
 
+#include <math.h>
+
 /*
  * y(n,o,p,q) = activation(b(o) + r(n,o,p,q) + sum_{c,i,j} x(n, c, p*stride + i - pad, q*stride + j - pad)
  * w(o,c,i,j)) with c over the channels of o's group and x zero outside the image. Each pass gathers: it walks
@@ -78,6 +80,32 @@ static void coordinates(int64_t position, const int64_t dims[4], int64_t at[4]) 
     }
 }
 
+/*
+ * The 8-bit form, in the order of struct conv2d_int8. A double holds every sum of products of integers exactly; a statement
+ * for each rounding, since a compiler may fuse what stands in one.
+ */
+static double int8_result(const struct conv2d *conv, double sum, double factor, double bias, double residual) {
+    float x = (float)sum;
+    x = x * (float)factor;
+    x = x + (float)bias;
+    x = fmaf(conv->int8.residual_factor, (float)residual, x);
+    return activation_apply(conv->activation, (double)x);
+}
+
+static void forward_int8(const struct kernel *kernel, void *const buffers[ARG_COUNT]) {
+    struct geometry g = geometry_of(kernel, ARG_SRC, ARG_DST);
+    struct view src = view_of(kernel, buffers, ARG_SRC), weight = view_of(kernel, buffers, ARG_WEIGHT);
+    struct view bias = view_of(kernel, buffers, ARG_BIAS), residual = view_of(kernel, buffers, ARG_SRC2);
+    struct view factor = view_of(kernel, buffers, ARG_SCALE), dst = view_of(kernel, buffers, ARG_DST);
+    int64_t at[4], count = count_of(kernel, ARG_DST);
+    for (int64_t k = 0; k < count; k++) {
+        coordinates(k, dims_of(kernel, ARG_DST), at);
+        double sum = forward_sum(&g, src, weight, at);
+        view_set(dst, k, int8_result(&kernel->op.conv2d, sum, view_get(factor, at[1]), bias.data ? view_get(bias, at[1]) : 0,
+                                     residual.data ? view_get(residual, k) : 0));
+    }
+}
+
 static void forward(const struct kernel *kernel, void *const buffers[ARG_COUNT]) {
     struct geometry g = geometry_of(kernel, ARG_SRC, ARG_DST);
     struct view src = view_of(kernel, buffers, ARG_SRC), weight = view_of(kernel, buffers, ARG_WEIGHT);
@@ -93,6 +121,13 @@ static void forward(const struct kernel *kernel, void *const buffers[ARG_COUNT])
             sum += view_get(residual, k);
         view_set(dst, k, activation_apply(kernel->op.conv2d.activation, sum));
     }
+}
+
+static void infer(const struct kernel *kernel, void *const buffers[ARG_COUNT]) {
+    if (op_is_int8(&kernel->op))
+        forward_int8(kernel, buffers);
+    else
+        forward(kernel, buffers);
 }
 
 /* dx(n,c,y,x) = sum over the o of c's group and the taps (i,j) that read (y,x) of dy(n,o,p,q) w(o,c,i,j) */
@@ -166,7 +201,7 @@ static void backward_weight(const struct kernel *kernel, void *const buffers[ARG
 }
 
 const struct reference_row reference_conv2d = {
-    .run = {[PASS_INFER] = forward,
+    .run = {[PASS_INFER] = infer,
             [PASS_FORWARD] = forward,
             [PASS_BACKWARD_DATA] = backward_data,
             [PASS_BACKWARD_WEIGHT] = backward_weight},

@@ -15,7 +15,7 @@ struct reference_row {
 extern const struct reference_row reference_conv2d, reference_batch_norm, reference_max_pool,
     reference_global_average_pool, reference_activation, reference_add, reference_dropout, reference_linear,
     reference_softmax_cross_entropy, reference_gradient_norm, reference_sgd, reference_adamw,
-    reference_reorder;
+    reference_rescale, reference_reorder;
 
 /** The view of an argument; data NULL where it is absent. */
 static inline struct view view_of(const struct kernel *kernel, void *const buffers[ARG_COUNT], enum arg arg) {

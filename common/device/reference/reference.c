@@ -15,6 +15,7 @@ static const struct reference_row *const rows[OP_KIND_COUNT] = {
     [OP_LINEAR] = &reference_linear,
     [OP_DROPOUT] = &reference_dropout,
     [OP_SOFTMAX_CROSS_ENTROPY] = &reference_softmax_cross_entropy,
+    [OP_RESCALE] = &reference_rescale,
     [OP_REORDER] = &reference_reorder,
     [OP_GRADIENT_NORM] = &reference_gradient_norm,
     [OP_SGD] = &reference_sgd,
@@ -43,12 +44,12 @@ static void close_device(struct device *device) {
 
 static void info(struct device *device, struct device_info *out) {
     (void)device;
-    *out = (struct device_info){.host_memory = true};
+    *out = (struct device_info){.int8_weight_bits = 8, .host_memory = true};
     snprintf(out->name, sizeof out->name, "reference, 1 thread");
 }
 
-/* Integers stand where op_arguments puts them, and floats of any width everywhere else. */
-static bool dtype_fits(enum arg arg, enum dtype dtype) {
+/* Integers stand where op_arguments puts them (kernel_prepare has checked), and floats of any width everywhere else. */
+static bool dtype_fits(const struct op *op, enum arg arg, enum dtype dtype) {
     switch (arg) {
     case ARG_LABEL:
         return dtype == DTYPE_S32;
@@ -58,7 +59,7 @@ static bool dtype_fits(enum arg arg, enum dtype dtype) {
     case ARG_SCRATCH:
         return dtype == DTYPE_U8;
     default:
-        return element_is_floating(dtype);
+        return element_is_floating(dtype) || (op_is_int8(op) && (dtype == DTYPE_U8 || dtype == DTYPE_S8));
     }
 }
 
@@ -71,7 +72,7 @@ static bool supports(struct device *device, const struct kernel_request *request
         const struct tensor_desc *desc = &request->args.desc[arg];
         if (request->args.direction[arg] == ARG_ABSENT)
             continue;
-        if (!dtype_fits(arg, desc->dtype) || (desc->layout && desc->layout != LAYOUT_ANY))
+        if (!dtype_fits(&request->op, arg, desc->dtype) || (desc->layout && desc->layout != LAYOUT_ANY))
             return false;
     }
     return true;
