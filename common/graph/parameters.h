@@ -14,8 +14,8 @@ void parameters_destroy(struct parameters *parameters);
 
 /**
  * Fresh values, as torchvision does it: convolutions normal with sqrt(2 / fan_out) (He et al. 2015), batch
- * norm scale 1, shift 0, mean 0, variance 1; linear layers normal with deviation .01 and bias 0; 8-bit weights stay as they are. The same for
- * every device and rank: it depends on seed and names alone.
+ * norm scale 1, shift 0, mean 0, variance 1; linear layers normal with deviation .01 and bias 0; 8-bit
+ * weights stay as they are. The same for every device and rank: it depends on seed and names alone.
  */
 void parameters_initialise(const struct graph *graph, struct parameters *parameters, uint64_t seed);
 

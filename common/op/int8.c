@@ -37,8 +37,10 @@ bool op_check_int8(const struct conv2d *conv2d, const struct shape *weight, stru
         return error_set(err, ERROR_INVALID, "an 8-bit convolution has no ReLU6: let the scale of u8 end at 6");
     if (!isfinite(conv2d->int8.residual_factor))
         return error_set(err, ERROR_INVALID, "the residual's factor is not a finite number");
-    return taps <= most_taps || error_set(err, ERROR_TOO_LARGE, "sums of %lld products of 8 bits may exceed 32 bits: %lld are the most",
-                                          (long long)taps, (long long)most_taps);
+    if (taps > most_taps)
+        return error_set(err, ERROR_TOO_LARGE, "sums of %lld products of 8 bits may exceed 32 bits: %lld are the most",
+                         (long long)taps, (long long)most_taps);
+    return true;
 }
 
 void args_make_int8(struct op_args *args, const struct conv2d *conv2d) {

@@ -40,7 +40,8 @@ struct window {
  * The 8-bit form of a convolution, PASS_INFER only:
  * dst = convert(activation(factor[o] * sum + bias[o] + residual_factor * residual)), where sum is the exact s32 sum of
  * src * weight (s8), padding counts as 0, and the activation is none or ReLU. All scales of tensors have gone into factor
- * (O, f32, a parameter), bias (in units of dst) and residual_factor. Bit for bit, each line rounded to f32 (nearest, ties to even):
+ * (O, f32, a parameter), bias (in units of dst) and residual_factor. Bit for bit, each line rounded to f32 (to nearest, ties
+ * to even):
  *     x = sum            (from s32)
  *     x = x * factor[o]
  *     x = x + bias[o]
@@ -249,9 +250,9 @@ bool op_is_int8(const struct op *op);
 int op_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out);
 
 /**
- * The arguments of one pass, with dense f32 descriptions (labels s32, seed s64, what 8-bit forms of operations say). False without error text in err->message
- * never happens: a kind that has no such pass is ERROR_UNSUPPORTED. For OP_REORDER, OP_GRADIENT_NORM and the optimisers,
- * inputs[0] is the shape of the (first) buffer.
+ * The arguments of one pass, with dense f32 descriptions (labels s32, seed s64; in operations on integers what they say). False
+ * without error text in err->message never happens: a kind that has no such pass is ERROR_UNSUPPORTED. For OP_REORDER,
+ * OP_GRADIENT_NORM and the optimisers, inputs[0] is the shape of the (first) buffer.
  */
 bool op_arguments(const struct op *op, enum pass pass, const struct shape *inputs, struct op_args *out, struct error *err);
 

@@ -76,8 +76,8 @@ static bool conv2d_output_shape(const struct op *op, const struct shape *inputs,
     struct shape weight = conv2d_weight_shape(op, src);
     size_t bytes;
     *out = shape_of(4, src->dims[0], c->channels_out, (int64_t)0, (int64_t)0);
-    return shape_checked_bytes(&weight, DTYPE_F64, &bytes, err) && op_check_int8(c, &weight, err) && slide(&c->window, src, out, err) &&
-           (!c->residual || op_check_addend(&inputs[1], out, err));
+    return shape_checked_bytes(&weight, DTYPE_F64, &bytes, err) && op_check_int8(c, &weight, err) &&
+           slide(&c->window, src, out, err) && (!c->residual || op_check_addend(&inputs[1], out, err));
 }
 
 static int conv2d_parameters(const struct op *op, const struct shape *inputs, struct op_parameter *out) {

@@ -1,7 +1,5 @@
 #include "tests/conformance/cases.h"
 
-#include "common/base/rng.h"
-
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 /* clang-format off */
 #define WINDOW(k, s, before, after) {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
@@ -147,6 +145,11 @@ static void random_conv2d(struct rng *rng, struct op_case *out) {
     out->src.dims[1] = in;
 }
 
+static void random_int8_conv2d(struct rng *rng, struct op_case *out) {
+    random_conv2d(rng, out);
+    conformance_random_int8(rng, &out->op.conv2d, &out->variant);
+}
+
 static void random_batch_norm(struct rng *rng, struct op_case *out) {
     out->op = (struct op){OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-3f,
                                                         .momentum = rng_uniform(rng, 0, 1),
@@ -160,7 +163,7 @@ static void random_max_pool(struct rng *rng, struct op_case *out) {
     out->op = (struct op){OP_MAX_POOL, .max_pool = random_window(rng)};
 }
 
-void conformance_random_case(uint64_t seed, uint32_t i, struct op_case *out) {
+void conformance_random_case(enum precision precision, uint64_t seed, uint32_t i, struct op_case *out) {
     static void (*const makers[])(struct rng *, struct op_case *) = {
         random_conv2d, random_conv2d, random_conv2d, random_batch_norm, random_max_pool};
     struct shape inputs[OP_MAX_INPUTS], shape;
@@ -170,6 +173,9 @@ void conformance_random_case(uint64_t seed, uint32_t i, struct op_case *out) {
         *out = (struct op_case){.reach = rng_uniform(&rng, 1, 8)};
         out->src = (struct shape){
             4, {between(&rng, 1, 5), between(&rng, 1, 40), between(&rng, 1, 19), between(&rng, 1, 19)}};
-        makers[between(&rng, 0, LENGTH(makers) - 1)](&rng, out);
+        if (precision == PRECISION_INT8)
+            random_int8_conv2d(&rng, out);
+        else
+            makers[between(&rng, 0, LENGTH(makers) - 1)](&rng, out);
     } while (!case_inputs(out, inputs, NULL) || !op_output_shape(&out->op, inputs, &shape, NULL));
 }

@@ -39,7 +39,7 @@ struct side {
 
 /* Gives the arguments the dtypes of a precision. False where that changes nothing: it is the f32 case once more. */
 static bool narrow(enum precision precision, const struct op_case *c, struct op_args *args) {
-    bool changed = precision == PRECISION_F32;
+    bool changed = precision == PRECISION_F32 || precision == PRECISION_INT8;
     precision_apply(precision, &c->op, args);
     if (c->op.kind == OP_REORDER && precision == PRECISION_BF16)
         args->desc[c->variant ? ARG_SRC : ARG_DST] = tensor_desc_dense(DTYPE_BF16, &c->src);
@@ -51,7 +51,7 @@ static bool narrow(enum precision precision, const struct op_case *c, struct op_
 /* The same inputs, but results that are not rounded: what the tested device's rounded ones are measured by. */
 static struct kernel_request unrounded(const struct kernel_request *request) {
     struct kernel_request wide = *request;
-    for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+    for (int arg = ARG_NONE + 1; arg < ARG_COUNT && !op_is_int8(&request->op); arg++)
         if (wide.args.direction[arg] == ARG_OUT && wide.args.desc[arg].dtype == DTYPE_BF16)
             wide.args.desc[arg] = tensor_desc_dense(DTYPE_F32, &wide.args.desc[arg].shape);
     return wide;
@@ -68,9 +68,21 @@ static bool convolution_request(const struct shape *shape, enum precision precis
     return true;
 }
 
+static bool int8_convolution_request(const struct tensor_desc *desc, struct kernel_request *out) {
+    if (!convolution_request(&desc->shape, PRECISION_INT8, out))
+        return false;
+    out->op.conv2d.int8 = (struct conv2d_int8){.src = desc->dtype, .dst = desc->dtype};
+    out->pass = PASS_INFER;
+    return op_arguments(&out->op, out->pass, &desc->shape, &out->args, NULL);
+}
+
 bool conformance_supports(const struct conformance *conformance, enum precision precision) {
     struct shape shape = shape_of(4, 1, 16, 8, 8);
     struct kernel_request request;
+    struct device_info info;
+    conformance->tested->ops->info(conformance->tested, &info);
+    if (precision == PRECISION_INT8)
+        return info.int8_weight_bits > 0;
     return convolution_request(&shape, precision, &request) &&
            conformance->tested->ops->supports(conformance->tested, &request);
 }
@@ -80,7 +92,9 @@ bool conformance_supports(const struct conformance *conformance, enum precision 
 /* The layout in which a 3x3 convolution likes to leave such a tensor: what elementwise kinds meet. */
 static const struct layout *usual_layout(struct device *device, const struct tensor_desc *desc) {
     struct kernel_request request;
-    if (!convolution_request(&desc->shape, desc->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_F32, &request))
+    bool integers = desc->dtype == DTYPE_U8 || desc->dtype == DTYPE_S8;
+    if (!(integers ? int8_convolution_request(desc, &request)
+                   : convolution_request(&desc->shape, desc->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_F32, &request)))
         return NULL;
     request.args.desc[ARG_SRC].layout = LAYOUT_ANY;
     request.args.desc[ARG_WEIGHT].layout = LAYOUT_ANY;
@@ -138,6 +152,7 @@ struct truth {
     enum precision precision;
     struct shape inputs[OP_MAX_INPUTS];
     struct tensor forward[ARG_COUNT];
+    struct tensor unrounded[ARG_COUNT]; /* of an operation on integers with a narrow dst: the same with an f32 one */
 };
 
 /* Fresh inputs of a pass: random ones, and what the oracle's forward pass computed. */
@@ -209,6 +224,14 @@ static void note(struct conformance_worst *worst, const struct truth *truth, enu
              shape_text(&truth->c->src, shape));
 }
 
+/* 0 where all that differs is what a last bit in f32 explains. */
+static double beyond_rounding(struct conformance_worst *worst, const struct tensor *got, const struct tensor *want,
+                              const struct tensor *unrounded) {
+    int64_t wrong = worst->rounding.wrong;
+    rounding_compare(got, want, unrounded, &worst->rounding);
+    return worst->rounding.wrong > wrong ? relative_error(got, want, 0) : 0;
+}
+
 static void compare(struct conformance *conformance, const struct truth *truth, const struct device_run *run,
                     const struct mode *mode, struct tensor got[ARG_COUNT], struct tensor want[ARG_COUNT]) {
     const struct kernel_request *request = run->request;
@@ -219,6 +242,8 @@ static void compare(struct conformance *conformance, const struct truth *truth, 
             continue;
         double rounding = rounding_of(conformance, got[arg].dtype);
         double error = relative_error(&got[arg], &want[arg], rounding);
+        if (truth->unrounded[arg].data && !conformance->exact)
+            error = beyond_rounding(worst, &got[arg], &want[arg], &truth->unrounded[arg]);
         if (error > worst->error || worst->arg == ARG_NONE)
             note(worst, truth, (enum arg)arg, error, run->implementation);
         if (error > allowed(conformance, truth, request)) {
@@ -266,6 +291,23 @@ static bool check_pass(struct conformance *conformance, const struct truth *trut
 
 enum { MODE_COUNT = sizeof modes / sizeof *modes };
 
+/* False where the operation is none on integers, or its dst not narrower than f32. */
+static bool leave_unrounded(struct op *op) {
+    enum dtype *dst = op->kind == OP_CONV2D ? &op->conv2d.int8.dst : op->kind == OP_RESCALE ? &op->rescale.dst : NULL;
+    bool narrow = op_is_int8(op) && dst && *dst != DTYPE_F32;
+    if (narrow)
+        *dst = DTYPE_F32;
+    return narrow;
+}
+
+static bool run_unrounded(struct truth *truth, struct side *oracle, const struct kernel_request *request, struct error *err) {
+    struct kernel_request wide = *request;
+    struct device_run run;
+    return !leave_unrounded(&wide.op) ||
+           (op_arguments(&wide.op, wide.pass, truth->inputs, &wide.args, err) &&
+            make_inputs(truth, &wide, truth->unrounded, err) && run_pass(oracle, wide, truth->unrounded, &run, err));
+}
+
 static bool check_pass_in_all_modes(struct conformance *conformance, struct truth *truth, struct side *oracle,
                                     struct side sides[MODE_COUNT], const struct kernel_request *request,
                                     struct error *err) {
@@ -274,7 +316,7 @@ static bool check_pass_in_all_modes(struct conformance *conformance, struct trut
     const struct kernel_request exact = conformance->exact ? *request : unrounded(request);
     if (!make_inputs(truth, &exact, want, err))
         return false;
-    bool ok = run_pass(oracle, exact, want, &run, err);
+    bool ok = run_pass(oracle, exact, want, &run, err) && run_unrounded(truth, oracle, request, err);
     for (int i = 0; ok && i < MODE_COUNT; i++)
         ok = check_pass(conformance, truth, &sides[i], request, want, err);
     if (ok && request->pass == PASS_FORWARD)
@@ -303,6 +345,7 @@ bool conformance_case(struct conformance *conformance, enum precision precision,
         workspace_fini(&sides[i].workspace, conformance->tested);
     workspace_fini(&oracle.workspace, conformance->oracle);
     host_tensors_fini(truth.forward);
+    host_tensors_fini(truth.unrounded);
     return ok;
 }
 
@@ -312,6 +355,9 @@ static int report_line(const struct conformance *conformance, enum precision pre
         printf("%-22s %-16s %-5s %5d %9d %6d %9.2e  %s: %s (%s)\n", op_kind_name(kind), pass_name(pass),
                precision_name(precision), w->runs, w->in_place, w->failures, w->error, arg_name(w->arg), w->text,
                w->implementation);
+    if (w->rounding.elements)
+        printf("    %lld of %lld elements rounded to another step, %lld of them far from its edge\n",
+               (long long)w->rounding.differing, (long long)w->rounding.elements, (long long)w->rounding.wrong);
     return w->failures;
 }
 

@@ -1,11 +1,13 @@
 #pragma once
 #include "common/op/precision.h"
 #include "tests/conformance/inputs.h"
+#include "tests/conformance/rounding.h"
 
 /** The worst of what was seen for one precision, kind and pass. */
 struct conformance_worst {
     int runs, failures, in_place; /**< in_place: runs in which an output took over an input's buffer */
     double error;                 /**< over one output: max |a - b| / max |b|, less what rounding to its dtype may cost */
+    struct rounding rounding; /**< of what operations on integers leave in a dtype narrower than f32 */
     enum arg arg;
     char text[160];          /**< the case */
     char implementation[64]; /**< that computed it */
@@ -17,7 +19,7 @@ struct conformance {
     struct conformance_worst worst[PRECISION_COUNT][OP_KIND_COUNT][PASS_COUNT];
 };
 
-/** Whether the tested device computes in that precision at all. */
+/** Whether the tested device computes in that precision at all; in int8: whether it has 8-bit convolutions. */
 bool conformance_supports(const struct conformance *conformance, enum precision precision);
 
 /**

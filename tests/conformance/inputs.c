@@ -10,6 +10,7 @@ bool case_inputs(const struct op_case *c, struct shape inputs[OP_MAX_INPUTS], st
     if (op_input_count(&c->op) < 2 || plain.kind != OP_CONV2D)
         return true;
     plain.conv2d.residual = false; /* the residual has the shape that the output has without it */
+    plain.conv2d.int8.residual = DTYPE_NONE;
     return op_output_shape(&plain, inputs, &inputs[1], err);
 }
 
@@ -91,7 +92,11 @@ void inputs_fill(const struct op_case *c, const struct op_args *args, uint64_t s
         struct rng rng;
         enum arg_direction direction = args->direction[arg];
         rng_init(&rng, seed, RNG_TEST, (uint64_t)arg, 0);
-        if ((direction == ARG_IN || direction == ARG_INOUT) && tensors[arg].data)
+        if ((direction != ARG_IN && direction != ARG_INOUT) || !tensors[arg].data)
+            continue;
+        if (op_is_int8(&c->op))
+            inputs_fill_int8(c, args, (enum arg)arg, &rng, &tensors[arg]);
+        else
             fill(c, args, (enum arg)arg, &rng, &tensors[arg]);
     }
 }

@@ -1,8 +1,8 @@
 /*
  * conformance DEVICE [THREADS [SEED]]: compares every operation and pass of a device with the reference
- * device, in f32 and, where the device has it, in bf16, in the cases of the table and in some random ones; another
- * seed gives others. Ends with 0 where all
- * agree, 1 where something differs, 2 on wrong usage, 77 where the device cannot be opened here.
+ * device, in f32 and, where the device has them, in bf16 and int8, in the cases of the tables and in some random ones;
+ * another seed gives others. Ends with 0 where all agree, 1 where something differs, 2 on wrong usage, 77 where the device
+ * cannot be opened here.
  */
 #include "common/base/text.h"
 #include "tests/conformance/cases.h"
@@ -24,11 +24,19 @@ static int usage(void) {
 /* All cases in one precision. False: the oracle failed. */
 static bool run_cases(struct conformance *conformance, enum precision precision, uint64_t seed) {
     struct error err = {0};
-    for (int i = 0; i < conformance_case_count + RANDOM_CASES; i++) {
-        struct op_case random;
-        conformance_random_case(seed, (uint32_t)i, &random);
-        const struct op_case *c = i < conformance_case_count ? &conformance_cases[i] : &random;
-        if (!conformance_case(conformance, precision, c, &err)) {
+    bool int8 = precision == PRECISION_INT8;
+    const struct op_case *fixed = int8 ? conformance_int8_cases : conformance_cases;
+    int count = int8 ? conformance_int8_case_count : conformance_case_count;
+    struct device_info info;
+    conformance->tested->ops->info(conformance->tested, &info);
+    for (int i = 0; i < count + RANDOM_CASES; i++) {
+        struct op_case c;
+        if (i < count)
+            c = fixed[i];
+        else
+            conformance_random_case(precision, seed, (uint32_t)i, &c);
+        c.pairs_in_16_bits = info.int8_weight_bits == 7;
+        if (!conformance_case(conformance, precision, &c, &err)) {
             fprintf(stderr, "conformance: %s, case %d: %s\n", precision_name(precision), i, err.message);
             return false;
         }
@@ -37,11 +45,11 @@ static bool run_cases(struct conformance *conformance, enum precision precision,
 }
 
 static int compare_devices(struct conformance *conformance, uint64_t seed) {
-    static const enum precision precisions[] = {PRECISION_F32, PRECISION_BF16};
+    static const enum precision precisions[] = {PRECISION_F32, PRECISION_BF16, PRECISION_INT8};
     struct device_info info;
     conformance->tested->ops->info(conformance->tested, &info);
-    printf("%s against the reference, %d cases and %d random ones\n", info.name, conformance_case_count,
-           RANDOM_CASES);
+    printf("%s against the reference, %d cases, %d on integers, and %d random ones of each\n", info.name,
+           conformance_case_count, conformance_int8_case_count, RANDOM_CASES);
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
         if (!conformance_supports(conformance, precisions[i]))
             printf("%s: skipped, the device has no arithmetic for it here\n", precision_name(precisions[i]));

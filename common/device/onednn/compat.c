@@ -66,3 +66,18 @@ bool compat_post_ops(dnnl_post_ops_t post_ops, bool sum, enum activation activat
         return dnnl_ok(version_append_eltwise(post_ops, dnnl_eltwise_clip, 0, 6), err, "append a ReLU6");
     return true;
 }
+
+bool compat_int8_post_ops(dnnl_primitive_attr_t attr, dnnl_post_ops_t post_ops, const struct conv2d *conv2d, struct error *err) {
+    const struct conv2d_int8 *q = &conv2d->int8;
+    return dnnl_ok(version_int8_factor_and_bias(attr, post_ops, conv2d), err, "scale sums of integers") &&
+           (!conv2d->residual || dnnl_ok(version_append_scaled_sum(post_ops, q->residual_factor, compat_dtype(q->residual)), err,
+                                         "append a scaled sum")) &&
+           compat_post_ops(post_ops, false, conv2d->activation, err);
+}
+
+bool compat_int8_is_exact(void) {
+    /* An instruction set is a set of bits that contains those of its predecessors. */
+    unsigned avx512 = dnnl_cpu_isa_avx512_core_vnni & ~(unsigned)dnnl_cpu_isa_avx512_core;
+    unsigned avx2 = dnnl_cpu_isa_avx2_vnni & ~(unsigned)dnnl_cpu_isa_avx2;
+    return ((unsigned)dnnl_get_effective_cpu_isa() & (avx512 | avx2)) != 0;
+}

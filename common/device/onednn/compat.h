@@ -77,7 +77,27 @@ bool compat_reorder_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const
 /** dst = activation(result + dst): either part may be absent. */
 bool compat_post_ops(dnnl_post_ops_t post_ops, bool sum, enum activation activation, struct error *err);
 
+/**
+ * An 8-bit convolution's way from the sum to dst, as struct conv2d_int8 orders it: factor and bias come with each execution,
+ * under the numbers below.
+ */
+bool compat_int8_post_ops(dnnl_primitive_attr_t attr, dnnl_post_ops_t post_ops, const struct conv2d *conv2d, struct error *err);
+/** A reorder multiplies by a factor. */
+bool compat_reorder_factor(dnnl_primitive_attr_t attr, float factor, struct error *err);
+
+/** Arguments beyond those of a primitive's description. 0: this version takes the thing otherwise. */
+struct compat_numbers {
+    int int8_factor;    /**< f32 (O) */
+    int int8_bias;      /**< f32 (O); the description has no bias then */
+    int reorder_factor; /**< f32 (1) */
+};
+extern const struct compat_numbers compat_numbers;
+
+/** Whether oneDNN multiplies 8-bit integers without adding pairs of them in 16 bits. */
+bool compat_int8_is_exact(void);
+
 /* The version's own: called by compat.c. */
+
 
 /** As compat_primitive_desc with the forward pass' description as hint (NULL in forward passes). */
 dnnl_status_t version_primitive_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const struct primitive_spec *spec,
@@ -85,4 +105,7 @@ dnnl_status_t version_primitive_desc(dnnl_primitive_desc_t *out, dnnl_engine_t e
 dnnl_status_t version_md(dnnl_memory_desc_t *out, dnnl_data_type_t type, int rank, const dnnl_dims_t dims,
                          dnnl_format_tag_t tag); /* dnnl_format_tag_undef: row-major */
 dnnl_status_t version_append_sum(dnnl_post_ops_t post_ops);
+dnnl_status_t version_append_scaled_sum(dnnl_post_ops_t post_ops, float factor, dnnl_data_type_t type);
+/** x * factor[o] + bias[o]; weights in groups have a dimension more. */
+dnnl_status_t version_int8_factor_and_bias(dnnl_primitive_attr_t attr, dnnl_post_ops_t post_ops, const struct conv2d *conv2d);
 dnnl_status_t version_append_eltwise(dnnl_post_ops_t post_ops, dnnl_alg_kind_t algorithm, float alpha, float beta);

@@ -1,5 +1,7 @@
 #include "common/device/onednn/compat.h"
 
+#include <string.h>
+
 /* oneDNN 2.x: memory descriptions are plain structs, primitives are described in two steps. */
 
 dnnl_status_t version_md(dnnl_memory_desc_t *out, dnnl_data_type_t type, int rank, const dnnl_dims_t dims,
@@ -108,6 +110,37 @@ static dnnl_status_t describe_max_pool(dnnl_pooling_desc_t *out, const struct pr
                                           s->pad_before, s->pad_after);
 }
 
+/*
+ * Of 2.6's 8-bit convolutions in groups those by matrix products give every group the post-ops of the first one's channels, and
+ * the depthwise ones for AVX2 and SSE give wrong ones to channels that do not fill two registers of SSE.
+ */
+static bool is_wrong(const_dnnl_primitive_desc_t desc, const struct primitive_spec *spec) {
+    enum { LANES_AT_ONCE = 8 };
+    const dnnl_memory_desc_t *weight = &spec->weight.value; /* (groups, O / groups, I / groups, KH, KW) */
+    const char *name = NULL;
+    if (spec->family != FAMILY_CONVOLUTION || weight->ndims != 5 || weight->data_type != dnnl_s8 ||
+        dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name) != dnnl_success)
+        return false;
+    bool depthwise = weight->dims[1] == 1 && weight->dims[2] == 1;
+    return strstr(name, "gemm") || (depthwise && weight->dims[0] % LANES_AT_ONCE && strstr(name, "jit_uni"));
+}
+
+/* The first implementation of the library's list that is right. */
+static dnnl_status_t first_right(dnnl_primitive_desc_t *out, dnnl_primitive_desc_iterator_t list,
+                                 const struct primitive_spec *spec) {
+    dnnl_status_t status = dnnl_success;
+    while (status == dnnl_success) {
+        *out = dnnl_primitive_desc_iterator_fetch(list);
+        if (*out && !is_wrong(*out, spec))
+            return dnnl_success;
+        if (*out)
+            dnnl_primitive_desc_destroy(*out);
+        *out = NULL;
+        status = dnnl_primitive_desc_iterator_next(list);
+    }
+    return dnnl_unimplemented;
+}
+
 dnnl_status_t version_primitive_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const struct primitive_spec *spec,
                                      const_dnnl_primitive_attr_t attr, const_dnnl_primitive_desc_t hint) {
     union {
@@ -127,7 +160,14 @@ dnnl_status_t version_primitive_desc(dnnl_primitive_desc_t *out, dnnl_engine_t e
         status = describe_max_pool(&description.pool, spec);
         break;
     }
-    return status == dnnl_success ? dnnl_primitive_desc_create(out, &description, attr, engine, hint) : status;
+    dnnl_primitive_desc_iterator_t list = NULL;
+    if (status == dnnl_success)
+        status = dnnl_primitive_desc_iterator_create(&list, &description, attr, engine, hint);
+    if (status == dnnl_success)
+        status = first_right(out, list, spec);
+    if (list)
+        dnnl_primitive_desc_iterator_destroy(list);
+    return status;
 }
 
 dnnl_status_t version_append_sum(dnnl_post_ops_t post_ops) {
@@ -136,4 +176,33 @@ dnnl_status_t version_append_sum(dnnl_post_ops_t post_ops) {
 
 dnnl_status_t version_append_eltwise(dnnl_post_ops_t post_ops, dnnl_alg_kind_t algorithm, float alpha, float beta) {
     return dnnl_post_ops_append_eltwise(post_ops, 1, algorithm, alpha, beta);
+}
+
+dnnl_status_t version_append_scaled_sum(dnnl_post_ops_t post_ops, float factor, dnnl_data_type_t type) {
+    return dnnl_post_ops_append_sum_v2(post_ops, factor, type);
+}
+
+/*
+ * 2.x adds the bias before it scales, and knows scales at run time in slow kernels only. As post-ops on channels, factor and
+ * bias come at run time, in our order, in the fast kernels.
+ */
+const struct compat_numbers compat_numbers = {
+    .int8_factor = DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
+    .int8_bias = DNNL_ARG_ATTR_MULTIPLE_POST_OP(1) | DNNL_ARG_SRC_1,
+};
+
+dnnl_status_t version_int8_factor_and_bias(dnnl_primitive_attr_t attr, dnnl_post_ops_t post_ops, const struct conv2d *conv2d) {
+    const dnnl_dims_t dims = {1, conv2d->channels_out, 1, 1};
+    dnnl_memory_desc_t channels;
+    (void)attr;
+    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&channels, 4, dims, dnnl_f32, dnnl_abcd);
+    if (status == dnnl_success)
+        status = dnnl_post_ops_append_binary(post_ops, dnnl_binary_mul, &channels);
+    if (status == dnnl_success && conv2d->bias)
+        status = dnnl_post_ops_append_binary(post_ops, dnnl_binary_add, &channels);
+    return status;
+}
+
+bool compat_reorder_factor(dnnl_primitive_attr_t attr, float factor, struct error *err) {
+    return dnnl_ok(dnnl_primitive_attr_set_output_scales(attr, 1, 0, &factor), err, "set the factor of a reorder");
 }

@@ -155,3 +155,24 @@ dnnl_status_t version_append_sum(dnnl_post_ops_t post_ops) {
 dnnl_status_t version_append_eltwise(dnnl_post_ops_t post_ops, dnnl_alg_kind_t algorithm, float alpha, float beta) {
     return dnnl_post_ops_append_eltwise(post_ops, algorithm, alpha, beta);
 }
+
+dnnl_status_t version_append_scaled_sum(dnnl_post_ops_t post_ops, float factor, dnnl_data_type_t type) {
+    return dnnl_post_ops_append_sum(post_ops, factor, 0, type);
+}
+
+const struct compat_numbers compat_numbers = {
+    .int8_factor = DNNL_ARG_ATTR_SCALES | DNNL_ARG_WEIGHTS,
+    .reorder_factor = DNNL_ARG_ATTR_SCALES | DNNL_ARG_SRC,
+};
+
+dnnl_status_t version_int8_factor_and_bias(dnnl_primitive_attr_t attr, dnnl_post_ops_t post_ops, const struct conv2d *conv2d) {
+    enum { OUTPUT_CHANNELS = 1 << 0, GROUPS_AND_OUTPUT_CHANNELS = 1 << 0 | 1 << 1 };
+    (void)post_ops; /* the bias is added after the scale: in our order */
+    return dnnl_primitive_attr_set_scales_mask(attr, DNNL_ARG_WEIGHTS,
+                                               conv2d->groups == 1 ? OUTPUT_CHANNELS : GROUPS_AND_OUTPUT_CHANNELS);
+}
+
+bool compat_reorder_factor(dnnl_primitive_attr_t attr, float factor, struct error *err) {
+    (void)factor; /* comes with each execution */
+    return dnnl_ok(dnnl_primitive_attr_set_scales_mask(attr, DNNL_ARG_SRC, 0), err, "set the factor of a reorder");
+}

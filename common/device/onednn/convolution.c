@@ -1,6 +1,6 @@
 #include "common/device/onednn/primitive.h"
 
-static void fill_window(struct primitive_spec *spec, const struct window *window) {
+void window_fill(struct primitive_spec *spec, const struct window *window) {
     for (int i = 0; i < 2; i++) {
         spec->stride[i] = window->stride[i];
         spec->kernel[i] = window->kernel[i];
@@ -15,8 +15,8 @@ static struct shape weight_shape(const struct shape *shape, int groups) {
     return groups == 1 ? *shape : shape_of(5, (int64_t)groups, d[0] / groups, d[1], d[2], d[3]);
 }
 
-static bool convolution_fill(struct onednn_device *device, const struct kernel_request *request, struct primitive_spec *spec,
-                             struct error *err) {
+bool convolution_fill(struct onednn_device *device, const struct kernel_request *request, struct primitive_spec *spec,
+                      struct error *err) {
     const struct conv2d *conv2d = &request->op.conv2d;
     const struct tensor_desc *desc = request->args.desc;
     bool forward = request->pass == PASS_INFER || request->pass == PASS_FORWARD;
@@ -25,16 +25,16 @@ static bool convolution_fill(struct onednn_device *device, const struct kernel_r
     enum arg weight = request->pass == PASS_BACKWARD_WEIGHT ? ARG_DIFF_WEIGHT : ARG_WEIGHT;
     enum arg bias = request->pass == PASS_BACKWARD_WEIGHT ? ARG_DIFF_BIAS : ARG_BIAS;
     struct shape grouped = weight_shape(&desc[weight].shape, conv2d->groups);
+    bool has_bias = request->args.direction[bias] != ARG_ABSENT && !(op_is_int8(&request->op) && compat_numbers.int8_bias);
     (void)device;
     spec->family = FAMILY_CONVOLUTION;
-    fill_window(spec, &conv2d->window);
+    window_fill(spec, &conv2d->window);
     return layout_describe(&desc[src], &desc[src].shape, &spec->src, err) &&
            layout_describe(&desc[weight], &grouped, &spec->weight, err) &&
            (request->pass != PASS_BACKWARD_WEIGHT ||
             md_tagged(&spec->forward_weight, desc[src].dtype, &grouped, dnnl_format_tag_any, err)) &&
            layout_describe(&desc[dst], &desc[dst].shape, &spec->dst, err) &&
-           (request->args.direction[bias] == ARG_ABSENT ||
-            md_dense(&spec->bias, desc[bias].dtype, &desc[bias].shape, err));
+           (!has_bias || md_dense(&spec->bias, desc[bias].dtype, &desc[bias].shape, err));
 }
 
 static struct onednn_kernel *convolution_prepare(struct onednn_device *device, const struct kernel_request *request,
@@ -63,7 +63,7 @@ static bool max_pool_fill(struct onednn_device *device, const struct kernel_requ
     dnnl_format_tag_t tag = layout_tag(follow_dst ? dst : src);
     (void)device;
     spec->family = FAMILY_MAX_POOL;
-    fill_window(spec, &request->op.max_pool);
+    window_fill(spec, &request->op.max_pool);
     return md_tagged(&spec->src, src->dtype, &src->shape, tag, err) && md_tagged(&spec->dst, dst->dtype, &dst->shape, tag, err);
 }
 
@@ -120,8 +120,8 @@ static struct shape reorder_shape(const struct tensor_desc *src, const struct te
     return shape;
 }
 
-static struct onednn_kernel *reorder_prepare(struct onednn_device *device, const struct kernel_request *request,
-                                             struct error *err) {
+struct onednn_kernel *reorder_create(struct onednn_device *device, const struct kernel_request *request,
+                                     dnnl_primitive_attr_t attr, struct error *err) {
     struct tensor_desc src = request->args.desc[ARG_SRC], dst = request->args.desc[ARG_DST];
     struct md from = {0}, to = {0};
     dnnl_primitive_desc_t desc = NULL;
@@ -129,7 +129,6 @@ static struct onednn_kernel *reorder_prepare(struct onednn_device *device, const
     src.layout = src.layout == LAYOUT_ANY ? NULL : src.layout;
     dst.layout = dst.layout == LAYOUT_ANY ? NULL : dst.layout;
     struct shape shape = reorder_shape(&src, &dst);
-    dnnl_primitive_attr_t attr = primitive_attributes(request, err);
     if (attr && layout_describe(&src, &shape, &from, err) && layout_describe(&dst, &shape, &to, err) &&
         compat_reorder_desc(&desc, device->engine, &from, &to, attr, err))
         kernel = primitive_kernel_create(device, request, desc, err);
@@ -140,6 +139,11 @@ static struct onednn_kernel *reorder_prepare(struct onednn_device *device, const
     md_fini(&from);
     md_fini(&to);
     return kernel;
+}
+
+static struct onednn_kernel *reorder_prepare(struct onednn_device *device, const struct kernel_request *request,
+                                             struct error *err) {
+    return reorder_create(device, request, primitive_attributes(request, err), err);
 }
 
 const struct onednn_kind onednn_reorder = {.supports = reorder_supports, .prepare = reorder_prepare};

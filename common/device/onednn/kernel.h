@@ -29,6 +29,7 @@ struct onednn_kind {
 extern const struct onednn_kind onednn_convolution, onednn_linear, onednn_max_pool, onednn_reorder; /* primitives */
 extern const struct onednn_kind onednn_batch_norm, onednn_activation, onednn_add, onednn_average_pool, onednn_dropout,
     onednn_loss, onednn_gradient_norm, onednn_sgd, onednn_adamw; /* loops of our own */
+extern const struct onednn_kind onednn_int8_convolution, onednn_int8_max_pool, onednn_int8_average_pool, onednn_rescale;
 
 /**
  * True where the arguments have the dtypes that a precision gives them (precision.h): f32, and bf16 where the CPU has

@@ -15,6 +15,14 @@ static bool is_row_major(const struct blocking *b) {
     return true;
 }
 
+/* What stands behind the elements: sums over 8-bit weights, by which oneDNN makes up for what it adds to a source of s8. */
+static size_t appendix_bytes(const struct md *md, const struct blocking *b) {
+    size_t bytes = dnnl_data_type_size(md_type(md));
+    for (int i = 0; i < b->rank; i++)
+        bytes *= (size_t)b->padded_dims[i];
+    return md_bytes(md) > bytes ? md_bytes(md) - bytes : 0;
+}
+
 static struct layout *layout_create(const struct md *md, struct error *err) {
     struct layout *layout = calloc(1, sizeof *layout);
     if (!layout || !md_copy(&layout->md, md, err)) {
@@ -30,7 +38,7 @@ static struct layout *layout_create(const struct md *md, struct error *err) {
 bool layout_intern(struct onednn_device *device, const struct md *md, const struct layout **out, struct error *err) {
     struct blocking blocking;
     *out = NULL;
-    if (!md->present || (md_blocking(md, &blocking) && is_row_major(&blocking)))
+    if (!md->present || (md_blocking(md, &blocking) && is_row_major(&blocking) && appendix_bytes(md, &blocking) == 0))
         return true;
     for (struct layout *known = device->layouts; known; known = known->next) {
         if (md_equal(&known->md, md)) {
@@ -59,6 +67,17 @@ bool layout_check(const struct tensor_desc *desc, struct error *err) {
     if (!desc->layout || desc->layout == LAYOUT_ANY || md_type(&desc->layout->md) == compat_dtype(desc->dtype))
         return true;
     return error_set(err, ERROR_INVALID, "a %s tensor with a layout of another dtype", dtype_name(desc->dtype));
+}
+
+bool layout_alike(struct onednn_device *device, const struct tensor_desc *desc, enum dtype dtype, const struct layout **out,
+                  struct error *err) {
+    struct md md = {0};
+    *out = NULL;
+    if (desc->shape.rank != 4)
+        return true;
+    bool good = md_tagged(&md, dtype, &desc->shape, layout_tag(desc), err) && layout_intern(device, &md, out, err);
+    md_fini(&md);
+    return good;
 }
 
 void layouts_fini(struct onednn_device *device) {
@@ -102,7 +121,10 @@ const char *layout_text(struct device *device, const struct tensor_desc *desc, c
         snprintf(out, size, "%s %s %s", dtype_name(desc->dtype), shape, desc->layout ? "opaque" : "dense");
     } else {
         tag_text(&desc->layout->blocking, tag, sizeof tag);
-        snprintf(out, size, "%s %s %s", dtype_name(desc->dtype), shape, tag);
+        size_t more = appendix_bytes(&desc->layout->md, &desc->layout->blocking);
+        int used = snprintf(out, size, "%s %s %s", dtype_name(desc->dtype), shape, tag);
+        if (more && used >= 0 && (size_t)used < size)
+            snprintf(out + used, size - (size_t)used, " +%zu bytes", more);
     }
     return out;
 }

@@ -28,6 +28,13 @@ bool layout_describe(const struct tensor_desc *desc, const struct shape *shape, 
 /** ERROR_INVALID where a description's layout is one of tensors of another dtype: it would lie about the bytes. */
 bool layout_check(const struct tensor_desc *desc, struct error *err);
 
+/**
+ * The layout in which tensors of another dtype are kept like this one, where that is NHWC or blocked by channels; else
+ * row-major.
+ */
+bool layout_alike(struct onednn_device *device, const struct tensor_desc *desc, enum dtype dtype, const struct layout **out,
+                  struct error *err);
+
 void layouts_fini(struct onednn_device *device);
 
 /** As device_ops.layout_text, e.g. "f32:64x(3*16)x56x56:aBcd16b". */

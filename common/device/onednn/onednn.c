@@ -26,6 +26,14 @@ static const struct onednn_kind *const kinds[OP_KIND_COUNT] = {
     [OP_ADAMW] = &onednn_adamw,
 };
 
+/* The forms for 8-bit integers: quantized.c */
+static const struct onednn_kind *const int8_kinds[OP_KIND_COUNT] = {
+    [OP_CONV2D] = &onednn_int8_convolution,
+    [OP_MAX_POOL] = &onednn_int8_max_pool,
+    [OP_GLOBAL_AVERAGE_POOL] = &onednn_int8_average_pool,
+    [OP_RESCALE] = &onednn_rescale,
+};
+
 static bool onednn_available(struct error *err) {
     (void)err;
     return true;
@@ -72,13 +80,15 @@ static struct device *onednn_open(const struct device_spec *spec, struct error *
 static void onednn_info(struct device *base, struct device_info *out) {
     const struct onednn_device *device = (const struct onednn_device *)base;
     const dnnl_version_t *version = dnnl_version();
-    *out = (struct device_info){.host_memory = true};
+    *out = (struct device_info){.int8_weight_bits = compat_int8_is_exact() ? 8 : 7, .host_memory = true};
     snprintf(out->name, sizeof out->name, "onednn %d.%d.%d (%s), %d thread%s", version->major, version->minor, version->patch,
              cpu_instruction_set(), device->threads, device->threads == 1 ? "" : "s");
 }
 
 static const struct onednn_kind *kind_of(const struct kernel_request *request) {
-    return (unsigned)request->op.kind < OP_KIND_COUNT ? kinds[request->op.kind] : NULL;
+    if ((unsigned)request->op.kind >= OP_KIND_COUNT)
+        return NULL;
+    return op_is_int8(&request->op) ? int8_kinds[request->op.kind] : kinds[request->op.kind];
 }
 
 static bool onednn_supports(struct device *device, const struct kernel_request *request) {

@@ -10,6 +10,7 @@ struct primitive_kernel {
     int count; /**< of the three arrays below */
     enum arg args[ARG_COUNT];
     dnnl_exec_arg_t exec[ARG_COUNT];
+    float constant;
     void *handles[ARG_COUNT]; /**< what the memory objects point to now */
 };
 
@@ -57,7 +58,7 @@ static bool primitive_run(struct onednn_kernel *base, void *const buffers[ARG_CO
     team_adopt(base->device->threads);
     place_residual(kernel, buffers);
     for (int i = 0; i < kernel->count; i++) {
-        void *handle = buffers[kernel->args[i]];
+        void *handle = kernel->args[i] == ARG_NONE ? &kernel->constant : buffers[kernel->args[i]];
         /* Setting a handle makes oneDNN clear the padding: once is enough, since every kernel keeps it clear. */
         if (handle == kernel->handles[i])
             continue;
@@ -77,10 +78,10 @@ static void primitive_fini(struct onednn_kernel *base) {
         dnnl_primitive_destroy(kernel->primitive);
 }
 
-static bool bind_memory(struct primitive_kernel *kernel, int row, const struct md *md, struct error *err) {
+static bool bind_memory(struct primitive_kernel *kernel, enum arg arg, int number, const struct md *md, struct error *err) {
     int i = kernel->count;
-    kernel->args[i] = numbers[row].arg;
-    kernel->exec[i].arg = numbers[row].number;
+    kernel->args[i] = arg;
+    kernel->exec[i].arg = number;
     if (!compat_memory(&kernel->exec[i].memory, md, kernel->base.device->engine, err))
         return false;
     kernel->count++;
@@ -103,7 +104,26 @@ static bool adopt_argument(struct primitive_kernel *kernel, dnnl_primitive_desc_
         good = layout_intern(kernel->base.device, &md, &layout, err);
         kernel_set_layout(&kernel->base, arg, layout);
     }
-    good = good && (bytes == 0 || bind_memory(kernel, row, &md, err));
+    good = good && (bytes == 0 || bind_memory(kernel, arg, numbers[row].number, &md, err));
+    md_fini(&md);
+    return good;
+}
+
+bool primitive_bind(struct onednn_kernel *base, enum arg arg, int number, struct error *err) {
+    const struct tensor_desc *desc = &base->base.args.desc[arg];
+    struct md md = {0};
+    bool good = md_dense(&md, desc->dtype, &desc->shape, err) &&
+                bind_memory((struct primitive_kernel *)base, arg, number, &md, err);
+    md_fini(&md);
+    return good;
+}
+
+bool primitive_bind_constant(struct onednn_kernel *base, int number, float value, struct error *err) {
+    struct primitive_kernel *kernel = (struct primitive_kernel *)base;
+    struct shape one = shape_of(1, (int64_t)1);
+    struct md md = {0};
+    kernel->constant = value;
+    bool good = md_dense(&md, DTYPE_F32, &one, err) && bind_memory(kernel, ARG_NONE, number, &md, err);
     md_fini(&md);
     return good;
 }
@@ -149,8 +169,10 @@ struct onednn_kernel *primitive_kernel_create(struct onednn_device *device, cons
 
 static bool add_post_ops(dnnl_primitive_attr_t attr, const struct conv2d *conv2d, struct error *err) {
     dnnl_post_ops_t post_ops = NULL;
+    bool int8 = conv2d->int8.src != DTYPE_NONE;
     bool good = dnnl_ok(dnnl_post_ops_create(&post_ops), err, "make post-ops") &&
-                compat_post_ops(post_ops, conv2d->residual, conv2d->activation, err) &&
+                (int8 ? compat_int8_post_ops(attr, post_ops, conv2d, err)
+                      : compat_post_ops(post_ops, conv2d->residual, conv2d->activation, err)) &&
                 dnnl_ok(dnnl_primitive_attr_set_post_ops(attr, post_ops), err, "set post-ops");
     if (post_ops)
         dnnl_post_ops_destroy(post_ops);

@@ -16,5 +16,20 @@ struct onednn_kernel *primitive_prepare(struct onednn_device *device, const stru
 struct onednn_kernel *primitive_kernel_create(struct onednn_device *device, const struct kernel_request *request,
                                               dnnl_primitive_desc_t primitive_desc, struct error *err);
 
+/**
+ * Gives the primitive an argument that its description does not name: the kernel's buffer for `arg`, by the number that
+ * oneDNN has for it.
+ */
+bool primitive_bind(struct onednn_kernel *kernel, enum arg arg, int number, struct error *err);
+/** The same with a number (f32) that never changes. */
+bool primitive_bind_constant(struct onednn_kernel *kernel, int number, float value, struct error *err);
+
+/** convolution.c: what its kinds and their 8-bit forms share. */
+void window_fill(struct primitive_spec *spec, const struct window *window);
+primitive_fill convolution_fill;
+/** A copy from ARG_SRC's layout to ARG_DST's ("any": row-major), with the attributes; takes them. */
+struct onednn_kernel *reorder_create(struct onednn_device *device, const struct kernel_request *request,
+                                     dnnl_primitive_attr_t attr, struct error *err);
+
 /** Attributes for a request: scratch memory is ours; residual and activation become post-ops. NULL on error. */
 dnnl_primitive_attr_t primitive_attributes(const struct kernel_request *request, struct error *err);
