@@ -89,6 +89,17 @@ static void requests_that_do_not_fit_are_refused(void **state) {
     assert_int_equal(refusal(&request, "which activation"), ERROR_INVALID);
 }
 
+static void integers_have_to_be_those_that_the_operation_says(void **state) {
+    struct shape shape = shape_of(4, (int64_t)1, (int64_t)2, (int64_t)3, (int64_t)3);
+    struct kernel_request request = {.op = {OP_RESCALE, .rescale = {DTYPE_U8, DTYPE_F32, 0.5f}}, .pass = PASS_INFER};
+    (void)state;
+    assert_true(op_arguments(&request.op, request.pass, &shape, &request.args, NULL));
+    request.args.desc[ARG_SRC].dtype = DTYPE_S8;
+    assert_int_equal(refusal(&request, "src is of s8, should be of u8"), ERROR_INVALID);
+    request.args.desc[ARG_SRC].dtype = DTYPE_F32;
+    assert_int_equal(refusal(&request, "src is of f32, should be of u8"), ERROR_INVALID);
+}
+
 static void a_run_without_a_buffer_is_refused(void **state) {
     struct device *device = open_reference();
     struct kernel_request request;
@@ -163,6 +174,7 @@ int main(void) {
         cmocka_unit_test(a_device_that_is_not_there_is_named_with_those_that_are),
         cmocka_unit_test(the_registry_lists_the_reference_first),
         cmocka_unit_test(requests_that_do_not_fit_are_refused),
+        cmocka_unit_test(integers_have_to_be_those_that_the_operation_says),
         cmocka_unit_test(a_run_without_a_buffer_is_refused),
         cmocka_unit_test(any_layout_becomes_a_canonical_one),
         cmocka_unit_test(a_reorder_changes_the_dtype),

@@ -189,6 +189,31 @@ static void fresh_values_depend_on_seed_and_name_alone(void **state) {
     graph_destroy(large);
 }
 
+/* A quantised convolution's weights are bytes: they stay zero, and nothing is written past them. */
+static void fresh_values_are_for_floats_only(void **state) {
+    (void)state;
+    struct graph *graph = graph_create();
+    struct error err = {0};
+    int input = graph_add_input(graph, 3, 8, 8, &err);
+    struct op op = {.kind = OP_CONV2D,
+                    .conv2d = {.channels_out = 4, .window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}}, .groups = 1,
+                               .int8 = {.src = DTYPE_U8, .dst = DTYPE_U8}}};
+    assert_int_equal(graph_add(graph, "conv", &op, &input, &err), 1);
+    struct parameters *parameters = parameters_create(graph, &err);
+    assert_non_null(parameters);
+    parameters_initialise(graph, parameters, 5);
+    const struct tensor *weight = &parameters->tensors[graph_find_parameter(graph, "conv.weight")];
+    const struct tensor *factor = &parameters->tensors[graph_find_parameter(graph, "conv.factor")];
+    assert_int_equal(weight->dtype, DTYPE_S8);
+    assert_int_equal(tensor_bytes(weight), 4 * 3 * 9);
+    for (int i = 0; i < 4 * 3 * 9; i++)
+        assert_int_equal(((const int8_t *)weight->data)[i], 0);
+    for (int i = 0; i < 4; i++)
+        assert_true(((const float *)factor->data)[i] == 1);
+    parameters_destroy(parameters);
+    graph_destroy(graph);
+}
+
 static void copies_are_exact(void **state) {
     (void)state;
     struct graph *graph = network_graph(0);
@@ -214,6 +239,7 @@ int main(void) {
         cmocka_unit_test(the_text_has_a_line_per_node),
         cmocka_unit_test(fresh_values_have_the_published_deviations),
         cmocka_unit_test(fresh_values_depend_on_seed_and_name_alone),
+        cmocka_unit_test(fresh_values_are_for_floats_only),
         cmocka_unit_test(copies_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

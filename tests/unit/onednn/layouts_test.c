@@ -78,6 +78,33 @@ static void a_layout_is_of_one_dtype(void **state) {
     onednn_device_ops.close(device);
 }
 
+/* Where oneDNN makes up for a source of s8 by sums behind the weights, those are of another layout, and say so. */
+static void weights_with_something_behind_them_are_told_apart(void **state) {
+    struct device *device = open_device(1);
+    const struct layout *layouts[2];
+    char texts[2][96];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct kernel_request request = {.op = {.kind = OP_CONV2D}, .pass = PASS_INFER};
+        struct shape shape = shape_of(4, (int64_t)1, (int64_t)32, (int64_t)9, (int64_t)9);
+        struct error err = {0};
+        request.op.conv2d = (struct conv2d){.channels_out = 32, .window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}}, .groups = 1};
+        request.op.conv2d.int8 = (struct conv2d_int8){.src = i ? DTYPE_S8 : DTYPE_U8, .dst = DTYPE_U8};
+        assert_true(op_arguments(&request.op, request.pass, &shape, &request.args, &err));
+        request.args.desc[ARG_WEIGHT].layout = LAYOUT_ANY;
+        struct kernel *kernel = onednn_device_ops.prepare(device, &request, &err);
+        if (!kernel)
+            fail_msg("%s", err.message);
+        const struct tensor_desc *weight = &kernel->args.desc[ARG_WEIGHT];
+        layouts[i] = weight->layout;
+        layout_text(device, weight, texts[i], sizeof texts[i]);
+        assert_int_equal(weight->bytes > 32 * 32 * 9, strstr(texts[i], " +") != NULL);
+        onednn_device_ops.release(kernel);
+    }
+    assert_int_equal(strcmp(texts[0], texts[1]) == 0, layouts[0] == layouts[1]);
+    onednn_device_ops.close(device);
+}
+
 /* A kernel with buffers of its own. */
 struct work {
     struct device *device;
@@ -366,6 +393,7 @@ int main(void) {
         cmocka_unit_test(equal_layouts_are_one_pointer),
         cmocka_unit_test(a_layout_says_how_it_blocks),
         cmocka_unit_test(a_layout_is_of_one_dtype),
+        cmocka_unit_test(weights_with_something_behind_them_are_told_apart),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(layouts_hold_the_same_numbers),
         cmocka_unit_test(large_tensors_hold_the_same_numbers),

@@ -191,6 +191,45 @@ static void mismatches_name_the_tensor(void **state) {
     free(tensors);
 }
 
+/* The network of small_graph, its convolution quantised. */
+static struct graph *quantised_graph(void) {
+    struct graph *graph = graph_create();
+    struct op conv = {.kind = OP_CONV2D,
+                      .conv2d = {.channels_out = 2, .groups = 1, .window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}},
+                                 .int8 = {.src = DTYPE_U8, .dst = DTYPE_F32}}};
+    int x = graph_add_input(graph, 1, 8, 8, NULL);
+    assert_int_equal(graph_add(graph, "conv1", &conv, &x, NULL), 1);
+    return graph;
+}
+
+static void bytes_are_weights_where_the_network_is_quantised(void **state) {
+    struct fixture *fixture = *state;
+    struct graph *graph = quantised_graph();
+    struct parameters *parameters = parameters_create(graph, NULL), *back = parameters_create(graph, NULL);
+    struct model_content content = {graph, parameters, &fixture->manifest, NULL, 0};
+    struct model_file file;
+    struct error err = {0};
+    int weight = graph_find_parameter(graph, "conv1.weight");
+    for (int i = 0; i < 18; i++)
+        ((int8_t *)parameters->tensors[weight].data)[i] = (int8_t)(i * 15 - 128);
+    assert_true(model_file_save(fixture->path, &content, &err));
+    assert_true(model_file_open(fixture->path, &file, &err));
+    if (!model_file_load(&file, graph, back, &err))
+        fail_msg("%s", err.message);
+    assert_memory_equal(back->tensors[weight].data, parameters->tensors[weight].data, 18);
+    model_file_close(&file);
+
+    parameters->tensors[weight].dtype = DTYPE_U8; /* the same bytes, meant otherwise */
+    assert_true(model_file_save(fixture->path, &content, &err) && model_file_open(fixture->path, &file, &err));
+    assert_false(model_file_load(&file, graph, back, &err));
+    assert_int_equal(err.code, ERROR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "conv1.weight: elements of type u8, expected s8"));
+    model_file_close(&file);
+    parameters_destroy(parameters);
+    parameters_destroy(back);
+    graph_destroy(graph);
+}
+
 static void values_that_would_poison_answers_are_refused(void **state) {
     struct fixture *fixture = *state;
     int count = fixture->graph->parameter_count;
@@ -220,6 +259,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(changed_weights_are_found_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(weights_alone_are_no_model, set_up, tear_down),
         cmocka_unit_test_setup_teardown(mismatches_name_the_tensor, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bytes_are_weights_where_the_network_is_quantised, set_up, tear_down),
         cmocka_unit_test_setup_teardown(values_that_would_poison_answers_are_refused, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
