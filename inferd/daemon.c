@@ -2,6 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
+#include "common/graph/plan.h"
 #include "common/wire/security.h"
 #include "inferd/activation.h"
 #include "inferd/monitor.h"
@@ -61,6 +62,19 @@ static struct activation_spec activation_spec(const struct inferd_config *config
                  .max_batch = config->max_batch},
         .acceptance = has_set ? acceptance : NULL,
         .shadow_threads = config->shadow_threads};
+}
+
+/** Which precisions the member's device computes in beside f32: names from `names`, as many as are returned. */
+static int precisions_here(const struct device_spec *spec, const char *names[PRECISION_COUNT]) {
+    struct device *device = device_open(spec, NULL);
+    int count = 0;
+    for (enum precision precision = PRECISION_F32 + 1; device && precision < PRECISION_COUNT; precision++) {
+        if (plan_precision_supported(device, precision, PLAN_INFER, NULL)) {
+            names[count++] = precision_name(precision);
+        }
+    }
+    device_close(device);
+    return count;
 }
 
 /** The subscriber's call: a model is here and it is our turn. */
@@ -163,10 +177,13 @@ static bool start_following(struct inferd *inferd, struct error *err) {
         .drop = drop,
         .context = inferd,
     };
+    const char *precisions[PRECISION_COUNT];
     struct trust_spec trust = {.keys = (const char *const *)config->trust_keys.items,
                                .key_count = config->trust_keys.count,
                                .oldest = config->trust_oldest,
                                .revoked = config->trust_revoked,
+                               .precisions = precisions,
+                               .precision_count = precisions_here(&inferd->activation.load.device, precisions),
                                .max_memory_bytes = (int64_t)config->max_memory_bytes};
     if (!(inferd->trust = trust_create(&trust, err)) ||
         !(inferd->subscriber = subscriber_create(&spec, err))) {

@@ -3,7 +3,7 @@
 #include "common/base/log.h"
 #include "common/graph/plan.h"
 #include "common/image/preprocess.h"
-#include "common/weights/model_file.h"
+#include "common/weights/model_network.h"
 #include "inferd/decide.h"
 #include "inferd/model_info.h"
 #include <math.h>
@@ -19,12 +19,11 @@ enum { GOLDEN_MAX = 1024, RUNS_MIN = 2 };
  */
 static const double golden_tolerance[] = {[PRECISION_F32] = 2e-3};
 
-static const enum precision PRECISION = PRECISION_F32;
-
 struct loaded_model {
     struct model model;
     struct device *device;
     bool on_host;                   /* the device is the CPU */
+    enum precision precision;       /* of the model file */
     struct plan *plans[LADDER_MAX]; /* one a step of the model's ladder; they share the weights of the first */
     float *logits; /* (max_batch, K): a plan reads back its whole batch */
 };
@@ -72,13 +71,12 @@ static bool add_plan(struct loaded_model *loaded, const struct plan_spec *base, 
 }
 
 /** Plans for 1, 2, 4, ... and max_batch. */
-static bool build_ladder(struct loaded_model *loaded, const struct graph *graph,
-                         const struct parameters *parameters, struct error *err) {
-    struct plan_spec spec = {.graph = graph,
-                             .parameters = parameters,
+static bool build_ladder(struct loaded_model *loaded, const struct model_network *network, struct error *err) {
+    struct plan_spec spec = {.graph = network->graph,
+                             .parameters = network->parameters,
                              .device = loaded->device,
                              .mode = PLAN_INFER,
-                             .precision = PRECISION};
+                             .precision = network->precision};
     for (int batch = 1; batch < loaded->model.max_batch; batch *= 2) {
         if (!add_plan(loaded, &spec, batch, err)) {
             return false;
@@ -97,19 +95,29 @@ static bool check_recipe(const struct recipe *recipe, const struct model_spec *s
                      spec->size);
 }
 
+/** Integers that this processor would saturate give wrong answers, and not by a little. */
+static bool check_weights(const struct loaded_model *loaded, const struct model_network *network, struct error *err) {
+    struct device_info info;
+    int bits = model_network_weight_bits(network);
+    loaded->device->ops->info(loaded->device, &info);
+    return bits <= info.int8_weight_bits ||
+           error_set(err, ERROR_UNSUPPORTED,
+                     "the model's weights take %d bits, and this processor's 8-bit arithmetic is exact for %d: "
+                     "quantise it with --weight-bits %d",
+                     bits, info.int8_weight_bits, info.int8_weight_bits);
+}
+
 static bool build(struct loaded_model *loaded, const struct model_file *file, struct error *err) {
     struct model_spec spec = model_file_spec(file);
-    struct graph *graph = NULL;
-    struct parameters *parameters = NULL;
+    struct model_network network = {0};
+    loaded->precision = precision_parse(file->manifest.precision);
     loaded->logits = calloc((size_t)loaded->model.max_batch * (size_t)loaded->model.info.class_count,
                             sizeof *loaded->logits);
     bool ok = loaded->logits || error_set(err, ERROR_MEMORY, "no memory for a model");
     ok = ok && check_recipe(&loaded->model.info.recipe, &spec, err);
-    ok = ok && (graph = model_build(&spec, err)) != NULL;
-    ok = ok && (parameters = parameters_create(graph, err)) != NULL;
-    ok = ok && model_file_load(file, graph, parameters, err) && build_ladder(loaded, graph, parameters, err);
-    parameters_destroy(parameters);
-    graph_destroy(graph);
+    ok = ok && model_network_open(file, &network, err) && check_weights(loaded, &network, err) &&
+         build_ladder(loaded, &network, err);
+    model_network_close(&network);
     return ok;
 }
 
@@ -156,7 +164,7 @@ static bool compare_golden(struct loaded_model *loaded, int index, const uint8_t
         return error_prefix(err, "golden image %d", index);
     }
     for (int k = 0; k < info->class_count; k++) {
-        if (!(fabs(probabilities[k] - (double)expected[k]) <= golden_tolerance[PRECISION])) {
+        if (!(fabs(probabilities[k] - (double)expected[k]) <= golden_tolerance[loaded->precision])) {
             return error_set(
                 err, ERROR_INVALID,
                 "self-test: golden image %d gives %s %.4f here and %.4f where the model was made", index,

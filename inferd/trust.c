@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/secret_file.h"
+#include "common/base/text.h"
 #include "common/models/registry.h"
 
 #include <pthread.h>
@@ -27,6 +28,8 @@ struct trust {
     int key_count;
     uint8_t keys[TRUST_MAX_KEYS][SIGNATURE_PUBLIC_SIZE];
     int64_t oldest_ms, max_memory_bytes;
+    int precision_count;
+    char precisions[TRUST_MAX_PRECISIONS][8];
     char *list_path;       /* owned; NULL: none */
     pthread_mutex_t mutex; /* guards what follows */
     struct stat list_status;
@@ -149,6 +152,10 @@ static bool prepare(struct trust *trust, const struct trust_spec *spec, struct e
         if (!load_key(trust, spec->keys[i], err))
             return false;
     }
+    for (int i = 0; i < spec->precision_count && trust->precision_count < TRUST_MAX_PRECISIONS; i++) {
+        char *to = trust->precisions[trust->precision_count];
+        trust->precision_count += text_copy(to, sizeof *trust->precisions, spec->precisions[i]);
+    }
     trust->max_memory_bytes = spec->max_memory_bytes ? spec->max_memory_bytes : memory_limit_bytes();
     if (spec->revoked && *spec->revoked && !(trust->list_path = strdup(spec->revoked)))
         return error_set(err, ERROR_MEMORY, "out of memory");
@@ -237,10 +244,15 @@ static bool check_age(const struct trust *trust, const struct descriptor *descri
                      then, floor);
 }
 
-static bool has_f32(const Thorax__V1__ModelNeeds *needs) {
+/** Whether one of the precisions that would do is one that is here. */
+static bool has_precision(const struct trust *trust, const Thorax__V1__ModelNeeds *needs) {
     for (size_t i = 0; i < needs->n_precisions; i++) {
         if (strcmp(needs->precisions[i], "f32") == 0)
             return true;
+        for (int k = 0; k < trust->precision_count; k++) {
+            if (strcmp(needs->precisions[i], trust->precisions[k]) == 0)
+                return true;
+        }
     }
     return needs->n_precisions == 0;
 }
@@ -252,7 +264,7 @@ static bool check_needs(const struct trust *trust, const struct descriptor *desc
     if (*needs->architecture && !model_find(needs->architecture, NULL))
         return error_set(err, ERROR_UNSUPPORTED,
                          "the model cannot run here: this program has no network %.60s", needs->architecture);
-    if (!has_f32(needs))
+    if (!has_precision(trust, needs))
         return error_set(err, ERROR_UNSUPPORTED, "the model cannot run here: it needs the precision %.20s",
                          needs->precisions[0]);
     if (needs->memory_bytes > (uint64_t)trust->max_memory_bytes)

@@ -8,7 +8,7 @@
  */
 struct trust;
 
-enum { TRUST_MAX_KEYS = 64 };
+enum { TRUST_MAX_KEYS = 64, TRUST_MAX_PRECISIONS = 8 };
 
 struct trust_spec {
     const char *const *keys; /**< (key_count): .pub files, or public keys of 64 hexadecimal digits */
@@ -17,6 +17,8 @@ struct trust_spec {
         *oldest; /**< "2026-11-24T00:00:00Z": models described before are refused; "" : there is no floor */
     const char *
         revoked; /**< a file of lines "model DIGEST" and "key DIGITS", read again when it changes; "": none */
+    const char *const *precisions; /**< (precision_count): that this member computes in, beside f32 */
+    int precision_count;
     int64_t max_memory_bytes; /**< a model that needs more is refused; 0: what the process may take at most */
 };
 

@@ -79,7 +79,7 @@ static bool answer_batches(const struct evaluate_spec *spec, struct plan *plan, 
 
 static bool answer_shard(const struct evaluate_spec *spec, struct shard *shard, const struct evaluation *out, struct error *err) {
     struct plan_spec plan_spec = {.graph = spec->graph, .parameters = spec->parameters, .device = spec->device,
-                                  .mode = PLAN_INFER, .batch = spec->batch_size};
+                                  .mode = PLAN_INFER, .precision = spec->precision, .batch = spec->batch_size};
     struct loader_spec loader_spec = {.cache = spec->cache, .recipe = spec->recipe, .labels = shard->labels,
                                       .indices = shard->indices, .count = out->count, .rank = rank_of(spec),
                                       .ranks = ranks_of(spec), .batch_size = spec->batch_size,

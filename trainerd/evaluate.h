@@ -1,6 +1,7 @@
 #pragma once
 #include "common/graph/parameters.h"
 #include "common/device/device.h"
+#include "common/op/precision.h"
 #include "common/metrics/calibration.h"
 #include "trainerd/collective/collective.h"
 #include "trainerd/dataset.h"
@@ -12,6 +13,7 @@ struct evaluate_spec {
     const struct graph *graph;
     const struct parameters *parameters; /**< the same on every rank */
     struct device *device;
+    enum precision precision; /**< as plan_spec has it */
     const struct dataset *dataset;
     const struct image_cache *cache;
     const struct recipe *recipe;

@@ -142,7 +142,8 @@ static bool answer_golden(const struct export_spec *spec, const uint8_t *greys, 
     float *images = malloc(GOLDEN_COUNT * values * sizeof *images);
     double probabilities[GOLDEN_COUNT * METRICS_MAX_CLASSES];
     struct plan_spec plan_spec = {.graph = spec->graph, .parameters = spec->parameters, .device = spec->device,
-                                  .mode = PLAN_INFER, .batch = GOLDEN_COUNT};
+                                  .mode = PLAN_INFER, .batch = GOLDEN_COUNT,
+                                  .precision = spec->precision == PRECISION_INT8 ? PRECISION_F32 : spec->precision};
     struct plan *plan = images ? plan_create(&plan_spec, err) : NULL;
     if (!images)
         error_set(err, ERROR_MEMORY, "golden images: out of memory");
@@ -221,6 +222,20 @@ static void list_metrics(const struct export_spec *spec, const struct evaluation
     }
 }
 
+/** The quantisation as manifests have it; owned, NULL: out of memory. */
+static struct manifest_quantised *list_quantised(const struct quantisation *table, int *count, struct error *err) {
+    *count = table ? table->count : 0;
+    struct manifest_quantised *rows = calloc((size_t)*count + 1, sizeof *rows);
+    if (!rows)
+        error_set(err, ERROR_MEMORY, "model file: out of memory");
+    for (int i = 0; rows && i < *count; i++) {
+        const struct quantisation_row *from = &table->rows[i];
+        rows[i] = (struct manifest_quantised){from->node, from->int8 ? "int8" : "f32", dtype_name(from->dtype),
+                                              (double)from->scale};
+    }
+    return rows;
+}
+
 /** Puts the manifest around it, and writes. */
 static bool save(const char *path, const struct export_spec *spec, struct fitted *fitted, struct error *err) {
     const struct evaluation_figures *figures = &fitted->figures;
@@ -231,6 +246,10 @@ static bool save(const char *path, const struct export_spec *spec, struct fitted
     list_metrics(spec, figures, &measured);
     int classes = spec->evaluation->classes;
     struct manifest manifest = manifest_empty();
+    manifest.format = spec->precision == PRECISION_F32 ? 1 : MANIFEST_FORMAT;
+    manifest.precision = precision_name(spec->precision);
+    if (!(manifest.quantised = list_quantised(spec->quantisation, &manifest.quantised_count, err)))
+        return false;
     manifest.name = spec->name;
     manifest.version = spec->version;
     manifest.architecture = (struct manifest_architecture){spec->model->architecture,
@@ -260,7 +279,9 @@ static bool save(const char *path, const struct export_spec *spec, struct fitted
     };
     struct model_content content = {.graph = spec->graph, .parameters = spec->parameters, .manifest = &manifest,
                                     .extras = extras, .extra_count = 2};
-    return model_file_save(path, &content, err);
+    bool ok = model_file_save(path, &content, err);
+    free(manifest.quantised);
+    return ok;
 }
 
 bool export_model(const char *path, const struct export_spec *spec, struct error *err) {

@@ -1,6 +1,6 @@
 #pragma once
 #include "common/image/recipe.h"
-#include "common/weights/model_file.h"
+#include "common/weights/model_network.h"
 #include "common/metrics/confusion.h"
 #include "trainerd/config.h"
 #include "trainerd/evaluate.h"
@@ -9,8 +9,10 @@
 struct export_spec {
     const char *name, *version;
     const struct model_spec *model;
-    const struct graph *graph;
-    const struct parameters *parameters;
+    const struct graph *graph;           /**< as it was trained, or quantised */
+    const struct parameters *parameters; /**< of that graph */
+    enum precision precision; /**< in which the evaluation was done and the model answers; INT8: the graph is quantised */
+    const struct quantisation *quantisation; /**< INT8: the graph's; else NULL */
     struct device *device;
     const struct recipe *recipe;
     const char *const *class_names;      /**< (classes) */

@@ -26,7 +26,7 @@ enum { PUBLISHER_MAX_METRICS = 64 };
 /** What a model file says of itself. Plain data. */
 struct publisher_findings {
     char name[DESCRIPTOR_NAME_SIZE], version[DESCRIPTOR_NAME_SIZE];
-    char architecture[DESCRIPTOR_NAME_SIZE];
+    char architecture[DESCRIPTOR_NAME_SIZE], precision[DESCRIPTOR_NAME_SIZE];
     char provenance[DESCRIPTOR_PROVENANCE_SIZE]; /**< for people */
     int64_t head_bytes; /**< its header: what may differ while the weights are the same */
     struct digest weights;

@@ -38,6 +38,7 @@ static bool take(const struct model_file *file, struct publisher_findings *out, 
         return error_set(err, ERROR_INVALID,
                          "its name and version must be 1 to 100 of [A-Za-z0-9._-], a letter or digit first");
     text_copy(out->architecture, sizeof out->architecture, manifest->architecture.name);
+    text_copy(out->precision, sizeof out->precision, manifest->precision);
     snprintf(out->provenance, sizeof out->provenance,
              "run %.100s, trainerd %.60s, data %.16s, finished %.40s", manifest->training.run_name,
              manifest->training.software_version, manifest->data_digest, manifest->training.finished_at);
@@ -70,7 +71,7 @@ struct descriptor_spec publisher_describe(const struct publisher_findings *findi
         .head_bytes = findings->head_bytes,
         .weights = digest_equal(&findings->weights, &unknown) ? NULL : &findings->weights,
         .architecture = findings->architecture[0] ? findings->architecture : NULL,
-        .precision = findings->architecture[0] ? "f32" : NULL,
+        .precision = findings->precision[0] ? findings->precision : NULL,
         .memory_bytes = findings->memory_bytes,
         .provenance = findings->provenance,
     };

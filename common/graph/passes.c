@@ -86,7 +86,7 @@ static bool chain_supported(const struct rewrite *rewrite, const struct chain *c
     if (!op_arguments(&request.op, request.pass, shapes, &request.args, NULL))
         return false;
     precision_apply(rewrite->precision, &request.op, &request.args);
-    return rewrite->device->ops->supports(rewrite->device, &request);
+    return !rewrite->device || rewrite->device->ops->supports(rewrite->device, &request);
 }
 
 /** Tries to make the chain longer by the node that alone consumes its tail. */
@@ -116,10 +116,16 @@ static bool chain_extend(struct rewrite *rewrite, struct chain *chain) {
     return true;
 }
 
+/** Whether a head has taken in all that it will: graphs may be folded already. */
+static bool is_merged(const struct op *op) {
+    return op->kind == OP_CONV2D && (op_is_int8(op) || op->conv2d.residual || op->conv2d.activation != ACTIVATION_NONE);
+}
+
 static void find_chains(struct rewrite *rewrite) {
     enum op_kind head_kind = rewrite->inference ? OP_CONV2D : OP_BATCH_NORM;
     for (int i = 0; i < rewrite->from->node_count; i++) {
-        if (rewrite->from->nodes[i].op.kind != head_kind || rewrite->chain_of[i] >= 0)
+        const struct op *op = &rewrite->from->nodes[i].op;
+        if (op->kind != head_kind || is_merged(op) || rewrite->chain_of[i] >= 0)
             continue;
         struct chain *chain = &rewrite->chains[rewrite->chain_count];
         *chain = (struct chain){.head = i, .tail = i, .norm = -1, .residual = -1};

@@ -7,26 +7,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-/** Asks the device for a small convolution in the precision: who has none says so here, and not in the middle of a network. */
-static bool check_precision(const struct plan_spec *spec, struct error *err) {
+/** A small convolution in the precision, as the device is asked for it. */
+static bool sample_request(enum precision precision, enum plan_mode mode, struct kernel_request *out, struct error *err) {
     struct window window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}};
-    struct kernel_request request = {.op = {OP_CONV2D, .conv2d = {.channels_out = 16, .window = window, .groups = 1}},
-                                     .pass = spec->mode == PLAN_TRAIN ? PASS_BACKWARD_WEIGHT : PASS_INFER};
     struct shape shape = shape_of(4, 1, 16, 8, 8);
-    struct device_info info;
-    if (spec->precision == PRECISION_F32)
-        return true;
-    if (!op_arguments(&request.op, request.pass, &shape, &request.args, err))
+    *out = (struct kernel_request){.op = {OP_CONV2D, .conv2d = {.channels_out = 16, .window = window, .groups = 1}},
+                                   .pass = mode == PLAN_TRAIN ? PASS_BACKWARD_WEIGHT : PASS_INFER};
+    if (precision == PRECISION_INT8)
+        out->op.conv2d.int8 = (struct conv2d_int8){.src = DTYPE_U8, .dst = DTYPE_U8};
+    if (!op_arguments(&out->op, out->pass, &shape, &out->args, err))
         return false;
-    precision_apply(spec->precision, &request.op, &request.args);
-    if (spec->precision == PRECISION_BF16 && spec->device->ops->supports(spec->device, &request))
+    precision_apply(precision, &out->op, &out->args);
+    return true;
+}
+
+bool plan_precision_supported(struct device *device, enum precision precision, enum plan_mode mode, struct error *err) {
+    struct kernel_request request;
+    struct device_info info;
+    if (precision == PRECISION_F32)
         return true;
-    spec->device->ops->info(spec->device, &info);
-    return error_set(err, ERROR_UNSUPPORTED, "precision %s: not on this device, %s", precision_name(spec->precision), info.name);
+    bool known = precision != PRECISION_F16;
+    if (known && sample_request(precision, mode, &request, err) && device->ops->supports(device, &request))
+        return true;
+    device->ops->info(device, &info);
+    return error_set(err, ERROR_UNSUPPORTED, "precision %s: not on this device, %s", precision_name(precision), info.name);
 }
 
 static bool check_spec(const struct plan_spec *spec, struct error *err) {
-    if (!check_precision(spec, err))
+    if (spec->precision == PRECISION_INT8)
+        return error_set(err, ERROR_INVALID, "a quantised graph says so itself: its plan's precision is that of the rest");
+    if (!plan_precision_supported(spec->device, spec->precision, spec->mode, err))
         return false;
     if (spec->batch < 1 || spec->batch > 65536)
         return error_set(err, ERROR_INVALID, "a plan's batch must be 1 to 65536, not %lld", (long long)spec->batch);
@@ -134,6 +144,7 @@ void plan_destroy(struct plan *plan) {
     if (plan->mode == PLAN_TRAIN)
         graph_destroy(plan->graph);
     weight_store_release(plan->store);
+    free(plan->outputs);
     free(plan->values);
     free(plan->steps);
     free(plan->segments);
@@ -212,6 +223,19 @@ static bool read_back(struct plan *plan, void *to, const void *from, size_t byte
 bool plan_read_logits(struct plan *plan, float *logits, struct error *err) {
     const struct value *value = &plan->values[plan->logits];
     return read_back(plan, logits, value->memory, (size_t)shape_count(&value->desc.shape) * sizeof(float), err);
+}
+
+const struct graph_node *plan_node(const struct plan *plan, int node) {
+    return node < plan->graph->node_count ? &plan->graph->nodes[node] : NULL;
+}
+
+bool plan_read_output(struct plan *plan, int node, float *out, struct error *err) {
+    if (!plan->outputs)
+        return error_set(err, ERROR_STATE, "the plan does not keep its nodes' outputs");
+    const struct value *value = &plan->values[plan->outputs[node]];
+    struct tensor tensor = {DTYPE_F32, value->desc.shape, out};
+    return plan_download_tensor(plan->device, &value->desc, value->memory, &tensor, err) ||
+           error_prefix(err, "output of node %s", plan->graph->nodes[node].name);
 }
 
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {

@@ -20,6 +20,7 @@ struct plan_spec {
     enum plan_mode mode;
     enum precision precision; /**< F32 or BF16; what is not here, or not on this device, is ERROR_UNSUPPORTED */
     int64_t batch;            /**< images per run (of this rank) */
+    bool keep_outputs;        /**< PLAN_INFER: every node's output stays readable after a run, at the price of its memory */
     struct plan *share; /**< PLAN_INFER: one of the same graph, parameters and precision whose weights are used too, or NULL */
 
     /* PLAN_TRAIN only: */
@@ -32,6 +33,9 @@ struct plan_spec {
     enum op_kind optimizer;     /**< OP_SGD or OP_ADAMW */
     bool ema;                   /**< keep a moving average of the weights */
 };
+
+/** Whether the device computes in the precision; the error says that it does not. */
+bool plan_precision_supported(struct device *device, enum precision precision, enum plan_mode mode, struct error *err);
 
 /** Prepares everything. NULL on error, naming the node. */
 struct plan *plan_create(const struct plan_spec *spec, struct error *err);
@@ -86,6 +90,10 @@ bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error
 
 /** Waits for the device and reads back. logits: (N, K) f32. */
 bool plan_read_logits(struct plan *plan, float *logits, struct error *err);
+/** A node of the graph that runs (PLAN_INFER: folded), by its place; NULL past the last. For plans that keep outputs. */
+const struct graph_node *plan_node(const struct plan *plan, int node);
+/** What a node gave in the last run, canonical f32 (N, ...); the plan keeps outputs. Waits for the device. */
+bool plan_read_output(struct plan *plan, int node, float *out, struct error *err);
 /** PLAN_TRAIN: this rank's mean loss of the last run. */
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err);
 /** PLAN_TRAIN, after plan_update: [0] the 2-norm of the scaled gradients, [1] the number of non-finite ones. */

@@ -412,6 +412,16 @@ static bool compile_nodes(struct compiler *compiler) {
     return true;
 }
 
+static bool note_outputs(struct compiler *compiler) {
+    struct plan *plan = compiler->plan;
+    plan->outputs = malloc(((size_t)plan->graph->node_count + 1) * sizeof *plan->outputs);
+    if (!plan->outputs)
+        return error_set(compiler->err, ERROR_MEMORY, "plan: out of memory");
+    for (int i = 0; i < plan->graph->node_count; i++)
+        plan->outputs[i] = compiler->nodes[i].output;
+    return true;
+}
+
 bool plan_compile(struct plan *plan, const struct plan_spec *spec, struct error *err) {
     struct error local = {0};
     size_t nodes = (size_t)plan->graph->node_count, parameters = (size_t)plan->graph->parameter_count;
@@ -436,6 +446,7 @@ bool plan_compile(struct plan *plan, const struct plan_spec *spec, struct error 
     ok = ok && recompute_choose(&compiler) && compile_nodes(&compiler);
     for (size_t i = 0; ok && i < parameters; i++)
         plan->parameters[i].value = compiler.parameter_values[i];
+    ok = ok && (!spec->keep_outputs || note_outputs(&compiler));
     free(compiler.nodes);
     free(compiler.parameter_values);
     free(compiler.stretch_first);

@@ -80,6 +80,7 @@ struct plan {
     void *arena;
     size_t arena_bytes, arena_sum_bytes, arena_live_bytes, parameter_bytes;
     int images, labels, seed, class_weights, loss, logits; /**< value ids, -1: none */
+    int *outputs; /**< plans that keep them: the value of each node's output; else NULL */
 
     struct flat_parameter *parameters; /**< PLAN_TRAIN, by parameter id of graph */
     int64_t flat_count;                /**< elements of each flat buffer */

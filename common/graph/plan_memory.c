@@ -34,6 +34,12 @@ static bool read_twice(struct plan *plan, const struct step *step, enum arg sour
     return false;
 }
 
+/** A plan that keeps outputs lets nothing take over their memory. */
+static void keep_outputs(struct plan *plan) {
+    for (int i = 0; plan->outputs && i < plan->graph->node_count; i++)
+        plan->values[plan->outputs[i]].last = plan->step_count;
+}
+
 static void find_in_place(struct plan *plan) {
     for (int s = 0; s < plan->step_count; s++) {
         const struct step *step = &plan->steps[s];
@@ -150,6 +156,7 @@ static bool allocate_fixed(struct plan *plan, struct error *err) {
 }
 
 bool plan_place(struct plan *plan, struct error *err) {
+    keep_outputs(plan);
     find_in_place(plan);
     if (!place_values(plan, err) || !measure_live(plan, err) || !allocate_fixed(plan, err))
         return false;

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 /*
- * Chen et al., "Training deep nets with sublinear memory cost", 2016: the graph is cut where a single tensor is all that goes on; only
- * those are kept for the backward pass, and each stretch between two of them is computed once more when the backward pass
- * arrives at its end. Batch norm then normalises with the statistics that it saved, and moves no running ones; the bits of
+ * Chen et al., "Training deep nets with sublinear memory cost", 2016: the graph is cut where a single tensor is all that goes on;
+ * only those are kept for the backward pass, and each stretch between two of them is computed once more when the backward
+ * pass arrives at its end. Batch norm then normalises with the statistics that it saved, and moves no running ones; the bits of
  * its mask are kept. What comes last is needed at once and not computed twice.
  */
 

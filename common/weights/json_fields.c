@@ -309,6 +309,8 @@ bool json_fields_read(const struct json_field *fields, const json_t *object, str
                       struct error *err) {
     for (const struct json_field *field = fields; field->key; field++) {
         const json_t *value = json_object_get(object, field->key);
+        if (!value && field->optional)
+            continue;
         if (!value)
             return error_set(err, ERROR_FORMAT, "%s: missing", field->key);
         if (!kinds[field->kind].read(field, value, arena, out, err))

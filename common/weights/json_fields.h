@@ -26,10 +26,11 @@ struct json_field {
     double min, max;
     const struct json_field *fields; /**< of an object; ends with a row without a key */
     size_t size;                     /**< JSON_FIELD_OBJECTS: of one struct */
+    bool optional;                   /**< may be missing: the struct keeps what it holds */
 };
 
-/** Fills `out` from an object; strings go into the arena. Every field must be there. Errors name the field by
- * its path. */
+/** Fills `out` from an object; strings go into the arena. Every field that is not optional must be there. Errors name the
+ * field by its path. */
 bool json_fields_read(const struct json_field *fields, const json_t *object, struct arena *arena, void *out,
                       struct error *err);
 

@@ -58,11 +58,23 @@ static const struct json_field training_fields[] = {
     {0},
 };
 
+static const struct json_field quantised_fields[] = {
+    FIELD(manifest_quantised, node, .kind = JSON_FIELD_NAME),
+    FIELD(manifest_quantised, computes, .kind = JSON_FIELD_NAME),
+    FIELD(manifest_quantised, dtype, .kind = JSON_FIELD_NAME),
+    FIELD(manifest_quantised, scale, .kind = JSON_FIELD_DOUBLE, .min = 1e-30, .max = 1e30),
+    {0},
+};
+
 static const struct json_field manifest_fields[] = {
     FIELD(manifest, format, .kind = JSON_FIELD_INT, .min = 1, .max = MANIFEST_FORMAT),
     FIELD(manifest, name, .kind = JSON_FIELD_NAME),
     FIELD(manifest, version, .kind = JSON_FIELD_NAME),
     FIELD(manifest, architecture, .kind = JSON_FIELD_OBJECT, .fields = architecture_fields),
+    FIELD(manifest, precision, .kind = JSON_FIELD_NAME, .optional = true),
+    FIELD(manifest, quantised, .kind = JSON_FIELD_OBJECTS, .max = MANIFEST_MAX_QUANTISED,
+          .count_offset = offsetof(struct manifest, quantised_count), .fields = quantised_fields,
+          .size = sizeof(struct manifest_quantised), .optional = true),
     FIELD(manifest, classes, .kind = JSON_FIELD_TEXTS, .min = 2, .max = MANIFEST_MAX_CLASSES,
           .count_offset = offsetof(struct manifest, class_count)),
     FIELD(manifest, preprocessing, .kind = JSON_FIELD_RAW, .max = 4 * TEXT_BYTES),
@@ -82,7 +94,8 @@ static const struct json_field manifest_fields[] = {
 
 struct manifest manifest_empty(void) {
     return (struct manifest){
-        .format = MANIFEST_FORMAT,
+        .format = 1,
+        .precision = "f32",
         .name = "",
         .version = "",
         .architecture = {.name = "", .stem = ""},
@@ -114,8 +127,33 @@ static bool check_operating_points(const struct manifest *manifest, struct error
     return true;
 }
 
+static bool is_one_of(const char *text, const char *const *names) {
+    while (*names && strcmp(text, *names) != 0)
+        names++;
+    return *names != NULL;
+}
+
+static bool check_precision(const struct manifest *manifest, struct error *err) {
+    static const char *const precisions[] = {"f32", "bf16", "int8", NULL}, *const computes[] = {"f32", "int8", NULL},
+                             *const dtypes[] = {"u8", "s8", NULL};
+    if (!is_one_of(manifest->precision, precisions))
+        return error_set(err, ERROR_UNSUPPORTED, "precision: this program computes in no \"%.20s\"", manifest->precision);
+    if ((manifest->format == 1) != (strcmp(manifest->precision, "f32") == 0))
+        return error_set(err, ERROR_INVALID, "precision: %s in format %d", manifest->precision, manifest->format);
+    if ((manifest->quantised_count > 0) != (strcmp(manifest->precision, "int8") == 0))
+        return error_set(err, ERROR_INVALID, "quantised: %d nodes in precision %s", manifest->quantised_count,
+                         manifest->precision);
+    for (int i = 0; i < manifest->quantised_count; i++) {
+        const struct manifest_quantised *row = &manifest->quantised[i];
+        if (!is_one_of(row->computes, computes) || !is_one_of(row->dtype, dtypes))
+            return error_set(err, ERROR_INVALID, "quantised: node %s computes in \"%.20s\" and is kept in \"%.20s\"", row->node,
+                             row->computes, row->dtype);
+    }
+    return true;
+}
+
 static bool check_values(const struct manifest *manifest, struct error *err) {
-    if (!json_fields_check(manifest_fields, manifest, err))
+    if (!json_fields_check(manifest_fields, manifest, err) || !check_precision(manifest, err))
         return false;
     if (manifest->intended_use.age_min_years > manifest->intended_use.age_max_years)
         return error_set(err, ERROR_INVALID, "intended_use: age_min_years is above age_max_years");

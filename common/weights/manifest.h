@@ -5,12 +5,13 @@
 #include <stdint.h>
 
 enum {
-    MANIFEST_FORMAT = 1,
+    MANIFEST_FORMAT = 2, /**< 1: without precision and quantisation, which are f32 and none */
     MANIFEST_MAX_BYTES = 1 << 20,
     MANIFEST_MAX_CLASSES = 64,
     MANIFEST_MAX_OPERATING_POINTS = 32,
     MANIFEST_MAX_METRICS = 256,
     MANIFEST_MAX_VIEWS = 16,
+    MANIFEST_MAX_QUANTISED = 1024,
 };
 
 /** A named threshold on one class's calibrated probability, with what it gave where it was fitted. */
@@ -46,6 +47,14 @@ struct manifest_training {
     int epochs;
 };
 
+/** How a node of the folded network is quantised: common/graph/quantise.h. */
+struct manifest_quantised {
+    const char *node;
+    const char *computes; /**< "int8" or "f32" */
+    const char *dtype;    /**< "u8" or "s8": what its output is kept in where integers are wanted */
+    double scale;         /**< what 1 stands for there */
+};
+
 /** What the weights are weights of. */
 struct manifest_architecture {
     const char *name; /**< a row of common/models/registry.h */
@@ -60,10 +69,13 @@ struct manifest_architecture {
  */
 struct manifest {
     struct arena arena;
-    int format;          /**< MANIFEST_FORMAT */
+    int format;          /**< 1; 2 where the precision is not f32, which older programs must not take for f32 */
     const char *name;    /**< of the model: 1..100 of A-Z a-z 0-9 . _ - */
     const char *version; /**< 1..100 of the same */
     struct manifest_architecture architecture;
+    const char *precision; /**< what the answers were measured in, and are computed in: "f32", "bf16" or "int8" */
+    int quantised_count;   /**< int8 only */
+    struct manifest_quantised *quantised;
     int class_count;
     const char **classes;      /**< in the order of the network's outputs; unique */
     const char *preprocessing; /**< the recipe as a JSON object in text: common/image/recipe.h reads it */

@@ -2,7 +2,7 @@
 #include "common/base/file.h"
 #include "common/metrics/plot.h"
 #include "common/metrics/report.h"
-#include "common/weights/model_file.h"
+#include "common/weights/model_network.h"
 #include "trainerd/evaluate.h"
 #include "trainerd/export.h"
 #include "trainerd/job.h"
@@ -36,8 +36,7 @@ struct evaluator {
     struct trainer_config config;
     struct job job;
     struct model_file file;
-    struct graph *graph;
-    struct parameters *parameters;
+    struct model_network network;
     struct device *device;
     struct evaluation evaluation;
     double *probabilities;
@@ -83,8 +82,7 @@ static void evaluator_fini(struct evaluator *evaluator) {
     free(evaluator->probabilities);
     evaluation_fini(&evaluator->evaluation);
     device_close(evaluator->device);
-    parameters_destroy(evaluator->parameters);
-    graph_destroy(evaluator->graph);
+    model_network_close(&evaluator->network);
     job_close(&evaluator->job);
     model_file_close(&evaluator->file);
     config_fini(&evaluator->tree);
@@ -114,17 +112,15 @@ static bool open_data(struct evaluator *evaluator, struct error *err) {
 }
 
 static bool load_model(struct evaluator *evaluator, struct error *err) {
-    struct model_spec model = model_file_spec(&evaluator->file);
     struct device_spec device = {
         .name = strcmp(evaluator->config.device.name, "auto") == 0 ? "onednn" : evaluator->config.device.name,
         .threads = evaluator->config.device.threads};
-    return (evaluator->graph = model_build(&model, err)) && (evaluator->parameters = parameters_create(evaluator->graph, err)) &&
-           model_file_load(&evaluator->file, evaluator->graph, evaluator->parameters, err) &&
-           (evaluator->device = device_open(&device, err));
+    return model_network_open(&evaluator->file, &evaluator->network, err) && (evaluator->device = device_open(&device, err));
 }
 
 static bool answer(struct evaluator *evaluator, enum dataset_part part, struct error *err) {
-    struct evaluate_spec spec = {.graph = evaluator->graph, .parameters = evaluator->parameters, .device = evaluator->device,
+    struct evaluate_spec spec = {.graph = evaluator->network.graph, .parameters = evaluator->network.parameters,
+                                 .precision = evaluator->network.precision, .device = evaluator->device,
                                  .dataset = &evaluator->job.dataset, .cache = &evaluator->job.cache,
                                  .recipe = &evaluator->job.recipe, .part = part, .batch_size = 32, .loader_threads = 1};
     return evaluate_part(&spec, &evaluator->evaluation, err);

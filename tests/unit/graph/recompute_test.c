@@ -38,8 +38,9 @@ static struct graph *deep_network(void) {
 static struct plan *make(struct device *device, bool recompute, bool freeze, enum precision precision) {
     struct graph *graph = deep_network();
     struct parameters *parameters = network_parameters(graph, 3);
-    struct plan_spec spec = {.graph = graph, .parameters = parameters, .device = device, .mode = PLAN_TRAIN, .precision = precision,
-                             .batch = BATCH, .optimizer = OP_SGD, .recompute = recompute, .freeze_batch_norm = freeze};
+    struct plan_spec spec = {.graph = graph, .parameters = parameters, .device = device, .mode = PLAN_TRAIN,
+                             .precision = precision, .batch = BATCH, .optimizer = OP_SGD, .recompute = recompute,
+                             .freeze_batch_norm = freeze};
     struct plan *plan = network_plan(&spec);
     network_step(plan, BATCH);
     parameters_destroy(parameters);

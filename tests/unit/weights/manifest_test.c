@@ -38,6 +38,47 @@ static void everything_survives_a_round_trip(void **state) {
     manifest_fini(&out);
 }
 
+static void precision_and_quantisation_survive_a_round_trip(void **state) {
+    struct manifest_quantised rows[] = {{"input", "f32", "s8", 0.1}, {"layer1.0.conv1", "int8", "u8", 0.0123456789f}};
+    struct manifest in = sample_manifest(), out;
+    struct error err = {0};
+    (void)state;
+    in.format = 2;
+    in.precision = "int8";
+    in.quantised = rows;
+    in.quantised_count = 2;
+    char *text = manifest_print(&in, 0, &err);
+    assert_non_null(text);
+    assert_true(manifest_parse(text, strlen(text), &out, &err));
+    assert_string_equal(out.precision, "int8");
+    assert_int_equal(out.quantised_count, 2);
+    assert_string_equal(out.quantised[1].node, "layer1.0.conv1");
+    assert_true((float)out.quantised[1].scale == 0.0123456789f);
+    manifest_fini(&out);
+    rows[0].dtype = "f32";
+    assert_null(manifest_print(&in, 0, &err));
+    assert_non_null(strstr(err.message, "quantised: node input"));
+    free(text);
+}
+
+/* As all models were before precisions had names. */
+static void files_of_format_1_are_f32(void **state) {
+    struct manifest out, in = sample_manifest();
+    (void)state;
+    char *text = manifest_print(&in, 0, NULL);
+    json_t *root = json_loads(text, 0, NULL);
+    json_object_del(root, "precision");
+    json_object_del(root, "quantised");
+    free(text);
+    text = json_dumps(root, 0);
+    assert_true(manifest_parse(text, strlen(text), &out, NULL));
+    assert_string_equal(out.precision, "f32");
+    assert_int_equal(out.quantised_count, 0);
+    manifest_fini(&out);
+    json_decref(root);
+    free(text);
+}
+
 static void the_recipe_is_kept_with_its_values(void **state) {
     (void)state;
     struct manifest in = sample_manifest(), out;
@@ -94,7 +135,16 @@ static void bad_values_are_refused_by_name(void **state) {
         enum error_code code;
         const char *what;
     } cases[] = {
-        {"format", "2", ERROR_UNSUPPORTED, "newer"},
+        {"format", "3", ERROR_UNSUPPORTED, "newer"},
+        {"format", "2", ERROR_INVALID, "precision: f32 in format 2"},
+        {"precision", "\"bf16\"", ERROR_INVALID, "precision: bf16 in format 1"},
+        {"precision", "\"f64\"", ERROR_UNSUPPORTED, "f64"},
+        {"precision", "8", ERROR_FORMAT, "precision: expected text"},
+        {"quantised", "[{\"node\":\"conv1\",\"computes\":\"int8\",\"dtype\":\"u8\",\"scale\":0.1}]", ERROR_INVALID,
+         "quantised: 1 nodes in precision f32"},
+        {"quantised", "[{\"node\":\"conv1\",\"computes\":\"int8\",\"dtype\":\"u8\",\"scale\":0}]", ERROR_INVALID,
+         "quantised 1: scale"},
+        {"quantised", "[{\"node\":\"conv1\"}]", ERROR_FORMAT, "quantised 1: computes: missing"},
         {"format", "0", ERROR_INVALID, "format"},
         {"format", "\"1\"", ERROR_FORMAT, "format: expected a whole number"},
         {"name", NULL, ERROR_FORMAT, "name: missing"},
@@ -178,6 +228,8 @@ static void values_that_are_not_finite_are_not_written(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_survives_a_round_trip),
+        cmocka_unit_test(precision_and_quantisation_survive_a_round_trip),
+        cmocka_unit_test(files_of_format_1_are_f32),
         cmocka_unit_test(the_recipe_is_kept_with_its_values),
         cmocka_unit_test(lookups_find_by_name),
         cmocka_unit_test(bad_values_are_refused_by_name),
