@@ -266,7 +266,8 @@ static int find_node(const struct graph *graph, const char *name) {
     return i;
 }
 
-static struct carry carry_of(const struct graph *folded, const struct quantisation *table, const struct graph *quantised, int old) {
+static struct carry carry_of(const struct graph *folded, const struct quantisation *table, const struct graph *quantised,
+                             int old) {
     const struct graph_node *node = &folded->nodes[old];
     struct carry carry = {.folded = folded, .quantised = quantised, .old = old, .source_scale = 1, .target_scale = 1};
     carry.new = find_node(quantised, node->name);

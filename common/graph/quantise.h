@@ -2,8 +2,8 @@
 #include "common/graph/parameters.h"
 
 /**
- * How one node of a folded graph is quantised. `int8`: its convolution computes in integers. `dtype` and `scale`: how its output is
- * kept where a reader wants integers, real value = scale * integer; u8 where nothing is negative, else s8.
+ * How one node of a folded graph is quantised. `int8`: its convolution computes in integers. `dtype` and `scale`: how its output
+ * is kept where a reader wants integers, real value = scale * integer; u8 where nothing is negative, else s8.
  */
 struct quantisation_row {
     char node[GRAPH_NAME_SIZE];
@@ -23,8 +23,8 @@ const struct quantisation_row *quantisation_find(const struct quantisation *tabl
 
 /**
  * The graph that computes in 8 bits what `folded` (graph_fold_for_inference) computes in f32: 8-bit convolutions where the table
- * says so, rescaling between them and what stays in f32, pools in the dtype of their source; an average of integers hands its scale
- * to the linear layer behind it. Nodes keep their names. The same table gives the same graph anywhere. Returns owned; NULL:
+ * says so, rescaling between them and what stays in f32, pools in the dtype of their source; an average of integers hands its
+ * scale to the linear layer behind it. Nodes keep their names. The same table gives the same graph anywhere. Returns owned; NULL:
  * ERROR_INVALID names a node that the graph does not have, or one whose output is wanted in integers and has no scale.
  */
 struct graph *graph_quantise(const struct graph *folded, const struct quantisation *table, struct error *err);

@@ -78,8 +78,8 @@ static int bins_mse(const struct range *range) {
 }
 
 /**
- * The Kullback-Leibler divergence of the first `bins` bins, with all that lies beyond put into the last, from those bins when only
- * `levels` values can be told apart: each group of bins shares its count evenly over those of its bins that held anything.
+ * The Kullback-Leibler divergence of the first `bins` bins, with all that lies beyond put into the last, from those bins when
+ * only `levels` values can be told apart: each group of bins shares its count evenly over those of them that held anything.
  */
 static double divergence(const struct range *range, int bins, int levels) {
     double beyond = 0, sum = 0;
@@ -117,7 +117,11 @@ static int bins_entropy(const struct range *range) {
 
 float range_scale(const struct range *range, enum range_method method) {
     static int (*const bins_of[RANGE_METHOD_COUNT])(const struct range *range) = {
-        [RANGE_MIN_MAX] = bins_min_max, [RANGE_PERCENTILE] = bins_percentile, [RANGE_MSE] = bins_mse, [RANGE_ENTROPY] = bins_entropy};
+        [RANGE_MIN_MAX] = bins_min_max,
+        [RANGE_PERCENTILE] = bins_percentile,
+        [RANGE_MSE] = bins_mse,
+        [RANGE_ENTROPY] = bins_entropy,
+    };
     float end = largest(range) * (float)bins_of[method](range) / RANGE_BINS;
     return fmaxf(end, 1e-20f) / (float)levels_of(range);
 }

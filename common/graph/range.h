@@ -8,7 +8,8 @@ enum range_method {
     RANGE_MIN_MAX,    /**< all that was seen */
     RANGE_PERCENTILE, /**< but for one in ten thousand, which saturate */
     RANGE_MSE,        /**< where rounding and saturating together cost the least squared error */
-    RANGE_ENTROPY,    /**< where the quantised histogram diverges least from the real one (Migacz, "8-bit inference with TensorRT", 2017) */
+    RANGE_ENTROPY,    /**< where the quantised histogram diverges least from the real one (Migacz, "8-bit inference with
+                           TensorRT", 2017) */
     RANGE_METHOD_COUNT
 };
 

@@ -11,8 +11,8 @@ struct model_network {
 };
 
 /**
- * Builds the network that the manifest describes and loads the weights: as it was trained (f32, bf16), or folded and quantised (int8).
- * Errors name the tensor or node. model_network_close frees.
+ * Builds the network that the manifest describes and loads the weights: as it was trained (f32, bf16), or folded and quantised
+ * (int8). Errors name the tensor or node. model_network_close frees.
  */
 bool model_network_open(const struct model_file *file, struct model_network *out, struct error *err);
 /** Harmless on a zeroed or closed one. */

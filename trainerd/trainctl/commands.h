@@ -9,6 +9,12 @@
 /** `trainctl evaluate MODEL`: answers a part of a data set with a model file; prints and writes the report. */
 int command_evaluate(int argc, char **argv);
 
+/** `trainctl compare BEFORE AFTER`: two model files on the same pictures: what changed. */
+int command_compare(int argc, char **argv);
+
+/** `trainctl quantize MODEL`: a model that computes in 8 bits, or in bf16. */
+int command_quantize(int argc, char **argv);
+
 /** `trainctl import FILE`: published ImageNet weights (safetensors) into the project's names, for model.init. */
 int command_import(int argc, char **argv);
 

@@ -1,12 +1,9 @@
-#include "common/base/cpu.h"
 #include "common/base/file.h"
 #include "common/metrics/plot.h"
 #include "common/metrics/report.h"
-#include "common/weights/model_network.h"
-#include "trainerd/evaluate.h"
 #include "trainerd/export.h"
-#include "trainerd/job.h"
 #include "trainerd/trainctl/commands.h"
+#include "trainerd/trainctl/session.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -20,39 +17,23 @@ static const char usage[] =
     "Answers a part of the configuration's data set with the model and prints the report; --out also writes\n"
     "report.txt, report.json, confusion.png and roc.png. Research and integration; not a medical device.\n";
 
-enum { SETTINGS_MAX = 64 };
-
 struct evaluate_options {
-    const char *model, *config, *out;
-    const char *settings[SETTINGS_MAX];
-    int setting_count;
+    const char *model, *out;
+    struct session_spec session;
     enum dataset_part part;
     bool json;
 };
 
 /** Everything that an evaluation holds. */
 struct evaluator {
-    struct config tree;
-    struct trainer_config config;
-    struct job job;
+    struct session session;
     struct model_file file;
     struct model_network network;
-    struct device *device;
     struct evaluation evaluation;
     double *probabilities;
     char title[256]; /* the model and the data that it answered */
     struct report report;
 };
-
-static bool parse_part(const char *text, enum dataset_part *out) {
-    for (int i = 0; i < DATASET_PARTS; i++) {
-        if (strcmp(text, dataset_part_name((enum dataset_part)i)) == 0) {
-            *out = (enum dataset_part)i;
-            return true;
-        }
-    }
-    return false;
-}
 
 static bool parse(int argc, char **argv, struct evaluate_options *out) {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'}, {"part", required_argument, NULL, 'p'},
@@ -63,85 +44,46 @@ static bool parse(int argc, char **argv, struct evaluate_options *out) {
     opterr = 0;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'c')
-            out->config = optarg;
+            out->session.config = optarg;
         else if (option == 'o')
             out->out = optarg;
         else if (option == 'j')
             out->json = true;
-        else if (option == 's' && out->setting_count < SETTINGS_MAX)
-            out->settings[out->setting_count++] = optarg;
-        else if (option != 'p' || !parse_part(optarg, &out->part))
+        else if (option == 's' && out->session.setting_count < SESSION_SETTINGS_MAX)
+            out->session.settings[out->session.setting_count++] = optarg;
+        else if (option != 'p' || !session_parse_part(optarg, &out->part))
             return false;
     }
     out->model = optind + 1 == argc ? argv[optind] : NULL;
-    return out->model && out->config;
+    return out->model && out->session.config;
 }
 
 static void evaluator_fini(struct evaluator *evaluator) {
     report_fini(&evaluator->report);
     free(evaluator->probabilities);
     evaluation_fini(&evaluator->evaluation);
-    device_close(evaluator->device);
     model_network_close(&evaluator->network);
-    job_close(&evaluator->job);
+    session_close(&evaluator->session);
     model_file_close(&evaluator->file);
-    config_fini(&evaluator->tree);
-}
-
-static bool load_config(struct evaluator *evaluator, const struct evaluate_options *options, struct error *err) {
-    struct trainer_config_source source = {options->config, options->settings, options->setting_count};
-    if (trainer_config_load(&source, &evaluator->tree, &evaluator->config, err))
-        return true;
-    config_print_problems(&evaluator->tree, stderr);
-    return false;
-}
-
-/** The data set as the model sees it: the recipe is the model's, and so must the classes be. */
-static bool open_data(struct evaluator *evaluator, struct error *err) {
-    const struct manifest *manifest = &evaluator->file.manifest;
-    evaluator->config.model.size = manifest->architecture.size;
-    evaluator->config.model.input_channels = manifest->architecture.input_channels;
-    if (!job_open(&evaluator->job, &evaluator->config, NULL, err))
-        return false;
-    if (!recipe_parse(manifest->preprocessing, strlen(manifest->preprocessing), &evaluator->job.recipe, err))
-        return error_prefix(err, "the model's preprocessing");
-    bool same = evaluator->job.dataset.classes == manifest->class_count;
-    for (int i = 0; same && i < manifest->class_count; i++)
-        same = strcmp(evaluator->job.dataset.class_names[i], manifest->classes[i]) == 0;
-    return same || error_set(err, ERROR_INVALID, "the model's classes are not those of the data, in that order");
-}
-
-static bool load_model(struct evaluator *evaluator, struct error *err) {
-    struct device_spec device = {
-        .name = strcmp(evaluator->config.device.name, "auto") == 0 ? "onednn" : evaluator->config.device.name,
-        .threads = evaluator->config.device.threads};
-    return model_network_open(&evaluator->file, &evaluator->network, err) && (evaluator->device = device_open(&device, err));
-}
-
-static bool answer(struct evaluator *evaluator, enum dataset_part part, struct error *err) {
-    struct evaluate_spec spec = {.graph = evaluator->network.graph, .parameters = evaluator->network.parameters,
-                                 .precision = evaluator->network.precision, .device = evaluator->device,
-                                 .dataset = &evaluator->job.dataset, .cache = &evaluator->job.cache,
-                                 .recipe = &evaluator->job.recipe, .part = part, .batch_size = 32, .loader_threads = 1};
-    return evaluate_part(&spec, &evaluator->evaluation, err);
 }
 
 static bool measure(struct evaluator *evaluator, enum dataset_part part, struct error *err) {
     const struct evaluation *evaluation = &evaluator->evaluation;
-    const char *const *names = (const char *const *)evaluator->job.dataset.class_names;
+    const char *const *names = (const char *const *)evaluator->session.job.dataset.class_names;
     evaluator->probabilities = malloc((size_t)evaluation->count * (size_t)evaluation->classes * sizeof(double));
     if (!evaluator->probabilities)
         return error_set(err, ERROR_MEMORY, "out of memory");
     int positive = export_class(names, evaluation->classes, "PNEUMONIA"),
         negative = export_class(names, evaluation->classes, "NORMAL");
     bool pair = positive >= 0 && negative >= 0;
-    const char *data = *evaluator->config.data.name ? evaluator->config.data.name : evaluator->config.run.name;
-    snprintf(evaluator->title, sizeof evaluator->title, "%.100s (data: %.100s)", evaluator->file.manifest.name, data);
+    snprintf(evaluator->title, sizeof evaluator->title, "%.100s (data: %.100s)", evaluator->file.manifest.name,
+             session_data_name(&evaluator->session));
     struct report_spec spec = {
         .title = evaluator->title, .part = dataset_part_name(part), .class_names = names,
         .predictions = evaluation_predictions(evaluation, evaluator->file.manifest.temperature, evaluator->probabilities),
         .positive_class = pair ? positive : -1, .negative_class = pair ? negative : -1,
-        .bootstrap_rounds = evaluator->config.report.bootstrap_samples, .seed = (uint64_t)evaluator->config.run.seed};
+        .bootstrap_rounds = evaluator->session.config.report.bootstrap_samples,
+        .seed = (uint64_t)evaluator->session.config.run.seed};
     return report_init(&evaluator->report, &spec, err);
 }
 
@@ -165,7 +107,7 @@ static bool write_report(const struct evaluator *evaluator, const struct evaluat
     if (ok && options->out)
         ok = file_make_folders(options->out, err) && write_text(options->out, "report.txt", text, err) &&
              write_text(options->out, "report.json", json, err) &&
-             (!evaluator->config.report.images || write_plots(evaluator, options->out, err));
+             (!evaluator->session.config.report.images || write_plots(evaluator, options->out, err));
     free(text);
     free(json);
     return ok;
@@ -183,8 +125,10 @@ int command_evaluate(int argc, char **argv) {
         fputs(usage, stderr);
         return 2;
     }
-    bool ok = model_file_open(options.model, &evaluator.file, &err) && load_config(&evaluator, &options, &err) &&
-              open_data(&evaluator, &err) && load_model(&evaluator, &err) && answer(&evaluator, options.part, &err) &&
+    bool ok = model_file_open(options.model, &evaluator.file, &err) &&
+              session_open(&evaluator.session, &options.session, &evaluator.file.manifest, &err) &&
+              model_network_open(&evaluator.file, &evaluator.network, &err) &&
+              session_answer(&evaluator.session, &evaluator.network, options.part, &evaluator.evaluation, &err) &&
               measure(&evaluator, options.part, &err) && write_report(&evaluator, &options, &err);
     if (!ok)
         fprintf(stderr, "trainctl evaluate: %s\n", err.message);

@@ -19,6 +19,8 @@ static const struct command {
 } commands[] = {
     {"phantom", "draw a synthetic data set", command_phantom},
     {"evaluate", "answer a part of a data set with a model; print and write the report", command_evaluate},
+    {"compare", "two models on the same part of a data set: where their answers differ", command_compare},
+    {"quantize", "make a model that computes in 8-bit integers or bf16", command_quantize},
     {"import", "turn published weights into a file to start training from", command_import},
     {"publish", "hand a model file to a running publisher", command_publish},
     {"models", "what a publisher has published, and who is in its pool", command_models},

@@ -48,7 +48,8 @@ static int setup(void **state) {
     struct parameters *parameters = network_parameters(graph, 3);
     fixture->device = network_device();
     fixture->folded = graph_fold_for_inference(graph, parameters, NULL, PRECISION_F32, &fixture->parameters, &err);
-    struct plan_spec spec = {.graph = graph, .parameters = parameters, .device = fixture->device, .batch = BATCH, .keep_outputs = true};
+    struct plan_spec spec = {
+        .graph = graph, .parameters = parameters, .device = fixture->device, .batch = BATCH, .keep_outputs = true};
     struct plan *plan = network_plan(&spec);
     network_answer(plan, BATCH, fixture->logits);
     fixture->table.rows = fixture->rows;
@@ -140,7 +141,7 @@ static void nothing_quantised_is_the_network_itself(void **state) {
     graph_destroy(graph);
 }
 
-/* ReLU6 ends at 6 because its u8 does: a scale beyond 6 / 255 would let more pass, so that the maker of the table must not give it. */
+/* ReLU6 ends at 6 because its u8 does: a scale beyond 6 / 255 would let more pass, and is refused. */
 static void relu6_is_the_end_of_its_integers(void **state) {
     struct fixture *fixture = *state;
     struct graph *graph = graph_quantise(fixture->folded, &fixture->table, NULL);
