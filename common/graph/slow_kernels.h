@@ -1,0 +1,8 @@
+#pragma once
+#include "common/graph/plan.h"
+
+/**
+ * For daemons, when a plan is made: logs a warning `engine_slow_kernel` for every kind, pass and implementation of steps that the
+ * device's library has no fast kernel for, with the first such node and how many there are. Returns how many steps that is.
+ */
+int slow_kernels_log(const struct plan *plan);
