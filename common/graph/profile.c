@@ -39,6 +39,14 @@ static void describe_step(const struct plan *plan, int step, struct profile_step
                                  .flops = described.flops * plan->parts, .bytes = (double)described.bytes * plan->parts};
 }
 
+/** Tells what the backward pass computes again from what is computed for the first time. *backward: whether it has begun. */
+static void note_recomputed(struct profile_step *step, bool *backward) {
+    enum pass pass = step->kernel->pass;
+    *backward = *backward || pass == PASS_BACKWARD_DATA || pass == PASS_BACKWARD_WEIGHT;
+    if (*backward && (pass == PASS_FORWARD || pass == PASS_INFER) && step->kernel->op.kind != OP_REORDER)
+        step->pass = "recompute";
+}
+
 static double bytes_of(const struct kernel *kernel) {
     double bytes = 0;
     for (int arg = 0; arg < ARG_COUNT; arg++) {
@@ -72,10 +80,13 @@ static void describe_update(const struct plan *plan, struct profile_step *out) {
 static void describe(struct profile *profile) {
     const struct plan *plan = profile->plan;
     struct profile_step *next = profile->steps;
+    bool backward = false;
     for (int i = 0; i < plan->segment_count; i++) {
         const struct segment *segment = &plan->segments[i];
-        for (int k = 0; k < segment->step_count; k++)
-            describe_step(plan, segment->first_step + k, next++);
+        for (int k = 0; k < segment->step_count; k++, next++) {
+            describe_step(plan, segment->first_step + k, next);
+            note_recomputed(next, &backward);
+        }
         if (sums_buckets(plan, segment))
             describe_sums(plan, segment, next++);
     }

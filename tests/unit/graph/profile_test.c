@@ -182,6 +182,32 @@ static void operations_and_bytes_are_those_of_all_parts(void **state) {
     fail_msg("there is no conv1");
 }
 
+static void what_is_computed_again_stands_by_itself(void **state) {
+    (void)state;
+    struct fixture fixture;
+    fixture_init(&fixture);
+    struct plan_spec spec = {.graph = fixture.graph, .parameters = fixture.parameters, .device = fixture.device,
+                             .mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD, .recompute = true};
+    fixture.plan = network_plan(&spec);
+    struct profile_options options = {.runs = 1, .hyper = still};
+    fixture.profile = profile_create(fixture.plan, &options, NULL);
+    assert_non_null(fixture.profile);
+    assert_int_equal(find_row(fixture.profile, "conv2d", "forward")->steps, 4);
+    assert_int_equal(find_row(fixture.profile, "batch_norm", "forward")->steps, 4);
+    int again = 0;
+    for (int i = 0; i < fixture.profile->row_count; i++)
+        again += strcmp(fixture.profile->rows[i].pass, "recompute") == 0 ? fixture.profile->rows[i].steps : 0;
+    struct plan *kept = fixture.plan;
+    spec.recompute = false;
+    fixture.plan = network_plan(&spec);
+    assert_true(again > 0);
+    assert_int_equal(plan_step_count(kept) - plan_step_count(fixture.plan), again);
+    profile_destroy(fixture.profile);
+    fixture.profile = NULL;
+    plan_destroy(kept);
+    fixture_fini(&fixture);
+}
+
 static void a_profile_leaves_the_weights_alone(void **state) {
     (void)state;
     struct fixture fixture;
@@ -462,6 +488,7 @@ int main(void) {
         cmocka_unit_test(every_step_of_an_inference_is_timed_once_a_run),
         cmocka_unit_test(a_training_step_has_its_parts_their_sums_and_the_update),
         cmocka_unit_test(operations_and_bytes_are_those_of_all_parts),
+        cmocka_unit_test(what_is_computed_again_stands_by_itself),
         cmocka_unit_test(a_profile_leaves_the_weights_alone),
         cmocka_unit_test(times_are_of_the_steps_that_take_them),
         cmocka_unit_test(a_median_is_the_middle),
