@@ -3,6 +3,7 @@
 #include "common/base/cpu.h"
 #include "common/base/file.h"
 #include "common/base/signals.h"
+#include "trainerd/engine.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,9 +104,7 @@ bool job_open(struct job *job, const struct trainer_config *config, const struct
     if (!recipe_check(&job->recipe, err) || !open_dataset(job, err))
         return false;
     digest_hex(&job->dataset.digest, job->data_digest);
-    job->model = (struct model_spec){.architecture = config->model.architecture, .stem = config->model.stem,
-                                     .input_channels = config->model.input_channels, .size = config->model.size,
-                                     .classes = job->dataset.classes, .dropout = config->model.dropout};
+    job->model = engine_model(config, job->dataset.classes);
     job->folder = job->folder_text;
     return file_join(job->folder_text, sizeof job->folder_text, config->run.directory, config->run.name, err) &&
            open_cache(job, watch, err) && list_training(job, err) && digest_config(job, err);

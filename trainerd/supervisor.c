@@ -6,6 +6,7 @@
 #include "common/base/text.h"
 #include "trainerd/process.h"
 #include "trainerd/rendezvous.h"
+#include "trainerd/team.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,39 +81,27 @@ static char **worker_arguments(char *const *arguments, char *rank) {
     return out;
 }
 
-/**
- * A team that spins while it waits is only good on cores that nothing else wants: several ranks on one core
- * would spend their time slices waiting for each other.
- */
 static bool start_worker(struct supervisor *supervisor, int rank, const struct cpu_set *available,
                          struct error *err) {
     const struct supervisor_spec *spec = &supervisor->spec;
-    struct cpu_set cores;
-    cpu_share(available, rank, spec->ranks, &cores);
-    bool active = spec->active_wait && available->count >= spec->ranks;
-    char threads[16], rank_text[16], world[16], generation[24];
-    snprintf(threads, sizeof threads, "%d", spec->threads_per_rank ? spec->threads_per_rank : cores.count);
+    struct team_spec share = {spec->ranks, spec->threads_per_rank, spec->active_wait};
+    struct team team;
+    team_of_rank(available, &share, rank, &team);
+    char rank_text[16], world[16], generation[24];
     snprintf(rank_text, sizeof rank_text, "%d", rank);
     snprintf(world, sizeof world, "%d", spec->ranks);
     snprintf(generation, sizeof generation, "%llu", (unsigned long long)spec->generation);
-    const char *const extra[][2] = {
-        {"OMP_NUM_THREADS", threads},
-        {"OMP_DYNAMIC", "false"},
-        {"OMP_WAIT_POLICY", active ? "active" : "passive"},
-        {"GOMP_SPINCOUNT", active ? "100000" : "0"}, /* spin for a kernel's length, then sleep */
-        {ENDPOINT_NAME, supervisor->endpoint},
-        {WORLD_NAME, world},
-        {GENERATION_NAME, generation},
-        {NULL, NULL},
-    };
+    const char *extra[TEAM_VARIABLES + 4][2] = {
+        [TEAM_VARIABLES] = {ENDPOINT_NAME, supervisor->endpoint}, {WORLD_NAME, world}, {GENERATION_NAME, generation}};
+    memcpy(extra, team.variables, sizeof team.variables);
     char **arguments = worker_arguments(spec->arguments, rank_text);
     if (!arguments)
         return error_set(err, ERROR_MEMORY, "supervisor: out of memory");
     struct process_spec process = {.program = spec->program ? spec->program : "/proc/self/exe",
                                    .arguments = arguments,
-                                   .extra = extra,
+                                   .extra = (const char *const (*)[2])extra, /* C has no such conversion by itself */
                                    .words_name = WORDS_NAME,
-                                   .cores = &cores};
+                                   .cores = &team.cores};
     bool ok = process_start(&process, &supervisor->workers[rank], err);
     free(arguments);
     supervisor->alive += ok;

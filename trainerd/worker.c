@@ -4,8 +4,9 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
+#include "common/graph/slow_kernels.h"
 #include "common/weights/import.h"
-#include "trainerd/optimizer.h"
+#include "trainerd/engine.h"
 #include "trainerd/reports.h"
 #include "trainerd/supervisor.h"
 #include "trainerd/training.h"
@@ -42,10 +43,7 @@ static void worker_fini(struct worker *worker) {
 }
 
 static bool open_device(struct worker *worker, struct error *err) {
-    const struct trainer_device_config *device = &worker->config->device;
-    struct device_spec spec = {.name = strcmp(device->name, "auto") == 0 ? "onednn" : device->name,
-                               .threads = device->threads, .deterministic = true};
-    if (!(worker->training.device = device_open(&spec, err)))
+    if (!(worker->training.device = engine_open_device(worker->config, err)))
         return false;
     struct device_info info;
     worker->training.device->ops->info(worker->training.device, &info);
@@ -70,15 +68,16 @@ static bool build_network(struct worker *worker, struct error *err) {
     parameters_initialise(worker->graph, training->host, (uint64_t)config->run.seed);
     if (*config->model.init && !import_start(worker, err))
         return false;
-    struct plan_spec spec = {.graph = worker->graph, .parameters = training->host, .device = training->device, .mode = PLAN_TRAIN,
-                             .precision = config->train.precision, .parts = config->train.parts,
-                             .recompute = config->train.recompute,
-                             .batch = config->train.batch_size / worker->place.world_size / config->train.parts,
-                             .bucket_bytes = config->collective.bucket_bytes,
-                             .freeze_batch_norm = config->model.freeze_batch_norm,
-                             .label_smoothing = (float)config->train.label_smoothing, .class_weights = worker->job.class_weights,
-                             .optimizer = optimizer_kind(config), .ema = config->train.ema_decay > 0};
-    return (training->plan = plan_create(&spec, err));
+    struct plan_spec spec = engine_plan(config, worker->place.world_size);
+    spec.graph = worker->graph;
+    spec.parameters = training->host;
+    spec.device = training->device;
+    spec.class_weights = worker->job.class_weights;
+    if (!(training->plan = plan_create(&spec, err)))
+        return false;
+    if (worker->place.rank == 0) /* the others have the same */
+        slow_kernels_log(training->plan);
+    return true;
 }
 
 static bool open_sampler(struct worker *worker, struct error *err) {

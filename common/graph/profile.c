@@ -39,12 +39,18 @@ static void describe_step(const struct plan *plan, int step, struct profile_step
                                  .flops = described.flops * plan->parts, .bytes = (double)described.bytes * plan->parts};
 }
 
-/** Tells what the backward pass computes again from what is computed for the first time. *backward: whether it has begun. */
-static void note_recomputed(struct profile_step *step, bool *backward) {
-    enum pass pass = step->kernel->pass;
+/**
+ * Kernels of the forward pass run among those of the backward one, too: what is computed again, sums of a value's gradients,
+ * reorders. Tells them apart from what is computed for the first time. *backward: whether the backward pass has begun.
+ */
+static void name_pass(const struct plan *plan, int step, bool *backward, struct profile_step *out) {
+    const struct graph_node *node = &plan->graph->nodes[plan->steps[step].node];
+    enum op_kind kind = out->kernel->op.kind;
+    enum pass pass = out->kernel->pass;
     *backward = *backward || pass == PASS_BACKWARD_DATA || pass == PASS_BACKWARD_WEIGHT;
-    if (*backward && (pass == PASS_FORWARD || pass == PASS_INFER) && step->kernel->op.kind != OP_REORDER)
-        step->pass = "recompute";
+    if (!*backward || (pass != PASS_FORWARD && pass != PASS_INFER))
+        return;
+    out->pass = kind == OP_REORDER ? "backward" : kind == node->op.kind ? "recompute" : "sum_gradients";
 }
 
 static double bytes_of(const struct kernel *kernel) {
@@ -85,7 +91,7 @@ static void describe(struct profile *profile) {
         const struct segment *segment = &plan->segments[i];
         for (int k = 0; k < segment->step_count; k++, next++) {
             describe_step(plan, segment->first_step + k, next);
-            note_recomputed(next, &backward);
+            name_pass(plan, segment->first_step + k, &backward, next);
         }
         if (sums_buckets(plan, segment))
             describe_sums(plan, segment, next++);

@@ -8,7 +8,7 @@
  * Where the time of a plan goes: every step of it timed alone, in the order in which a run has them, on made-up images.
  * One thread at a time, that of the plan.
  */
-enum { PROFILE_MAX_RUNS = 1000, PROFILE_MAX_ROWS = OP_KIND_COUNT * (PASS_COUNT + 1) + 2, PROFILE_MAX_IMPLEMENTATIONS = 12 };
+enum { PROFILE_MAX_RUNS = 1000, PROFILE_MAX_ROWS = OP_KIND_COUNT * (PASS_COUNT + 1) + 4, PROFILE_MAX_IMPLEMENTATIONS = 12 };
 
 struct profile_options {
     int runs;                          /**< 1 to PROFILE_MAX_RUNS, after one that warms up */
@@ -19,8 +19,10 @@ struct profile_options {
 
 /** What is timed in one go: a step of the plan; with parts, the sums of one segment's buckets; the update. */
 struct profile_step {
-    const char *name, *kind, *pass; /**< the node's, or "buckets" (pass "sum_parts"), "weights" ("update"); forward steps that
-                                         the backward pass needs once more have the pass "recompute" */
+    const char *name;               /**< the node's, or "buckets", or "weights" */
+    const char *kind;               /**< op_kind_name */
+    const char *pass;               /**< pass_name; of forward kernels among the backward steps "recompute", "sum_gradients" or
+                                         "backward" (reorders); of buckets "sum_parts", of weights "update" */
     const struct kernel *kernel;    /**< borrowed from the plan */
     double flops, bytes;            /**< of all that a training step, or a run, does of it */
     double ms;                      /**< of all that a training step, or a run, does of it: the runs' median */
