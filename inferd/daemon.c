@@ -5,12 +5,12 @@
 #include "common/graph/plan.h"
 #include "common/wire/security.h"
 #include "inferd/activation.h"
+#include "inferd/engine.h"
 #include "inferd/monitor.h"
 #include "inferd/server.h"
 #include "inferd/subscriber.h"
 #include "inferd/trust.h"
 #include <inttypes.h>
-#include <string.h>
 
 enum { STEP_MS = 200, PATH_SIZE = 4096, BIND_MAX = 16, RETRY_MS = 5000, SHADOW_SAMPLES = 32 };
 
@@ -30,16 +30,6 @@ struct inferd {
     struct monitor *monitor; /* NULL: there is no HTTP */
 };
 
-/** The last row of the registry that can be opened here: rows go from the oracle to the fastest. */
-static const char *fastest_device(void) {
-    const char *name = "reference";
-    const struct device_ops *row;
-    for (int i = 0; (row = device_registry_row(i)); i++) {
-        name = row->available(NULL) ? row->name : name;
-    }
-    return name;
-}
-
 static struct acceptance_spec acceptance_spec(const struct inferd_config *config) {
     return (struct acceptance_spec){.folder = config->acceptance_folder,
                                     .manifest = config->acceptance_manifest,
@@ -56,7 +46,7 @@ static struct activation_spec activation_spec(const struct inferd_config *config
     bool has_set = *config->acceptance_folder || *config->acceptance_manifest;
     return (struct activation_spec){
         .slot = slot,
-        .load = {.device = {.name = strcmp(config->device, "auto") == 0 ? fastest_device() : config->device,
+        .load = {.device = {.name = engine_device(config->device),
                             .index = config->device_index,
                             .threads = config->device_threads},
                  .max_batch = config->max_batch},

@@ -2,6 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/graph/plan.h"
+#include "common/graph/slow_kernels.h"
 #include "common/image/preprocess.h"
 #include "common/weights/model_network.h"
 #include "inferd/decide.h"
@@ -64,6 +65,7 @@ static bool add_plan(struct loaded_model *loaded, const struct plan_spec *base, 
     spec.share = loaded->plans[0];
     struct plan *plan = plan_create(&spec, err);
     if (plan) {
+        slow_kernels_log(plan);
         ladder->images[ladder->count] = batch;
         loaded->plans[ladder->count++] = plan;
     }

@@ -1,10 +1,10 @@
 #include "common/base/core_dump.h"
-#include "common/base/cpu.h"
 #include "common/base/digest.h"
 #include "common/base/log.h"
 #include "common/base/signals.h"
 #include "common/base/thread_slice.h"
 #include "inferd/daemon.h"
+#include "inferd/engine.h"
 #include "inferd/router_daemon.h"
 #include <getopt.h>
 #include <stdio.h>
@@ -162,10 +162,6 @@ static int run(const struct arguments *arguments) {
 }
 
 int main(int argc, char **argv) {
-    /* The compute team, decoders and sockets share the processors: idle threads must not spin on them for
-     * long. */
-    static const char *const environment[][2] = {
-        {"OMP_WAIT_POLICY", "passive"}, {"GOMP_SPINCOUNT", "10000"}, {NULL, NULL}};
     struct arguments arguments = {0};
     struct error err = {0};
     if (!parse_arguments(argc, argv, &arguments, &err)) {
@@ -175,7 +171,7 @@ int main(int argc, char **argv) {
     if (print_about(&arguments)) {
         return 0;
     }
-    if (!cpu_environment(argv, environment, &err)) {
+    if (!engine_wait_policy(argv, &err)) {
         fprintf(stderr, "inferd: %s\n", err.message);
         return EXIT_FAILED;
     }

@@ -4,14 +4,17 @@
 #include "common/base/signals.h"
 #include "common/base/text.h"
 #include "common/device/device.h"
+#include "common/graph/profile.h"
 #include "trainerd/daemon.h"
+#include "trainerd/engine_profile.h"
 #include "trainerd/worker.h"
 
+#include <ctype.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LEFT = 3, SETTINGS_MAX = 64 };
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LEFT = 3, SETTINGS_MAX = 64, PROFILE_RUNS = 10 };
 
 static const char usage[] =
     "usage: trainerd --config FILE [options]\n"
@@ -24,8 +27,11 @@ static const char usage[] =
     "  --resume auto       go on from the newest checkpoint of the run, if there is one\n"
     "  --once              end when the training has ended, also where a publisher runs\n"
     "  --check             validate the configuration, start nothing\n"
+    "  --profile [N]       time N training steps (10) of rank 0 on made-up images, print where the time goes, and exit: needs no\n"
+    "                      data, writes nothing\n"
+    "  --trace FILE        with --profile: also write what ran when, for chrome://tracing or Perfetto\n"
     "  --devices           list the devices that can compute here, and why others cannot\n"
-    "  --json              lines of JSON instead of a progress bar\n"
+    "  --json              lines of JSON instead of a progress bar; the profile as JSON\n"
     "  --help-config[=markdown]  print every key with type, default, range and meaning\n"
     "  --version, --help\n"
     "\n"
@@ -37,8 +43,22 @@ struct arguments {
     const char *settings[SETTINGS_MAX];
     int setting_count;
     int worker; /* rank; -1: the supervising process */
+    int profile; /* runs; 0: not asked for */
+    const char *trace;
     bool once, resume, check, devices, json, help, version;
 };
+
+/** N may stand behind "=" or as a word of its own. */
+static bool take_profile(int argc, char **argv, struct arguments *out, struct error *err) {
+    int64_t runs = PROFILE_RUNS;
+    const char *text = optarg;
+    if (!text && optind < argc && isdigit((unsigned char)argv[optind][0]))
+        text = argv[optind++];
+    if (text && !text_to_int(text, 1, PROFILE_MAX_RUNS, &runs, err))
+        return error_prefix(err, "--profile");
+    out->profile = (int)runs;
+    return true;
+}
 
 static bool take_option(int option, struct arguments *out, struct error *err) {
     int64_t rank;
@@ -59,6 +79,7 @@ static bool take_option(int option, struct arguments *out, struct error *err) {
         return true;
     case 'o': return out->once = true;
     case 'n': return out->check = true;
+    case 't': out->trace = optarg; return true;
     case 'd': return out->devices = true;
     case 'j': return out->json = true;
     case 'k': out->help_config = optarg ? optarg : "text"; return true;
@@ -73,6 +94,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *out, struct
         {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
         {"resume", required_argument, NULL, 'r'}, {"worker", required_argument, NULL, 'w'},
         {"once", no_argument, NULL, 'o'},         {"check", no_argument, NULL, 'n'},
+        {"profile", optional_argument, NULL, 'p'}, {"trace", required_argument, NULL, 't'},
         {"devices", no_argument, NULL, 'd'},      {"json", no_argument, NULL, 'j'},
         {"help-config", optional_argument, NULL, 'k'}, {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
@@ -80,11 +102,15 @@ static bool parse_arguments(int argc, char **argv, struct arguments *out, struct
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (!take_option(option, out, err))
+        if (!(option == 'p' ? take_profile(argc, argv, out, err) : take_option(option, out, err)))
             return false;
     }
     if (optind < argc)
         return error_set(err, ERROR_INVALID, "what is \"%s\"?", argv[optind]);
+    if (out->trace && !out->profile)
+        return error_set(err, ERROR_INVALID, "--trace goes with --profile");
+    if (out->profile && (out->check || out->once || out->resume))
+        return error_set(err, ERROR_INVALID, "--profile does not train: it goes with none of --check, --once and --resume");
     return out->help || out->version || out->help_config || out->devices || out->config ||
            error_set(err, ERROR_INVALID, "expected --config FILE");
 }
@@ -127,6 +153,10 @@ static bool act(const struct arguments *arguments, char **argv, const struct tra
         return daemon_check(config, err);
     if (arguments->worker >= 0)
         return worker_run(config, arguments->worker, arguments->resume, err);
+    if (arguments->profile) {
+        struct engine_profile_options profile = {arguments->profile, arguments->trace, arguments->json, argv};
+        return engine_profile_run(config, &profile, err);
+    }
     struct daemon_options options = {argv, arguments->once, arguments->resume, arguments->json ? PROGRESS_JSON : PROGRESS_AUTO};
     return daemon_run(config, &options, left, err);
 }

@@ -3,7 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/rng.h"
 #include "common/graph/plan_internal.h"
-#include "common/graph/profile_rows.h"
+#include "common/graph/profile_internal.h"
 
 #include <stdlib.h>
 #include <string.h>

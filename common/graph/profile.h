@@ -60,7 +60,8 @@ struct profile {
     int64_t batch; /**< images of a run; a training step runs `parts` of them */
     int parts, runs;
     double whole_ms; /**< a training step, or a run, without clocks inside: median */
-    double steps_ms; /**< the sum of the rows */
+    double timed_ms; /**< the same with a clock behind each step: median */
+    double steps_ms; /**< the sum of the rows; below timed_ms where others had the cores now and then, which medians leave out */
 
     struct profile_step *steps; /**< (step_count) */
     int step_count;

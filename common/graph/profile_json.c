@@ -1,6 +1,7 @@
 #include "common/graph/profile.h"
 
 #include "common/base/file.h"
+#include "common/graph/profile_internal.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -49,12 +50,16 @@ bool profile_print_json(const struct profile *profile, FILE *out, struct error *
     for (int i = 0; i < profile->row_count; i++)
         json_array_append_new(rows, row_json(&profile->rows[i]));
     double images = (double)profile->batch * profile->parts;
-    return dump(json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:f, s:f, s:f, s:o, s:o}", "network", profile->network, "mode",
-                          profile->mode == PLAN_TRAIN ? "training" : "inference", "precision", precision_name(profile->precision),
-                          "device", profile->device.name, "batch", (json_int_t)profile->batch, "parts", profile->parts, "runs",
-                          profile->runs, "whole_ms", profile->whole_ms, "steps_ms", profile->steps_ms, "images_per_second",
-                          per_second(images, profile->whole_ms), "memory", memory_json(profile), "rows", rows),
-                out, err);
+    json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i}", "network", profile->network, "mode",
+                               profile_mode_name(profile), "precision", precision_name(profile->precision), "device",
+                               profile->device.name, "batch", (json_int_t)profile->batch, "parts", profile->parts, "runs",
+                               profile->runs);
+    json_t *times = json_pack("{s:f, s:f, s:f, s:f, s:o, s:o}", "whole_ms", profile->whole_ms, "timed_ms", profile->timed_ms,
+                              "steps_ms", profile->steps_ms, "images_per_second", per_second(images, profile->whole_ms), "memory",
+                              memory_json(profile), "rows", rows);
+    json_object_update(object, times);
+    json_decref(times);
+    return dump(object, out, err);
 }
 
 /* --- the trace --- */
@@ -89,9 +94,8 @@ static json_t *complete_event(const char *name, const char *category, int proces
 }
 
 static bool write_title(const struct profile *profile, int process, FILE *out, struct error *err) {
-    json_t *title = json_sprintf("%s, %s, %s, batch %lld", profile->network,
-                                 profile->mode == PLAN_TRAIN ? "training" : "inference", precision_name(profile->precision),
-                                 (long long)profile->batch);
+    json_t *title = json_sprintf("%s, %s, %s, batch %lld", profile->network, profile_mode_name(profile),
+                                 precision_name(profile->precision), (long long)profile->batch);
     return dump(json_pack("{s:s, s:s, s:i, s:{s:o}}", "ph", "M", "name", "process_name", "pid", process, "args", "name", title),
                 out, err);
 }

@@ -1,15 +1,8 @@
-#include "common/graph/profile.h"
-
-#include <math.h>
-#include <string.h>
-
-static const char *mode_text(const struct profile *profile) {
-    return profile->mode == PLAN_TRAIN ? "training" : "inference";
-}
+#include "common/graph/profile_internal.h"
 
 static void print_title(const struct profile *profile, FILE *out) {
-    fprintf(out, "%s, %s, %s, batch %lld", profile->network, mode_text(profile), precision_name(profile->precision),
-            (long long)profile->batch);
+    fprintf(out, "%s, %s, %s, batch %lld", profile->network, profile_mode_name(profile),
+            precision_name(profile->precision), (long long)profile->batch);
     if (profile->parts > 1)
         fprintf(out, " x %d parts", profile->parts);
     fprintf(out, ", on %s: medians of %d runs\n", profile->device.name, profile->runs);
@@ -41,11 +34,11 @@ static void print_row(const struct profile_row *row, FILE *out) {
 
 static void print_total(const struct profile *profile, FILE *out) {
     double images = (double)profile->batch * profile->parts;
-    double more = profile->whole_ms > 0 ? profile->steps_ms / profile->whole_ms - 1 : 0;
+    double more = profile->whole_ms > 0 ? profile->timed_ms / profile->whole_ms - 1 : 0;
     fprintf(out, "%-22s %-16s %5d %9.3f %6.1f%%\n", "all", "", profile->step_count, profile->steps_ms, 100.0);
-    fprintf(out, "%s as a whole, without clocks inside: %.3f ms, %.1f images/s; its steps, each timed, take %.1f%% %s\n",
+    fprintf(out, "%s as a whole: %.3f ms, %.1f images/s; with a clock behind each step: %.3f ms (%+.1f%%)\n",
             profile->mode == PLAN_TRAIN ? "a training step" : "a run", profile->whole_ms,
-            profile->whole_ms > 0 ? images * 1e3 / profile->whole_ms : 0, fabs(more) * 100, more < 0 ? "less" : "more");
+            profile->whole_ms > 0 ? images * 1e3 / profile->whole_ms : 0, profile->timed_ms, more * 100);
 }
 
 static void print_memory(const struct profile *profile, FILE *out) {

@@ -1,7 +1,11 @@
-#include "common/graph/profile_rows.h"
+#include "common/graph/profile_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+const char *profile_mode_name(const struct profile *profile) {
+    return profile->mode == PLAN_TRAIN ? "training" : "inference";
+}
 
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -26,6 +30,21 @@ static bool take_times(struct profile *profile, struct error *err) {
     }
     for (size_t i = 0; i < steps; i++)
         profile->steps[i].ms = profile_median(ms + i * runs, profile->runs);
+    free(ms);
+    return true;
+}
+
+/** From a run's first begin to its last end. */
+static bool take_runs(struct profile *profile, struct error *err) {
+    double *ms = calloc((size_t)profile->runs, sizeof *ms);
+    if (!ms)
+        return error_set(err, ERROR_MEMORY, "out of memory for the times of %d runs", profile->runs);
+    for (int run = 0; run < profile->runs; run++) {
+        const struct profile_event *first = &profile->events[(size_t)run * (size_t)profile->events_per_run];
+        const struct profile_event *last = first + profile->events_per_run - 1;
+        ms[run] = (double)(last->start_ns + last->duration_ns - first->start_ns) * 1e-6;
+    }
+    profile->timed_ms = profile_median(ms, profile->runs);
     free(ms);
     return true;
 }
@@ -69,7 +88,7 @@ static int slower_first(const void *a, const void *b) {
 }
 
 bool profile_make_rows(struct profile *profile, struct error *err) {
-    if (!take_times(profile, err))
+    if (!take_times(profile, err) || !take_runs(profile, err))
         return false;
     for (int i = 0; i < profile->step_count; i++)
         add_to_row(find_row(profile, &profile->steps[i]), &profile->steps[i]);

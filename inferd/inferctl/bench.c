@@ -1,6 +1,8 @@
 #include "common/base/signals.h"
+#include "inferd/inferctl/bench_engine.h"
 #include "inferd/inferctl/bench_options.h"
 #include "inferd/inferctl/commands.h"
+#include "inferd/inferctl/engine_options.h"
 #include "inferd/inferctl/options.h"
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +124,9 @@ static bool bench(const struct bench_options *options, struct error *err) {
 int command_bench(int argc, char **argv) {
     struct bench_options options;
     struct error err = {0};
+    if (engine_options_meant(argc, argv)) {
+        return bench_engine(argc, argv);
+    }
     if (!bench_options_parse(argc, argv, &options, &err)) {
         return options_fail(&err, INFERCTL_USAGE);
     }

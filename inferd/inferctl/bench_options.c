@@ -77,7 +77,7 @@ static bool take(int option, struct bench_options *out, struct error *err) {
 static bool check(struct bench_options *out, struct error *err) {
     if ((out->closed > 0) + (out->open > 0) + out->saturation != 1) {
         return error_set(err, ERROR_INVALID,
-                         "bench: expected one of --closed N, --open RATE and --saturation");
+                         "bench: expected one of --closed N, --open RATE and --saturation, or --engine MODEL");
     }
     if (out->saturation) {
         out->seconds = out->seconds ? out->seconds : STEP_SECONDS;

@@ -5,7 +5,7 @@
 enum { INFERCTL_FAILED = 1, INFERCTL_USAGE = 2 };
 
 /**
- * The commands of inferctl: argv[0] is the command's name. Each returns the exit code: 0, 1 (failed; stderr
+ * The commands of inferctl: argv[0] is the command's name, argv[-1] the program's. Each returns the exit code: 0, 1 (failed; stderr
  * says why) or 2 (wrong usage). To add one: a function in a file of its own, and a row in main.c.
  */
 
@@ -23,6 +23,6 @@ int command_drain(int argc, char **argv);
 /**
  * `bench`: a closed loop (--closed N: N clients, each with one request outstanding), an open loop (--open RATE: Poisson
  * arrivals, latencies from the intended time) or a search for the most that is answered in a second (--saturation).
- * 1 where a reply was wrong or did not come.
+ * 1 where a reply was wrong or did not come. With --engine MODEL no member is asked: see bench_engine.h.
  */
 int command_bench(int argc, char **argv);

@@ -17,6 +17,9 @@ static const struct {
     {"bench", command_bench,
      "FILE FILE... --closed N | --open RATE | --saturation  --seconds S | --requests N [--seed N] [--outstanding N] "
      "[--json] [--endpoint E]... [--timeout-ms MS] [--operating-point P] [--stat]"},
+    {"bench", command_bench,
+     "--engine MODEL.safetensors [--device NAME] [--threads N] [--precision f32|bf16] [--batch 1,8] [--runs N] [--json] "
+     "[--trace FILE]\n            asks no member: where the time goes in the model's own network"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -1,7 +1,7 @@
 /* Profiles of plans: that every step is in them as often as it runs, that times are the steps' own, and what is written of them. */
 #include "common/graph/profile.h"
 #include "common/base/log.h"
-#include "common/graph/profile_rows.h"
+#include "common/graph/profile_internal.h"
 #include "common/graph/slow_kernels.h"
 #include "tests/unit/graph/network.h"
 
@@ -252,6 +252,7 @@ static void times_are_of_the_steps_that_take_them(void **state) {
     assert_int_equal(row->steps, 4);
     assert_ptr_equal(row, &fixture.profile->rows[0]);
     assert_true(row->ms >= 4 * SLEEP_MS && fixture.profile->whole_ms >= 4 * SLEEP_MS);
+    assert_true(fixture.profile->timed_ms >= 4 * SLEEP_MS);
     for (int i = 0; i < fixture.profile->step_count; i++) {
         const struct profile_step *step = &fixture.profile->steps[i];
         assert_true(strcmp(step->kind, "conv2d") != 0 || step->ms >= SLEEP_MS);

@@ -6,3 +6,6 @@ bool profile_make_rows(struct profile *profile, struct error *err);
 
 /** Of count > 0 values, which it sorts. */
 double profile_median(double *values, int count);
+
+/** "training" or "inference". */
+const char *profile_mode_name(const struct profile *profile);
