@@ -162,6 +162,33 @@ static void a_training_step_has_its_parts_their_sums_and_the_update(void **state
     fixture_fini(&fixture);
 }
 
+/** Parts of the same images at the same weights have the same gradients: their sum is so many times that of one. */
+static void what_is_timed_is_computed(void **state) {
+    (void)state;
+    enum { PARTS = 3 };
+    struct fixture fixtures[2];
+    struct parameters *gradients[2];
+    for (int i = 0; i < 2; i++) {
+        fixture_init(&fixtures[i]);
+        make_profile(&fixtures[i], i ? PARTS : 1);
+        gradients[i] = parameters_create(fixtures[i].graph, NULL);
+        assert_true(plan_export(fixtures[i].plan, PLAN_GRADIENTS, gradients[i], NULL));
+    }
+    double most = 0;
+    for (int i = 0; i < fixtures[0].graph->parameter_count; i++) {
+        const float *one = gradients[0]->tensors[i].data, *all = gradients[1]->tensors[i].data;
+        for (int64_t k = 0; k < shape_count(&gradients[0]->tensors[i].shape); k++) {
+            assert_true(fabs(PARTS * (double)one[k] - (double)all[k]) < 1e-4);
+            most = fmax(most, fabs((double)one[k]));
+        }
+    }
+    assert_true(most > 1e-2);
+    for (int i = 0; i < 2; i++) {
+        parameters_destroy(gradients[i]);
+        fixture_fini(&fixtures[i]);
+    }
+}
+
 /** PyTorch's convention: a convolution of C x 3 x 3 to O channels over P pixels is 2 * 9 * C * O * P operations an image. */
 static void operations_and_bytes_are_those_of_all_parts(void **state) {
     (void)state;
@@ -489,6 +516,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_step_of_an_inference_is_timed_once_a_run),
         cmocka_unit_test(a_training_step_has_its_parts_their_sums_and_the_update),
+        cmocka_unit_test(what_is_timed_is_computed),
         cmocka_unit_test(operations_and_bytes_are_those_of_all_parts),
         cmocka_unit_test(what_is_computed_again_stands_by_itself),
         cmocka_unit_test(a_profile_leaves_the_weights_alone),
