@@ -19,7 +19,8 @@ struct model_spec engine_model(const struct trainer_config *config, int classes)
 
 struct plan_spec engine_plan(const struct trainer_config *config, int ranks) {
     return (struct plan_spec){.mode = PLAN_TRAIN, .precision = config->train.precision, .parts = config->train.parts,
-                              .recompute = config->train.recompute, .batch = config->train.batch_size / ranks / config->train.parts,
+                              .recompute = config->train.recompute,
+                              .batch = config->train.batch_size / ranks / config->train.parts,
                               .bucket_bytes = config->collective.bucket_bytes,
                               .freeze_batch_norm = config->model.freeze_batch_norm,
                               .label_smoothing = (float)config->train.label_smoothing,

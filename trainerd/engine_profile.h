@@ -9,8 +9,8 @@ struct engine_profile_options {
 };
 
 /**
- * Makes rank 0's network and plan as a training run would, in its place on the machine, times training steps of its share of a batch
- * on made-up images, and prints where the time goes. There need be no data, and nothing is written but the trace: no run's
- * folder, no sockets. Without data the number of classes is what the configuration says, or else 3.
+ * Makes rank 0's network and plan as a training run would, in its place on the machine, times training steps of its share of a
+ * batch on made-up images, and prints where the time goes. There need be no data, and nothing is written but the trace: no
+ * run's folder, no sockets. Without data the number of classes is what the configuration says, or else 3.
  */
 bool engine_profile_run(const struct trainer_config *config, const struct engine_profile_options *options, struct error *err);

@@ -30,7 +30,7 @@ struct profile_step {
     int row;                        /**< where it counts in the table */
 };
 
-/** When a step ran, in nanoseconds from the first event. Events of a run stand in their order, those of runs behind one another. */
+/** When a step ran, in nanoseconds from the first event. Events stand in the order in which they began. */
 struct profile_event {
     int step;
     int64_t start_ns, duration_ns;
@@ -72,9 +72,9 @@ struct profile {
 };
 
 /**
- * Fills the plan's inputs with made-up images (and labels), and runs it: once to warm up, then options->runs times as a whole and,
- * in turns with that, step by step with a look at the clock behind each (synchronised, where the device is asynchronous). A
- * training plan is updated each time: the hyper-parameters should leave its weights next to where they are. Collectives have
+ * Fills the plan's inputs with made-up images (and labels), and runs it: once to warm up, then options->runs times as a whole
+ * and, in turns with that, step by step with a look at the clock behind each (synchronised, where the device is asynchronous).
+ * A training plan is updated each time: the hyper-parameters should leave its weights next to where they are. Collectives have
  * no part in it. Returns owned, NULL on error; the plan must outlive it.
  */
 struct profile *profile_create(struct plan *plan, const struct profile_options *options, struct error *err);

@@ -30,8 +30,8 @@ static json_t *implementations_json(const struct profile_row *row) {
 }
 
 static json_t *row_json(const struct profile_row *row) {
-    return json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:i, s:s*}", "kind", row->kind, "pass", row->pass, "steps",
-                     row->steps, "ms", row->ms, "share", row->share, "flops", row->flops, "bytes", row->bytes,
+    return json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:i, s:s*}", "kind", row->kind, "pass", row->pass,
+                     "steps", row->steps, "ms", row->ms, "share", row->share, "flops", row->flops, "bytes", row->bytes,
                      "flops_per_second", per_second(row->flops, row->ms), "bytes_per_second", per_second(row->bytes, row->ms),
                      "implementations", implementations_json(row), "reference_fallback", row->fallbacks,
                      "first_reference_fallback", row->first_fallback);

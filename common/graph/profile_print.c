@@ -54,7 +54,7 @@ static void print_fallbacks(const struct profile *profile, FILE *out) {
     for (int i = 0; i < profile->row_count; i++) {
         const struct profile_row *row = &profile->rows[i];
         if (row->fallbacks > 0)
-            fprintf(out, "SLOW: %d of %d steps of %s, %s, have no fast kernel here and run a reference implementation; first: %s\n",
+            fprintf(out, "SLOW: %d of %d steps of %s, %s, have no fast kernel here, a reference implementation runs; first: %s\n",
                     row->fallbacks, row->steps, row->kind, row->pass, row->first_fallback);
     }
 }

@@ -5,8 +5,8 @@
 enum { INFERCTL_FAILED = 1, INFERCTL_USAGE = 2 };
 
 /**
- * The commands of inferctl: argv[0] is the command's name, argv[-1] the program's. Each returns the exit code: 0, 1 (failed; stderr
- * says why) or 2 (wrong usage). To add one: a function in a file of its own, and a row in main.c.
+ * The commands of inferctl: argv[0] is the command's name, argv[-1] the program's. Each returns the exit code: 0, 1 (failed;
+ * stderr says why) or 2 (wrong usage). To add one: a function in a file of its own, and a row in main.c.
  */
 
 /** `diagnose FILE...`: asks for each file and prints a table or, with --json, an array. 1 where any got no

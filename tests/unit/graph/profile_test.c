@@ -1,4 +1,4 @@
-/* Profiles of plans: that every step is in them as often as it runs, that times are the steps' own, and what is written of them. */
+/* Profiles of plans: every step is in them as often as it runs, times are the steps' own, and what is written is whole. */
 #include "common/graph/profile.h"
 #include "common/base/log.h"
 #include "common/graph/profile_internal.h"
