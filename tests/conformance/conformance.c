@@ -261,8 +261,8 @@ static void report_error(struct conformance *conformance, const struct truth *tr
                          const struct error *err) {
     char shape[SHAPE_TEXT_SIZE];
     worst_of(conformance, truth, request)->failures++;
-    printf("FAIL %s on %s, %s, %s: %s\n", precision_name(truth->precision), shape_text(&truth->c->src, shape), pass_name(request->pass),
-           mode->name, err->message);
+    printf("FAIL %s on %s, %s, %s: %s\n", precision_name(truth->precision), shape_text(&truth->c->src, shape),
+           pass_name(request->pass), mode->name, err->message);
 }
 
 /* One pass in one mode on the tested device, compared with what the oracle made of it. */

@@ -155,20 +155,22 @@ static void check_all(const struct op_case *cases, size_t count) {
 }
 
 static const struct op_case convolution_cases[] = {
-    {{OP_CONV2D, .conv2d = {5, WINDOW(3, 1, 1, 1), 1, .bias = true}}, SHAPE4(2, 3, 5, 7), 0, 0},
-    {{OP_CONV2D, .conv2d = {4, WINDOW(3, 2, 0, 1), 1, .bias = false}}, SHAPE4(2, 2, 8, 7), 0, 0},
-    {{OP_CONV2D, .conv2d = {3, WINDOW(5, 3, 2, 1), 1, .bias = true}}, SHAPE4(1, 2, 9, 8), 0, 0},
-    {{OP_CONV2D, .conv2d = {4, WINDOW(1, 2, 0, 0), 1, .bias = false}}, SHAPE4(3, 3, 5, 4), 0, 0},
-    {{OP_CONV2D, .conv2d = {6, WINDOW(3, 1, 1, 1), 3, .bias = true}}, SHAPE4(2, 3, 4, 5), 0, 0},
-    {{OP_CONV2D, .conv2d = {4, WINDOW(3, 2, 1, 0), 2, .bias = false}}, SHAPE4(2, 6, 5, 6), 0, 0},
+    {{OP_CONV2D, .conv2d = {5, WINDOW(3, 1, 1, 1), 1, .bias = true}}, SHAPE4(2, 3, 5, 7), 0, 0, false},
+    {{OP_CONV2D, .conv2d = {4, WINDOW(3, 2, 0, 1), 1, .bias = false}}, SHAPE4(2, 2, 8, 7), 0, 0, false},
+    {{OP_CONV2D, .conv2d = {3, WINDOW(5, 3, 2, 1), 1, .bias = true}}, SHAPE4(1, 2, 9, 8), 0, 0, false},
+    {{OP_CONV2D, .conv2d = {4, WINDOW(1, 2, 0, 0), 1, .bias = false}}, SHAPE4(3, 3, 5, 4), 0, 0, false},
+    {{OP_CONV2D, .conv2d = {6, WINDOW(3, 1, 1, 1), 3, .bias = true}}, SHAPE4(2, 3, 4, 5), 0, 0, false},
+    {{OP_CONV2D, .conv2d = {4, WINDOW(3, 2, 1, 0), 2, .bias = false}}, SHAPE4(2, 6, 5, 6), 0, 0, false},
     {{OP_CONV2D, .conv2d = {2, {{2, 3}, {1, 2}, {1, 0}, {0, 2}}, 1, .bias = false}},
      SHAPE4(2, 2, 4, 5),
      0,
-     0},
+     0,
+     false},
     {{OP_CONV2D, .conv2d = {1, WINDOW(3, 1, 2, 2), 1, .bias = false}},
      SHAPE4(1, 1, 2, 2),
      0,
-     0}, /* padding wider than the image */
+     0,
+     false}, /* padding wider than the image */
 };
 
 static void convolution(void **state) {
@@ -178,16 +180,17 @@ static void convolution(void **state) {
 
 #define NORM(...) .batch_norm = {.epsilon = 1e-3f, .momentum = 0.1f, __VA_ARGS__}
 static const struct op_case batch_norm_cases[] = {
-    {{OP_BATCH_NORM, NORM(.frozen = false)}, SHAPE4(3, 3, 3, 5), 0, 0},
-    {{OP_BATCH_NORM, NORM(.frozen = true)}, SHAPE4(2, 3, 3, 5), 0, 0},
-    {{OP_BATCH_NORM, NORM(.activation = ACTIVATION_RELU)}, SHAPE4(2, 3, 5, 3), 0, 0},
-    {{OP_BATCH_NORM, NORM(.activation = ACTIVATION_RELU6)}, SHAPE4(2, 4, 3, 3), 9, 0},
-    {{OP_BATCH_NORM, NORM(.residual = true)}, SHAPE4(2, 3, 3, 3), 0, 0},
-    {{OP_BATCH_NORM, NORM(.residual = true, .activation = ACTIVATION_RELU)}, SHAPE4(3, 2, 3, 4), 0, 0},
+    {{OP_BATCH_NORM, NORM(.frozen = false)}, SHAPE4(3, 3, 3, 5), 0, 0, false},
+    {{OP_BATCH_NORM, NORM(.frozen = true)}, SHAPE4(2, 3, 3, 5), 0, 0, false},
+    {{OP_BATCH_NORM, NORM(.activation = ACTIVATION_RELU)}, SHAPE4(2, 3, 5, 3), 0, 0, false},
+    {{OP_BATCH_NORM, NORM(.activation = ACTIVATION_RELU6)}, SHAPE4(2, 4, 3, 3), 9, 0, false},
+    {{OP_BATCH_NORM, NORM(.residual = true)}, SHAPE4(2, 3, 3, 3), 0, 0, false},
+    {{OP_BATCH_NORM, NORM(.residual = true, .activation = ACTIVATION_RELU)}, SHAPE4(3, 2, 3, 4), 0, 0, false},
     {{OP_BATCH_NORM, NORM(.residual = true, .frozen = true, .activation = ACTIVATION_RELU)},
      SHAPE4(2, 3, 3, 3),
      0,
-     0},
+     0,
+     false},
 };
 
 static void batch_norm(void **state) {
@@ -196,10 +199,10 @@ static void batch_norm(void **state) {
 }
 
 static const struct op_case pooling_cases[] = {
-    {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, SHAPE4(2, 3, 7, 6), 0, 0},
-    {{OP_MAX_POOL, .max_pool = WINDOW(2, 2, 0, 0)}, SHAPE4(2, 2, 5, 5), 0, 0},
-    {{OP_MAX_POOL, .max_pool = WINDOW(3, 1, 0, 1)}, SHAPE4(1, 2, 4, 5), 0, 0},
-    {{OP_GLOBAL_AVERAGE_POOL, .linear = {0}}, SHAPE4(3, 5, 3, 7), 0, 0},
+    {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, SHAPE4(2, 3, 7, 6), 0, 0, false},
+    {{OP_MAX_POOL, .max_pool = WINDOW(2, 2, 0, 0)}, SHAPE4(2, 2, 5, 5), 0, 0, false},
+    {{OP_MAX_POOL, .max_pool = WINDOW(3, 1, 0, 1)}, SHAPE4(1, 2, 4, 5), 0, 0, false},
+    {{OP_GLOBAL_AVERAGE_POOL, .linear = {0}}, SHAPE4(3, 5, 3, 7), 0, 0, false},
 };
 
 static void pooling(void **state) {
@@ -208,12 +211,12 @@ static void pooling(void **state) {
 }
 
 static const struct op_case elementwise_cases[] = {
-    {{OP_ACTIVATION, .activation = ACTIVATION_RELU}, SHAPE4(2, 3, 5, 3), 0, 0},
-    {{OP_ACTIVATION, .activation = ACTIVATION_RELU6}, SHAPE4(2, 3, 5, 3), 12, 0},
-    {{OP_ADD, .activation = ACTIVATION_NONE}, SHAPE4(2, 3, 5, 3), 0, 0},
-    {{OP_ADD, .activation = ACTIVATION_RELU}, SHAPE4(2, 3, 5, 3), 0, 0},
-    {{OP_DROPOUT, .dropout = {0.4f, 3}}, SHAPE2(5, 17), 0, 0},
-    {{OP_DROPOUT, .dropout = {0.2f, 0}}, SHAPE4(2, 3, 4, 3), 0, 0},
+    {{OP_ACTIVATION, .activation = ACTIVATION_RELU}, SHAPE4(2, 3, 5, 3), 0, 0, false},
+    {{OP_ACTIVATION, .activation = ACTIVATION_RELU6}, SHAPE4(2, 3, 5, 3), 12, 0, false},
+    {{OP_ADD, .activation = ACTIVATION_NONE}, SHAPE4(2, 3, 5, 3), 0, 0, false},
+    {{OP_ADD, .activation = ACTIVATION_RELU}, SHAPE4(2, 3, 5, 3), 0, 0, false},
+    {{OP_DROPOUT, .dropout = {0.4f, 3}}, SHAPE2(5, 17), 0, 0, false},
+    {{OP_DROPOUT, .dropout = {0.2f, 0}}, SHAPE4(2, 3, 4, 3), 0, 0, false},
 };
 
 static void elementwise(void **state) {
@@ -222,9 +225,9 @@ static void elementwise(void **state) {
 }
 
 static const struct op_case linear_cases[] = {
-    {{OP_LINEAR, .linear = {3, true}}, SHAPE2(5, 7), 0, 0},
-    {{OP_LINEAR, .linear = {4, false}}, SHAPE2(1, 9), 0, 0},
-    {{OP_LINEAR, .linear = {5, true}}, SHAPE4(3, 2, 3, 2), 0, 0},
+    {{OP_LINEAR, .linear = {3, true}}, SHAPE2(5, 7), 0, 0, false},
+    {{OP_LINEAR, .linear = {4, false}}, SHAPE2(1, 9), 0, 0, false},
+    {{OP_LINEAR, .linear = {5, true}}, SHAPE4(3, 2, 3, 2), 0, 0, false},
 };
 
 static void linear(void **state) {
@@ -233,9 +236,9 @@ static void linear(void **state) {
 }
 
 static const struct op_case loss_cases[] = {
-    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}}, SHAPE2(7, 3), 4, 0},
-    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0.1f}}, SHAPE2(6, 5), 3, 0},
-    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {1}}, SHAPE2(4, 2), 0, 0},
+    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}}, SHAPE2(7, 3), 4, 0, false},
+    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0.1f}}, SHAPE2(6, 5), 3, 0, false},
+    {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {1}}, SHAPE2(4, 2), 0, 0, false},
 };
 
 static void loss(void **state) {

@@ -139,7 +139,8 @@ static int64_t rows_at(const struct sweep *sweep, int64_t image, const struct gr
     out->rows = left < CHUNK_ROWS ? left : CHUNK_ROWS;
     out->lanes = last ? v->last_lanes : v->lanes;
     out->tiles = (int)group->count;
-    out->ahead = group->count > 1 && v->row_stride == group->count * LANES ? AHEAD_BYTES / (int64_t)sweep->loops->element_bytes : 0;
+    bool whole_rows = group->count > 1 && v->row_stride == group->count * LANES;
+    out->ahead = whole_rows ? AHEAD_BYTES / (int64_t)sweep->loops->element_bytes : 0;
     out->numbers = group->numbers;
     point_to(sweep, image, group->first, row, out);
     return row + out->rows;
