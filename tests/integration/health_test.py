@@ -148,8 +148,17 @@ def pages(arguments, folder, started):
     for seed in range(4):
         assert client.diagnose(programs.encode(programs.picture(seed))).status == diagnosis.STATUS_OK
     client.close()
+    wait_connected(member_port)
     check_metrics(arguments, trainer_port, member_port, programs.file_digest(model).hex())
     return trainer, member
+
+
+def wait_connected(port):
+    """A member that has just heard of a change is out of step until the snapshot that it asked for is there."""
+    deadline = time.monotonic() + 10
+    while "\nthorax_publisher_connected 1\n" not in get(port, "/metrics")[2]:
+        assert time.monotonic() < deadline, "the member does not come into step with its publisher"
+        time.sleep(0.05)
 
 
 def check_metrics(arguments, trainer_port, member_port, digest):

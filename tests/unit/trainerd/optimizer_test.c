@@ -10,6 +10,7 @@
 
 static struct trainer_config sample_config(void) {
     struct trainer_config config = {0};
+    config.train.parts = 1;
     config.train.epochs = 10;
     config.train.ema_decay = 0.99;
     config.train.clip_norm = 2;
