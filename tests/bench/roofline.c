@@ -71,7 +71,7 @@ static double largest_tensor(const struct op_args *args) {
         const struct tensor_desc *desc = &args->desc[arg];
         if (args->direction[arg] == ARG_ABSENT || arg == ARG_SCRATCH || arg == ARG_WORKSPACE)
             continue;
-        double bytes = (double)shape_count(&desc->shape) * sizeof(float);
+        double bytes = (double)shape_count(&desc->shape) * (double)dtype_size(desc->dtype);
         largest = bytes > largest ? bytes : largest;
     }
     return largest;
@@ -221,9 +221,9 @@ static void print_json(const struct bench *bench) {
     const struct subject_options *o = &bench->subject.options;
     struct device_info info;
     bench->subject.device->ops->info(bench->subject.device, &info);
-    printf("{\"architecture\": \"%s\", \"mode\": \"%s\", \"device\": \"%s\", \"size\": %d, \"batch\": %d, "
-           "\"rounds\": %d,\n",
-           o->architecture, o->infer ? "infer" : "train", info.name, o->size, o->batch, o->rounds);
+    printf("{\"architecture\": \"%s\", \"mode\": \"%s\", \"precision\": \"%s\", \"device\": \"%s\", \"size\": %d, "
+           "\"batch\": %d, \"rounds\": %d,\n",
+           o->architecture, o->infer ? "infer" : "train", precision_name(o->precision), info.name, o->size, o->batch, o->rounds);
     printf(" \"bytes_per_s\": %.4g, \"limit_ms\": %.3f, \"measured_ms\": %.3f, \"ratio\": %.4f,\n "
            "\"operations\": [",
            median_of(bench, bench->bytes_per_s), median_of(bench, bench->limit_ms),
@@ -236,7 +236,7 @@ static void print_json(const struct bench *bench) {
 static const char usage[] =
     "Usage: roofline [--architecture NAME] [--infer] [--size N] [--channels N] [--batch N] [--threads N] "
     "[--rounds N]\n"
-    "                [--device NAME] [--json]\n"
+    "                [--precision f32|bf16] [--weights FILE.safetensors] [--device NAME] [--json]\n"
     "Compares a training step (or inference) with the sum of its primitives and the memory's bandwidth.\n";
 
 static int parse_options(int argc, char **argv, struct subject_options *options) {

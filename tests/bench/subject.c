@@ -3,6 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/text.h"
 #include "common/models/registry.h"
+#include "common/weights/import.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,13 @@ bool subject_take_number(const char *text, int most, int *out) {
     return true;
 }
 
+static bool take_precision(const char *text, enum precision *out) {
+    *out = precision_parse(text);
+    if (*out == PRECISION_COUNT)
+        fprintf(stderr, "there is no precision \"%s\"\n", text);
+    return *out != PRECISION_COUNT;
+}
+
 bool subject_take_option(struct subject_options *options, int option, const char *value) {
     switch (option) {
     case 'a':
@@ -36,6 +44,11 @@ bool subject_take_option(struct subject_options *options, int option, const char
         return true;
     case 'd':
         options->device = value;
+        return true;
+    case 'p':
+        return take_precision(value, &options->precision);
+    case 'w':
+        options->weights = value;
         return true;
     case 'j':
         options->json = true;
@@ -55,6 +68,37 @@ bool subject_take_option(struct subject_options *options, int option, const char
     }
 }
 
+static bool make_plan(struct subject *subject, struct plan *share, struct error *err) {
+    const struct subject_options *o = &subject->options;
+    struct plan_spec plan = {.graph = subject->graph,
+                             .parameters = subject->parameters,
+                             .device = subject->device,
+                             .mode = o->infer ? PLAN_INFER : PLAN_TRAIN,
+                             .precision = o->precision,
+                             .batch = o->batch,
+                             .share = share,
+                             .optimizer = OP_SGD,
+                             .ema = true};
+    return (subject->plan = plan_create(&plan, err)) != NULL;
+}
+
+/* Fresh weights, or those of the file; a head of other classes is refused, for it would compute another function. */
+static bool make_weights(struct subject *subject, struct error *err) {
+    const struct subject_options *o = &subject->options;
+    struct import_report report;
+    parameters_initialise(subject->graph, subject->parameters, 1);
+    if (!o->weights)
+        return true;
+    const struct model_architecture *architecture = model_find(o->architecture, err);
+    if (!architecture ||
+        !import_weights_file(o->weights, subject->graph, architecture, subject->parameters, &report, err))
+        return false;
+    if (report.fresh_head || report.summed_channels)
+        return error_set(err, ERROR_SHAPE, "%s: not %d classes of pictures with %d channels", o->weights,
+                         SUBJECT_CLASSES, o->channels);
+    return true;
+}
+
 bool subject_open(struct subject *subject, struct error *err) {
     const struct subject_options *o = &subject->options;
     struct model_spec model = {.architecture = o->architecture,
@@ -65,21 +109,21 @@ bool subject_open(struct subject *subject, struct error *err) {
     subject->graph = model_build(&model, err);
     subject->device = subject->graph ? device_open(&device, err) : NULL;
     subject->parameters = subject->device ? parameters_create(subject->graph, err) : NULL;
-    if (!subject->parameters)
-        return false;
-    parameters_initialise(subject->graph, subject->parameters, 1);
-    struct plan_spec plan = {.graph = subject->graph,
-                             .parameters = subject->parameters,
-                             .device = subject->device,
-                             .mode = o->infer ? PLAN_INFER : PLAN_TRAIN,
-                             .batch = o->batch,
-                             .optimizer = OP_SGD,
-                             .ema = true};
-    return (subject->plan = plan_create(&plan, err)) != NULL;
+    return subject->parameters && make_weights(subject, err) && make_plan(subject, NULL, err);
+}
+
+bool subject_open_beside(struct subject *subject, const struct subject *first, int batch, struct error *err) {
+    *subject = *first;
+    subject->plan = NULL;
+    subject->beside = true;
+    subject->options.batch = batch;
+    return make_plan(subject, first->options.infer ? first->plan : NULL, err);
 }
 
 void subject_close(struct subject *subject) {
     plan_destroy(subject->plan);
+    if (subject->beside)
+        return;
     device_close(subject->device);
     parameters_destroy(subject->parameters);
     graph_destroy(subject->graph);
@@ -128,9 +172,15 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-double subject_median(const double *values, int count) {
+double subject_quantile(const double *values, int count, double part) {
     double sorted[SUBJECT_MAX_ROUNDS];
     memcpy(sorted, values, (size_t)count * sizeof *values);
     qsort(sorted, (size_t)count, sizeof *sorted, compare);
-    return count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
+    double place = part * (count - 1);
+    int below = (int)place, above = below + 1 < count ? below + 1 : below;
+    return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
+}
+
+double subject_median(const double *values, int count) {
+    return subject_quantile(values, count, .5);
 }

@@ -7,6 +7,8 @@
 /** What is measured: one network in one plan on one device, and how often. */
 struct subject_options {
     const char *architecture, *device;
+    const char *weights; /**< a safetensors file to start from; NULL: fresh ones */
+    enum precision precision;
     int size, channels, batch, threads, rounds;
     bool infer, json;
 };
@@ -19,9 +21,10 @@ struct subject {
     struct device *device;
     struct parameters *parameters;
     struct plan *plan;
+    bool beside; /**< only the plan is its own */
 };
 
-/** ResNet-50 at 224 pixels, batch 16, 2 threads, 5 rounds, training on oneDNN. */
+/** ResNet-50 at 224 pixels, batch 16, 2 threads, 5 rounds, training in f32 on oneDNN. */
 struct subject_options subject_options_default(void);
 
 /**
@@ -32,7 +35,8 @@ struct subject_options subject_options_default(void);
     {"architecture", required_argument, 0, 'a'}, {"size", required_argument, 0, 's'},                        \
         {"channels", required_argument, 0, 'c'}, {"batch", required_argument, 0, 'b'},                       \
         {"threads", required_argument, 0, 't'}, {"rounds", required_argument, 0, 'r'},                       \
-        {"device", required_argument, 0, 'd'}, {                                                             \
+        {"device", required_argument, 0, 'd'}, {"precision", required_argument, 0, 'p'},                     \
+        {"weights", required_argument, 0, 'w'}, {                                                            \
         "json", no_argument, 0, 'j'                                                                          \
     }
 
@@ -46,9 +50,13 @@ bool subject_take_number(const char *text, int most, int *out);
 /** Builds the network and its plan (SGD with momentum and a moving average). subject_close frees, also what
  * is half open. */
 bool subject_open(struct subject *subject, struct error *err);
+/** Another plan of an open subject, for another batch size: network, device and (in inference) the prepared weights are borrowed
+ * from first, which is closed after it. */
+bool subject_open_beside(struct subject *subject, const struct subject *first, int batch, struct error *err);
 void subject_close(struct subject *subject);
 
-/** A batch of made-up pixels and labels. */
+/** A batch of made-up pixels and labels: value i of the pixels (N, C, H, W) is (i * 2654435761 mod 2001) / 1000 - 1, label i
+ * is i mod SUBJECT_CLASSES. */
 bool subject_fill(struct subject *subject, struct error *err);
 
 /** Forward and, in training, backward; then the weights' update. update_ms, where not NULL, gets the latter's
@@ -56,5 +64,8 @@ bool subject_fill(struct subject *subject, struct error *err);
 bool subject_run(struct subject *subject, double *update_ms, struct error *err);
 
 double subject_elapsed_ms(int64_t start_ns);
-/** Of at most SUBJECT_MAX_ROUNDS values; they stay as they are. */
+
+/** The value below which that part of at most SUBJECT_MAX_ROUNDS values lies, between two of them where need be; they stay as
+ * they are. */
+double subject_quantile(const double *values, int count, double part);
 double subject_median(const double *values, int count);
