@@ -4,14 +4,13 @@
     /usr/bin/python3 tests/golden/make_golden.py [--data DIR] > tests/golden/golden.json
 
 Weights and images are not stored: both sides make them from names by the same formula (pattern below, pattern.c there). The networks
-are written down here after torchvision's and the TensorFlow port's definitions, independently of the C code. With --data the logits
-of the published EfficientNet-Lite0 weights are recorded too.
+are those of networks.py. With --data the logits of the published EfficientNet-Lite0 weights are recorded too.
 """
 import argparse, json, os, struct, sys
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
+from networks import MODELS
 
 
 def pattern(name, shape):
@@ -46,116 +45,6 @@ def pattern_value(name, shape):
         # chaotic, and PyTorch's own single and double precision part by .28 within the 20 steps (so: by 1.5e-5).
         return (np.float32(0.2) * (1.0 + 0.1 * u)).astype(np.float32)
     return (1.0 + 0.1 * u if name.endswith("weight") else 0.1 * u).astype(np.float32)
-
-
-class Block(nn.Module):
-    def __init__(self, inputs, width, stride, bottleneck):
-        super().__init__()
-        outputs = 4 * width if bottleneck else width
-        plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)] if bottleneck \
-            else [(inputs, width, 3, stride), (width, width, 3, 1)]
-        self.count = len(plan)
-        for i, (a, b, k, s) in enumerate(plan, 1):
-            setattr(self, f"conv{i}", nn.Conv2d(a, b, k, s, k // 2, bias=False))
-            setattr(self, f"bn{i}", nn.BatchNorm2d(b))
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x):
-        identity = x if self.downsample is None else self.downsample(x)
-        for i in range(1, self.count + 1):
-            x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x))
-            if i < self.count:
-                x = F.relu(x)
-        return F.relu(x + identity)
-
-
-class ResNet(nn.Module):
-    def __init__(self, repeats, bottleneck, channels, classes, small_stem=False):
-        super().__init__()
-        self.small = small_stem
-        self.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False) if small_stem else nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        inputs = 64
-        for stage, count in enumerate(repeats):
-            blocks = []
-            for i in range(count):
-                blocks.append(Block(inputs, 64 << stage, 2 if stage and not i else 1, bottleneck))
-                inputs = (64 << stage) * (4 if bottleneck else 1)
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(inputs, classes)
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)))
-        if not self.small:
-            x = F.max_pool2d(x, 3, 2, 1)
-        for stage in range(1, 5):
-            x = getattr(self, f"layer{stage}")(x)
-        return self.fc(x.mean((2, 3)))
-
-
-class SameConv(nn.Conv2d):
-    """TensorFlow's SAME padding."""
-    def forward(self, x):
-        def pad(size):
-            total = max((-(-size // self.stride[0]) - 1) * self.stride[0] + self.kernel_size[0] - size, 0)
-            return total // 2, total - total // 2
-        top, bottom = pad(x.shape[2])
-        left, right = pad(x.shape[3])
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, None, self.stride, 0, 1, self.groups)
-
-
-class LiteBlock(nn.Module):
-    def __init__(self, inputs, outputs, kernel, stride, expand):
-        super().__init__()
-        wide = inputs * expand
-        self.residual = stride == 1 and inputs == outputs
-        if expand != 1:
-            self._expand_conv = SameConv(inputs, wide, 1, bias=False)
-            self._bn0 = nn.BatchNorm2d(wide, eps=1e-3)
-        self._depthwise_conv = SameConv(wide, wide, kernel, stride, groups=wide, bias=False)
-        self._bn1 = nn.BatchNorm2d(wide, eps=1e-3)
-        self._project_conv = SameConv(wide, outputs, 1, bias=False)
-        self._bn2 = nn.BatchNorm2d(outputs, eps=1e-3)
-
-    def forward(self, x):
-        y = F.relu6(self._bn0(self._expand_conv(x))) if hasattr(self, "_expand_conv") else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
-
-
-class Lite0(nn.Module):
-    STAGES = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)]
-
-    def __init__(self, channels, classes):
-        super().__init__()
-        self._conv_stem = SameConv(channels, 32, 3, 2, bias=False)
-        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
-        blocks, inputs = [], 32
-        for repeats, kernel, stride, expand, outputs in self.STAGES:
-            for i in range(repeats):
-                blocks.append(LiteBlock(inputs, outputs, kernel, stride if i == 0 else 1, expand))
-                inputs = outputs
-        self._blocks = nn.ModuleList(blocks)
-        self._conv_head = SameConv(320, 1280, 1, bias=False)
-        self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
-        self._fc = nn.Linear(1280, classes)
-
-    def forward(self, x):
-        x = F.relu6(self._bn0(self._conv_stem(x)))
-        for block in self._blocks:
-            x = block(x)
-        x = F.relu6(self._bn1(self._conv_head(x)))
-        return self._fc(x.mean((2, 3)))
-
-
-MODELS = {
-    "resnet18": lambda channels, classes, stem: ResNet([2, 2, 2, 2], False, channels, classes, stem == "3x3"),
-    "resnet50": lambda channels, classes, stem: ResNet([3, 4, 6, 3], True, channels, classes, stem == "3x3"),
-    "efficientnet_lite0": lambda channels, classes, stem: Lite0(channels, classes),
-}
 
 
 def build(case):
