@@ -1,6 +1,6 @@
 #include "tests/bench/ladder.h"
 
-/** How fast a network answers, folded as inferd runs it, over a ladder of batch sizes whose plans share one copy of the weights. */
+/** How fast a network answers, folded as inferd runs it, over a ladder of batch sizes whose plans share the weights. */
 static const struct ladder_program program = {
     .name = "infer",
     .usage = "Usage: infer [--architecture NAME] [--precision f32|bf16] [--batch N,...] [--size N] [--channels N]\n"

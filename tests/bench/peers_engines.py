@@ -1,11 +1,12 @@
-"""The programs that tests/bench/peers compares with: PyTorch, ONNX Runtime and OpenVINO, each in a process of its own that runs when it
-is told to, as `train --serve` and `infer --serve` do. Runs in peers' virtual environment.
+"""The programs that tests/bench/peers compares with: PyTorch, ONNX Runtime and OpenVINO, each in a process of its own that
+runs when it is told to, as `train --serve` and `infer --serve` do. Runs in peers' virtual environment.
 
     peers_engines.py prepare CASE...       writes FOLDER/weights.safetensors and FOLDER/truth.json
     peers_engines.py serve ENGINE CASE...  prints "ready" and answers lines on stdin: run N, logits, machine
 
-CASE is --folder --architecture --mode --precision --size --batch --threads; the folder holds what belongs to one architecture, size
-and batch, and is kept. The batch is made by the formula of tests/bench/subject.h: pixels (N, 3, H, W), labels (N).
+CASE is --folder --architecture --mode --precision --size --batch --threads; the folder holds what belongs to one
+architecture, size and batch, and is kept. The batch is made by the formula of tests/bench/subject.h: pixels (N, 3, H, W),
+labels (N).
 """
 import argparse
 import json
@@ -44,9 +45,10 @@ def network(case):
 
 
 def calm(model, images):
-    """Makes a fresh network as well-behaved as a trained one, for its logits must not depend on the last bits of its activations. What a
-    block adds to its input is small (Goyal et al. 2017 start at zero): at 1, bf16 moves ResNet-50's logits by a fifth, at .2 by a
-    fiftieth. Batch norm gets the statistics of these images: without, activations double from block to block."""
+    """Makes a fresh network as well-behaved as a trained one, for its logits must not depend on the last bits of its
+    activations. What a block adds to its input is small (Goyal et al. 2017 start at zero): at 1, bf16 moves ResNet-50's
+    logits by a fifth, at .2 by a fiftieth. Batch norm gets the statistics of these images: without, activations double from
+    block to block."""
     import torch
     import networks
     for module in model.modules():
@@ -99,7 +101,7 @@ def onnx_file(case):
     return made_once(case.folder / "model.onnx", export)
 
 
-# --- the engines: each gives (version, run, logits); run() does one step or batch, logits() what is to be compared with the truth ---
+# --- the engines: each gives (version, run, logits): run() does one step or batch, logits() gives what is compared ---
 
 def torch_training(case, compiled):
     import torch
@@ -174,7 +176,7 @@ def onnxruntime_engine(case):
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads spin while it runs, and not while others do
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # threads spin while it runs, not while others do
     path = quantised_onnx(case) if case.precision == "int8" else onnx_file(case)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     images = {"images": pixels(case)}

@@ -1,6 +1,7 @@
-"""Our networks in PyTorch, under the same parameter names: what the C code is compared with, for its results (make_golden.py) and for
-its speed (tests/bench/peers). Written down after torchvision's and the TensorFlow port's definitions, independently of the C code, and as
-torchvision does it where it matters for speed: activations in place, padding left to the convolution wherever it is even.
+"""Our networks in PyTorch, under the same parameter names: what the C code is compared with, for its results (make_golden.py)
+and for its speed (tests/bench/peers). Written down after torchvision's and the TensorFlow port's definitions, independently of
+the C code, and as torchvision does it where it matters for speed: activations in place, padding left to the convolution
+wherever it is even.
 
 MODELS[architecture](channels, classes, stem) takes (N, channels, H, W) and gives logits (N, classes).
 """
@@ -95,7 +96,9 @@ class LiteBlock(nn.Module):
 
 
 class Lite0(nn.Module):
-    STAGES = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)]
+    # repeats, kernel, stride, expansion, channels
+    STAGES = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+              (1, 3, 1, 6, 320)]
 
     def __init__(self, channels, classes):
         super().__init__()
