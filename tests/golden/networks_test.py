@@ -41,12 +41,12 @@ class Networks(unittest.TestCase):
     def tearDown(self):
         self.folder.cleanup()
 
-    def infer(self, architecture, channels, state):
-        """What our program answers, and what it complains of."""
+    def infer(self, architecture, channels, state, lines="logits\n"):
+        """What our program answers to the lines, and what it complains of."""
         pth_to_safetensors.write(self.weights, state, "networks_test")
         command = [INFER, "--serve", "--architecture", architecture, "--weights", self.weights, "--size", str(SIZE),
                    "--channels", str(channels), "--batch", "1", "--threads", "1"]
-        return subprocess.run(command, input="logits\n", capture_output=True, text=True, check=False)
+        return subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
 
     def test_same_parameters_and_logits(self):
         for architecture, make in networks.MODELS.items():
@@ -69,6 +69,18 @@ class Networks(unittest.TestCase):
             done = self.infer("resnet18", 3, state)
             self.assertEqual(done.returncode, 1)
             self.assertIn(name, done.stderr)
+
+    def test_runs_as_often_as_it_is_told_to(self):
+        state = networks.MODELS["resnet18"](1, CLASSES, None).state_dict()
+        done = self.infer("resnet18", 1, state, "logits\nrun 3\nlogits\n")
+        ready, before, run, after = done.stdout.splitlines()
+        self.assertEqual(ready, "ready")
+        self.assertEqual(len(json.loads(run)["ms"]), 3)
+        self.assertEqual(before, after)
+        for line in ("run 0", "run", "logit"):
+            done = self.infer("resnet18", 1, state, line + "\n")
+            self.assertEqual((done.returncode, done.stdout), (1, "ready\n"))
+            self.assertIn("infer: ", done.stderr)
 
 
 if __name__ == "__main__":
