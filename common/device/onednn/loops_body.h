@@ -8,8 +8,8 @@
 #define LOOPS_INLINE static inline __attribute__((always_inline))
 enum {
     UNROLL = 4,
-    BLOCK_ROWS = 4,  /* of wide rows, gone through together */
-    FIRST_ROWS = 8,  /* to take a mean of */
+    BLOCK_ROWS = 4, /* of wide rows, gone through together */
+    FIRST_ROWS = 8, /* to take a mean of */
     LINE_BYTES = 64,
 };
 

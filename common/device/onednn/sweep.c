@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    CHUNK_ROWS = 128, /* at a time, so that float sums stay short */
+    CHUNK_ROWS = 256, /* at a time, so that float sums stay short */
     LINE_BYTES = 64,
     AHEAD_BYTES = 8 << 10, /* of wide rows: far enough to be there in time, near enough to stay in the first-level cache */
 };
@@ -133,13 +133,13 @@ static void point_to(const struct sweep *sweep, int64_t image, int64_t tile, int
 static int64_t rows_at(const struct sweep *sweep, int64_t image, const struct group *group, int64_t row, struct norm_rows *out) {
     const struct channel_view *v = &sweep->view;
     int64_t full_rows = v->rows - (v->planar && v->last_lanes < LANES), left = row < full_rows ? full_rows - row : 1;
+    bool whole_rows = v->row_stride == group->count * LANES;
     bool last = v->planar ? row >= full_rows : group->first + group->count == v->tiles;
     *out = sweep->base;
     out->stride = v->row_stride;
     out->rows = left < CHUNK_ROWS ? left : CHUNK_ROWS;
     out->lanes = last ? v->last_lanes : v->lanes;
     out->tiles = (int)group->count;
-    bool whole_rows = group->count > 1 && v->row_stride == group->count * LANES;
     out->ahead = whole_rows ? AHEAD_BYTES / (int64_t)sweep->loops->element_bytes : 0;
     out->numbers = group->numbers;
     point_to(sweep, image, group->first, row, out);
