@@ -216,6 +216,13 @@ static struct kernel *prepare(struct compiler *compiler, int node, enum pass pas
     return kernel;
 }
 
+/** Of two gradients of a node's output, the one that lies as the output does: there its backward pass will want their sum. */
+static int leading_diff(const struct compiler *compiler, int node, int first, int second) {
+    const struct value *values = compiler->plan->values;
+    const struct tensor_desc *output = &values[compiler->nodes[node].output].desc;
+    return !same_format(&values[first].desc, output) && same_format(&values[second].desc, output) ? second : first;
+}
+
 /** Adds a gradient to what has arrived at a node's output already. */
 static bool add_diff(struct compiler *compiler, int node, int diff) {
     struct plan *plan = compiler->plan;
@@ -224,17 +231,18 @@ static bool add_diff(struct compiler *compiler, int node, int diff) {
         state->diff = diff;
         return true;
     }
+    int leading = leading_diff(compiler, node, state->diff, diff), other = leading == diff ? state->diff : diff;
     struct kernel_request request = {.op = {.kind = OP_ADD}, .pass = PASS_FORWARD};
     struct shape shapes[2] = {plan->values[diff].desc.shape, plan->values[diff].desc.shape};
     if (!op_arguments(&request.op, PASS_FORWARD, shapes, &request.args, compiler->err))
         return false;
-    request.args.desc[ARG_SRC] = request.args.desc[ARG_SRC2] = request.args.desc[ARG_DST] = plan->values[state->diff].desc;
+    request.args.desc[ARG_SRC] = request.args.desc[ARG_SRC2] = request.args.desc[ARG_DST] = plan->values[leading].desc;
     request.args.desc[ARG_SRC2].layout = request.args.desc[ARG_DST].layout = LAYOUT_ANY;
     struct kernel *kernel = kernel_prepare(plan->device, &request, compiler->err);
     if (!kernel)
         return false;
-    int first = value_as(compiler, node, state->diff, &kernel->args.desc[ARG_SRC]);
-    int second = first < 0 ? -1 : value_as(compiler, node, diff, &kernel->args.desc[ARG_SRC2]);
+    int first = value_as(compiler, node, leading, &kernel->args.desc[ARG_SRC]);
+    int second = first < 0 ? -1 : value_as(compiler, node, other, &kernel->args.desc[ARG_SRC2]);
     int sum = second < 0 ? -1 : plan_add_value(plan, &kernel->args.desc[ARG_DST], STORAGE_ARENA, compiler->err);
     if (sum < 0) {
         kernel_release(kernel);

@@ -74,7 +74,7 @@ static bool make_plan(struct subject *subject, struct plan *share, struct error 
                              .parameters = subject->parameters,
                              .device = subject->device,
                              .mode = o->infer ? PLAN_INFER : PLAN_TRAIN,
-                             .precision = o->precision,
+                             .precision = o->precision == PRECISION_INT8 ? PRECISION_F32 : o->precision,
                              .batch = o->batch,
                              .share = share,
                              .optimizer = OP_SGD,
@@ -109,7 +109,10 @@ bool subject_open(struct subject *subject, struct error *err) {
     subject->graph = model_build(&model, err);
     subject->device = subject->graph ? device_open(&device, err) : NULL;
     subject->parameters = subject->device ? parameters_create(subject->graph, err) : NULL;
-    return subject->parameters && make_weights(subject, err) && make_plan(subject, NULL, err);
+    if (o->precision == PRECISION_INT8 && !o->infer)
+        return error_set(err, ERROR_UNSUPPORTED, "precision int8: nothing is trained in it");
+    return subject->parameters && make_weights(subject, err) &&
+           (o->precision != PRECISION_INT8 || subject_quantise(subject, err)) && make_plan(subject, NULL, err);
 }
 
 bool subject_open_beside(struct subject *subject, const struct subject *first, int batch, struct error *err) {

@@ -53,6 +53,8 @@ bool subject_open(struct subject *subject, struct error *err);
 /** Another plan of an open subject, for another batch size: network, device and (in inference) the prepared weights are borrowed
  * from first, which is closed after it. */
 bool subject_open_beside(struct subject *subject, const struct subject *first, int batch, struct error *err);
+/** Makes the network of an open device one that computes in 8 bits; subject_open does it where the precision is int8. */
+bool subject_quantise(struct subject *subject, struct error *err);
 void subject_close(struct subject *subject);
 
 /** A batch of made-up pixels and labels: value i of the pixels (N, C, H, W) is (i * 2654435761 mod 2001) / 1000 - 1, label i
