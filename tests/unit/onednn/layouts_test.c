@@ -199,7 +199,8 @@ static void batch_norm(int threads, enum activation activation, const struct kep
     fill(&backward, ARG_SCALE, 3, .5f);
     for (size_t i = 0; i < sizeof handed / sizeof *handed; i++) {
         assert_int_equal(forward.kernel->args.desc[handed[i]].bytes, backward.kernel->args.desc[handed[i]].bytes);
-        memcpy(backward.buffers[handed[i]], forward.buffers[handed[i]], forward.kernel->args.desc[handed[i]].bytes);
+        if (forward.buffers[handed[i]]) /* without an activation there is no mask */
+            memcpy(backward.buffers[handed[i]], forward.buffers[handed[i]], forward.kernel->args.desc[handed[i]].bytes);
     }
     run(&backward);
     transfer(&backward, ARG_DIFF_SRC, results->diff_src, false);
