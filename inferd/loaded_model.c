@@ -97,18 +97,6 @@ static bool check_recipe(const struct recipe *recipe, const struct model_spec *s
                      spec->size);
 }
 
-/** Integers that this processor would saturate give wrong answers, and not by a little. */
-static bool check_weights(const struct loaded_model *loaded, const struct model_network *network, struct error *err) {
-    struct device_info info;
-    int bits = model_network_weight_bits(network);
-    loaded->device->ops->info(loaded->device, &info);
-    return bits <= info.int8_weight_bits ||
-           error_set(err, ERROR_UNSUPPORTED,
-                     "the model's weights take %d bits, and this processor's 8-bit arithmetic is exact for %d: "
-                     "quantise it with --weight-bits %d",
-                     bits, info.int8_weight_bits, info.int8_weight_bits);
-}
-
 static bool build(struct loaded_model *loaded, const struct model_file *file, struct error *err) {
     struct model_spec spec = model_file_spec(file);
     struct model_network network = {0};
@@ -117,7 +105,7 @@ static bool build(struct loaded_model *loaded, const struct model_file *file, st
                             sizeof *loaded->logits);
     bool ok = loaded->logits || error_set(err, ERROR_MEMORY, "no memory for a model");
     ok = ok && check_recipe(&loaded->model.info.recipe, &spec, err);
-    ok = ok && model_network_open(file, &network, err) && check_weights(loaded, &network, err) &&
+    ok = ok && model_network_open(file, &network, err) && model_network_is_exact_on(&network, loaded->device, err) &&
          build_ladder(loaded, &network, err);
     model_network_close(&network);
     return ok;

@@ -161,17 +161,33 @@ static bool plain(struct quantiser *q, int old) {
     return q->images[old].node >= 0;
 }
 
+/** The node of that name; node_count where there is none. */
+static int find_node(const struct graph *graph, const char *name) {
+    int i = 0;
+    while (i < graph->node_count && strcmp(graph->nodes[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+static bool check_row(const struct graph *folded, const struct quantisation *table, int index, struct error *err) {
+    const struct quantisation_row *row = &table->rows[index];
+    int node = find_node(folded, row->node);
+    if (node == folded->node_count)
+        return error_set(err, ERROR_INVALID, "quantisation: the network has no node %.90s", row->node);
+    if (quantisation_find(table, row->node) != row)
+        return error_set(err, ERROR_INVALID, "quantisation: node %.90s stands twice", row->node);
+    if (row->int8 && folded->nodes[node].op.kind != OP_CONV2D)
+        return error_set(err, ERROR_INVALID, "quantisation: node %.90s is no convolution and computes in int8", row->node);
+    if (!(row->scale > 0) || !isfinite(row->scale) || (row->dtype != DTYPE_U8 && row->dtype != DTYPE_S8))
+        return error_set(err, ERROR_INVALID, "quantisation: node %.90s: a scale of %g for %s", row->node, (double)row->scale,
+                         dtype_name(row->dtype));
+    return true;
+}
+
 static bool check_table(const struct graph *folded, const struct quantisation *table, struct error *err) {
     for (int i = 0; i < table->count; i++) {
-        const struct quantisation_row *row = &table->rows[i];
-        bool found = false;
-        for (int k = 0; k < folded->node_count && !found; k++)
-            found = strcmp(folded->nodes[k].name, row->node) == 0;
-        if (!found)
-            return error_set(err, ERROR_INVALID, "quantisation: the network has no node %.90s", row->node);
-        if (!(row->scale > 0) || !isfinite(row->scale) || (row->dtype != DTYPE_U8 && row->dtype != DTYPE_S8))
-            return error_set(err, ERROR_INVALID, "quantisation: node %.90s: a scale of %g for %s", row->node,
-                             (double)row->scale, dtype_name(row->dtype));
+        if (!check_row(folded, table, i, err))
+            return false;
     }
     return true;
 }
@@ -210,8 +226,23 @@ struct carry {
     struct parameters *to;
     int old, new;
     float source_scale, target_scale; /* of the integers that are read and written; 1: f32 */
-    int most;                         /* the largest weight in integers */
+    int weight_bits;
 };
+
+/** The integers that weights may be: multiples of `step`, -most..most. */
+struct weight_grid {
+    int step, most;
+};
+
+/**
+ * Where products are added in pairs in 16 bits, 255 * 63 * 2 fits. A source of s8 is moved up by 128 there to be unsigned, and
+ * the weights are halved on the way into the kernel: 126 becomes 63, and nothing is lost where they are even.
+ */
+static struct weight_grid grid_of(enum dtype source, int weight_bits) {
+    if (weight_bits == 8)
+        return (struct weight_grid){1, INT8_MAX};
+    return source == DTYPE_S8 ? (struct weight_grid){2, 126} : (struct weight_grid){1, 63};
+}
 
 static struct tensor *in_role(const struct graph *graph, const struct parameters *parameters, int node, enum arg arg) {
     const struct graph_node *row = &graph->nodes[node];
@@ -223,13 +254,13 @@ static struct tensor *in_role(const struct graph *graph, const struct parameters
 }
 
 /** Rounds one output channel's weights; returns its scale. */
-static float round_channel(const float *weights, int64_t count, int most, int8_t *out) {
+static float round_channel(const float *weights, int64_t count, const struct weight_grid *grid, int8_t *out) {
     float largest = 0;
     for (int64_t i = 0; i < count; i++)
         largest = fmaxf(largest, fabsf(weights[i]));
-    float scale = largest > 0 ? largest / (float)most : 1;
+    float scale = largest > 0 ? largest / (float)grid->most : 1, step = (float)grid->step;
     for (int64_t i = 0; i < count; i++)
-        out[i] = (int8_t)nearbyintf(weights[i] / scale);
+        out[i] = (int8_t)(step * nearbyintf(weights[i] / (scale * step)));
     return scale;
 }
 
@@ -240,8 +271,9 @@ static void carry_convolution(const struct carry *carry) {
     float *factor = in_role(carry->quantised, carry->to, carry->new, ARG_SCALE)->data;
     float *shift = in_role(carry->quantised, carry->to, carry->new, ARG_BIAS)->data;
     int64_t channels = weight->shape.dims[0], each = shape_count(&weight->shape) / channels;
+    struct weight_grid grid = grid_of(carry->quantised->nodes[carry->new].op.conv2d.int8.src, carry->weight_bits);
     for (int64_t c = 0; c < channels; c++) {
-        float scale = round_channel((const float *)weight->data + c * each, each, carry->most, out + c * each);
+        float scale = round_channel((const float *)weight->data + c * each, each, &grid, out + c * each);
         factor[c] = (float)((double)scale * (double)carry->source_scale / (double)carry->target_scale);
         shift[c] = bias ? ((const float *)bias->data)[c] / carry->target_scale : 0;
     }
@@ -257,13 +289,6 @@ static void carry_plain(const struct carry *carry) {
     struct tensor *weight = old->op.kind == OP_LINEAR ? in_role(carry->quantised, carry->to, carry->new, ARG_WEIGHT) : NULL;
     for (int64_t i = 0; weight && i < shape_count(&weight->shape); i++)
         ((float *)weight->data)[i] *= carry->source_scale;
-}
-
-static int find_node(const struct graph *graph, const char *name) {
-    int i = 0;
-    while (i < graph->node_count && strcmp(graph->nodes[i].name, name) != 0)
-        i++;
-    return i;
 }
 
 static struct carry carry_of(const struct graph *folded, const struct quantisation *table, const struct graph *quantised,
@@ -292,7 +317,7 @@ struct parameters *quantise_parameters(const struct graph *folded, const struct 
         struct carry carry = carry_of(folded, table, quantised, i);
         carry.from = parameters;
         carry.to = out;
-        carry.most = (1 << (weight_bits - 1)) - 1;
+        carry.weight_bits = weight_bits;
         if (op_is_int8(&quantised->nodes[carry.new].op) && folded->nodes[i].op.kind == OP_CONV2D)
             carry_convolution(&carry);
         else

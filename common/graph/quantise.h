@@ -25,14 +25,16 @@ const struct quantisation_row *quantisation_find(const struct quantisation *tabl
  * The graph that computes in 8 bits what `folded` (graph_fold_for_inference) computes in f32: 8-bit convolutions where the table
  * says so, rescaling between them and what stays in f32, pools in the dtype of their source; an average of integers hands its
  * scale to the linear layer behind it. Nodes keep their names. The same table gives the same graph anywhere. Returns owned; NULL:
- * ERROR_INVALID names a node that the graph does not have, or one whose output is wanted in integers and has no scale.
+ * ERROR_INVALID names a node that the graph does not have, that stands twice, that is to compute in 8 bits and is no convolution,
+ * or whose output is wanted in integers and has no scale.
  */
 struct graph *graph_quantise(const struct graph *folded, const struct quantisation *table, struct error *err);
 
 /**
- * The parameters of graph_quantise's graph from those of the folded one: weights in s8 with a scale per output channel,
- * max |w| / (2^(weight_bits - 1) - 1), and the factors and biases that struct conv2d_int8 wants. weight_bits: 8, or 7 for
- * processors that would saturate (device_info.int8_weight_bits). Returns owned; NULL on error.
+ * The parameters of graph_quantise's graph from those of the folded one: weights in s8 with a scale per output channel, and the
+ * factors and biases that struct conv2d_int8 wants. weight_bits 8: a channel's largest |w| becomes 127. 7: for processors that
+ * would saturate (device_info.int8_weight_bits), it becomes 63 where the source is u8, and 126 where it is s8, with even weights
+ * only. Returns owned; NULL on error.
  */
 struct parameters *quantise_parameters(const struct graph *folded, const struct parameters *parameters,
                                        const struct quantisation *table, const struct graph *quantised, int weight_bits,

@@ -62,7 +62,7 @@ static const struct json_field quantised_fields[] = {
     FIELD(manifest_quantised, node, .kind = JSON_FIELD_NAME),
     FIELD(manifest_quantised, computes, .kind = JSON_FIELD_NAME),
     FIELD(manifest_quantised, dtype, .kind = JSON_FIELD_NAME),
-    FIELD(manifest_quantised, scale, .kind = JSON_FIELD_DOUBLE, .min = 1e-30, .max = 1e30),
+    FIELD(manifest_quantised, scale, .kind = JSON_FIELD_DOUBLE, .min = 1e-25, .max = 1e25),
     {0},
 };
 

@@ -69,16 +69,54 @@ void model_network_close(struct model_network *network) {
     *network = (struct model_network){0};
 }
 
-int model_network_weight_bits(const struct model_network *network) {
-    int most = 0, bits = 0;
-    for (int i = 0; i < network->parameters->count; i++) {
-        const struct tensor *tensor = &network->parameters->tensors[i];
-        for (int64_t k = 0; tensor->dtype == DTYPE_S8 && k < shape_count(&tensor->shape); k++) {
-            int weight = abs(((const int8_t *)tensor->data)[k]);
-            most = weight > most ? weight : most;
-        }
-    }
-    while (most >> bits)
+/** The bits that an integer takes, with its sign: -64..63 in 7. */
+static int bits_of(int value) {
+    int bits = 1;
+    for (int magnitude = value < 0 ? ~value : value; magnitude; magnitude >>= 1)
         bits++;
-    return most ? bits + 1 : 0; /* and the sign */
+    return bits;
+}
+
+static const struct tensor *weight_of(const struct model_network *network, const struct graph_node *node) {
+    for (int i = 0; i < node->parameter_count; i++) {
+        if (network->graph->parameters[node->parameters[i]].role.arg == ARG_WEIGHT)
+            return &network->parameters->tensors[node->parameters[i]];
+    }
+    return NULL;
+}
+
+/** Of one convolution: beside a source of s8, weights are halved where bits are short, and odd ones lose one of 8. */
+static int weight_bits_of(const struct tensor *weight, enum dtype source) {
+    const int8_t *values = weight->data;
+    int bits = 0;
+    for (int64_t i = 0; i < shape_count(&weight->shape); i++) {
+        if (source == DTYPE_S8 && values[i] % 2 != 0)
+            return 8;
+        int here = bits_of(source == DTYPE_S8 ? values[i] / 2 : values[i]);
+        bits = here > bits ? here : bits;
+    }
+    return bits;
+}
+
+int model_network_weight_bits(const struct model_network *network) {
+    int most = 0;
+    for (int i = 0; i < network->graph->node_count; i++) {
+        const struct graph_node *node = &network->graph->nodes[i];
+        if (node->op.kind != OP_CONV2D || !op_is_int8(&node->op))
+            continue;
+        int bits = weight_bits_of(weight_of(network, node), node->op.conv2d.int8.src);
+        most = bits > most ? bits : most;
+    }
+    return most;
+}
+
+bool model_network_is_exact_on(const struct model_network *network, struct device *device, struct error *err) {
+    struct device_info info;
+    int bits = model_network_weight_bits(network);
+    device->ops->info(device, &info);
+    return info.int8_weight_bits == 0 || bits <= info.int8_weight_bits ||
+           error_set(err, ERROR_UNSUPPORTED,
+                     "the model's weights take %d bits, and this processor's 8-bit arithmetic is exact for %d: "
+                     "quantise it with --weight-bits %d",
+                     bits, info.int8_weight_bits, info.int8_weight_bits);
 }

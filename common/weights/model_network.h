@@ -1,4 +1,5 @@
 #pragma once
+#include "common/device/device.h"
 #include "common/graph/quantise.h"
 #include "common/op/precision.h"
 #include "common/weights/model_file.h"
@@ -18,8 +19,17 @@ bool model_network_open(const struct model_file *file, struct model_network *out
 /** Harmless on a zeroed or closed one. */
 void model_network_close(struct model_network *network);
 
-/** How many bits the widest 8-bit weight takes: 8, 7 or fewer where it was made for processors that would saturate; 0: none. */
+/**
+ * What device_info.int8_weight_bits has to be for exact answers: 8, or 7 or fewer where the network was made for processors that
+ * would saturate. 0: no convolution of it computes in 8 bits.
+ */
 int model_network_weight_bits(const struct model_network *network);
+
+/**
+ * Whether the device computes the network's 8-bit convolutions exactly; integers that saturate give wrong answers, and not by a
+ * little. ERROR_UNSUPPORTED says how to quantise for it. A device without 8-bit convolutions passes: its plans are refused.
+ */
+bool model_network_is_exact_on(const struct model_network *network, struct device *device, struct error *err);
 
 /** A manifest's quantisation as the graph wants it; rows owned (free()). NULL rows on error. */
 bool model_quantisation(const struct manifest *manifest, struct quantisation *out, struct error *err);

@@ -169,33 +169,59 @@ static void tables_that_do_not_fit_are_refused(void **state) {
     fixture->rows[1] = kept;
     fixture->rows[1].dtype = DTYPE_F32;
     assert_null(graph_quantise(fixture->folded, &fixture->table, &err));
+    fixture->rows[1] = fixture->rows[2];
+    assert_null(graph_quantise(fixture->folded, &fixture->table, &err));
+    assert_non_null(strstr(err.message, "stands twice"));
     fixture->rows[1] = kept;
+    fixture->rows[0].int8 = true;
+    assert_null(graph_quantise(fixture->folded, &fixture->table, &err));
+    assert_non_null(strstr(err.message, "is no convolution"));
     fixture->rows[0] = fixture->rows[--fixture->table.count]; /* the image has no scale now */
     assert_null(graph_quantise(fixture->folded, &fixture->table, &err));
     assert_non_null(strstr(err.message, "no scale"));
 }
 
-static void weights_are_rounded_by_channel(void **state) {
-    struct fixture *fixture = *state;
+/** Each channel's weights are within half a step of the real ones, its largest is `most`, and all are multiples of `step`. */
+static void assert_rounded(struct fixture *fixture, const char *node, int weight_bits, int most, int step) {
+    char name[3][GRAPH_NAME_SIZE];
     struct graph *graph = graph_quantise(fixture->folded, &fixture->table, NULL);
-    struct parameters *parameters = quantise_parameters(fixture->folded, fixture->parameters, &fixture->table, graph, 8, NULL);
-    int old = graph_find_parameter(fixture->folded, "conv1.weight"), new = graph_find_parameter(graph, "conv1.weight");
-    int factor = graph_find_parameter(graph, "conv1.factor");
-    const float *weight = fixture->parameters->tensors[old].data, *factors = parameters->tensors[factor].data;
+    struct parameters *parameters =
+        quantise_parameters(fixture->folded, fixture->parameters, &fixture->table, graph, weight_bits, NULL);
+    snprintf(name[0], sizeof name[0], "%s.weight", node);
+    snprintf(name[1], sizeof name[1], "%s.factor", node);
+    int old = graph_find_parameter(fixture->folded, name[0]), new = graph_find_parameter(graph, name[0]);
+    const float *weight = fixture->parameters->tensors[old].data;
+    const float *factors = parameters->tensors[graph_find_parameter(graph, name[1])].data;
     const int8_t *integers = parameters->tensors[new].data;
     int64_t channels = parameters->tensors[new].shape.dims[0], each = shape_count(&parameters->tensors[new].shape) / channels;
-    float source = fixture->rows[0].scale, target = row_of(fixture, "conv1")->scale;
+    int first = strcmp(node, "conv1") == 0 ? 0 : 1; /* the row of what it reads: the pictures, or conv1's output */
+    float source = fixture->rows[first].scale, target = row_of(fixture, node)->scale;
     for (int64_t c = 0; c < channels; c++) {
         float scale = factors[c] * target / source; /* of this channel's weights */
-        int most = 0;
+        int largest = 0;
         for (int64_t i = c * each; i < (c + 1) * each; i++) {
-            most = abs(integers[i]) > most ? abs(integers[i]) : most;
-            assert_true(fabsf((float)integers[i] * scale - weight[i]) <= 0.5001f * scale);
+            largest = abs(integers[i]) > largest ? abs(integers[i]) : largest;
+            assert_int_equal(integers[i] % step, 0);
+            assert_true(fabsf((float)integers[i] * scale - weight[i]) <= 0.5001f * scale * (float)step);
         }
-        assert_int_equal(most, 127);
+        assert_int_equal(largest, most);
     }
     parameters_destroy(parameters);
     graph_destroy(graph);
+}
+
+static void weights_are_rounded_by_channel(void **state) {
+    assert_rounded(*state, "conv1", 8, 127, 1);
+    assert_rounded(*state, "conv2", 8, 127, 1);
+}
+
+/* Where products are added in pairs in 16 bits: 255 * 63 * 2 fits, and beside a source of s8 the kernel halves the weights. */
+static void weights_for_16_bit_sums_are_small_or_even(void **state) {
+    struct fixture *fixture = *state;
+    assert_int_equal(fixture->rows[0].dtype, DTYPE_S8); /* conv1 reads normalised pictures, conv2 what a ReLU let pass */
+    assert_int_equal(row_of(fixture, "conv1")->dtype, DTYPE_U8);
+    assert_rounded(fixture, "conv1", 7, 126, 2);
+    assert_rounded(fixture, "conv2", 7, 63, 1);
 }
 
 #define WITH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -208,6 +234,7 @@ int main(void) {
         WITH(relu6_is_the_end_of_its_integers),
         WITH(tables_that_do_not_fit_are_refused),
         WITH(weights_are_rounded_by_channel),
+        WITH(weights_for_16_bit_sums_are_small_or_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
