@@ -16,8 +16,8 @@ struct calibrator {
     struct range *ranges; /* by row of the table */
     int *nodes;           /* by row: the folded graph's node */
     int classes;
-    float *truth; /* (search_count, classes) logits in f32, less their mean */
-    float *answers;
+    float *truth;   /* (search_count, classes) logits in f32, less their mean */
+    float *answers; /* likewise, with the table as it stands */
     struct error *err;
 };
 
@@ -81,8 +81,7 @@ static void centre(float *logits, int count, int classes) {
     }
 }
 
-/** A plan folds its graph: one that is folded already must come out as it went in, or outputs would be those of other nodes.
- */
+/** A plan folds its graph: one that is folded must come out as it went in, or outputs would be those of other nodes. */
 static bool same_nodes(const struct calibrator *c, const struct plan *plan) {
     for (int row = 0; row < c->out->table.count; row++) {
         const struct graph_node *node = plan_node(plan, c->nodes[row]);
@@ -105,8 +104,8 @@ static bool observe(struct calibrator *c) {
     bool ok = plan && same_nodes(c, plan);
     for (int counting = 0; ok && counting < 2; counting++) {
         for (int first = 0; ok && first < spec->count; first += spec->batch) {
-            ok =
-                plan_set_images(plan, batch_at(c, first), c->err) && plan_run(plan, c->err) && observe_run(c, plan, counting);
+            ok = plan_set_images(plan, batch_at(c, first), c->err) && plan_run(plan, c->err) &&
+                 observe_run(c, plan, counting);
             if (ok && counting && first < spec->search_count)
                 ok = plan_read_logits(plan, c->truth + first * c->classes, c->err);
         }
@@ -193,8 +192,7 @@ static int stem_row(const struct calibrator *c) {
     return row;
 }
 
-/** Lets the stem compute in f32 where that halves the loss: it reads pictures, whose integers are all the precision there is.
- */
+/** Lets the stem compute in f32 where that halves the loss: it reads pictures, whose integers are all the precision there is. */
 static bool search_stem(struct calibrator *c) {
     struct quantisation_row *row = &c->out->table.rows[stem_row(c)];
     double loss;
@@ -244,7 +242,7 @@ bool calibrate(const struct calibrate_spec *spec, struct calibration *out, struc
     size_t values = (size_t)spec->search_count * (size_t)c.classes;
     c.truth = calloc(values, sizeof *c.truth);
     c.answers = calloc(values, sizeof *c.answers);
-    bool ok = (c.truth && c.answers) || error_set(err, ERROR_MEMORY, "calibration: out of memory");
+    bool ok = (c.truth && c.answers) || error_set(c.err, ERROR_MEMORY, "calibration: out of memory");
     ok = ok && make_rows(&c) && observe(&c) && search(&c);
     out->logit_power = ok ? power_of(&c) : 0;
     free(c.truth);

@@ -3,25 +3,23 @@
 #include "common/graph/quantise.h"
 #include "common/graph/range.h"
 
-/** RANGE_METHOD_COUNT: each tensor by the method that costs the answers least. */
+/** What is calibrated, on what, and how. Borrows everything. */
 struct calibrate_spec {
     const struct graph *folded; /**< graph_fold_for_inference's, with its parameters */
     const struct parameters *parameters;
     struct device *device;
     const float *images; /**< (count, C, H, W), normalised: training pictures */
     int count;           /**< a multiple of `batch` */
-    int search_count; /**< of them, the first so many are answered again with each choice that is tried; a multiple of `batch`
-                       */
+    int search_count;    /**< of them, the first so many are answered again with each choice; a multiple of `batch` */
     int batch;
     int weight_bits;          /**< 7 or 8 */
-    enum range_method method; /**< of every tensor, or RANGE_METHOD_COUNT */
+    enum range_method method; /**< of every tensor; RANGE_METHOD_COUNT: each by the one that costs the answers least */
     bool stem_too;            /**< false: whether the first convolution computes in 8 bits is decided by what it costs */
     void (*progress)(void *context, int done, int total, double loss); /**< may be NULL */
     void *context;
 };
 
-/** What was chosen, and what it costs: mean squared differences of logits (each picture's less their mean) from those in f32.
- */
+/** What was chosen, and what it costs: mean squared differences of logits (less each picture's mean) from those in f32. */
 struct calibration {
     struct quantisation table;  /**< rows owned: calibration_fini */
     enum range_method *methods; /**< by row; owned */
@@ -32,7 +30,9 @@ struct calibration {
 
 /**
  * Chooses how a network is quantised. Observes the ranges of all tensors that convolutions read or write, then tries, tensor
- * by tensor, each method's range with everything else as it stands, and keeps what changes the answers least.
+ * by tensor, each method's range with everything else as it stands, and keeps what changes the answers least. calibration_fini
+ * frees; on error nothing is to be freed.
  */
 bool calibrate(const struct calibrate_spec *spec, struct calibration *out, struct error *err);
+/** Harmless on a zeroed or finished one. */
 void calibration_fini(struct calibration *calibration);

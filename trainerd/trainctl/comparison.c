@@ -8,15 +8,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* So near to a threshold other kernels may decide otherwise. */
 static const double FAR = 0.01;
+
+static bool same_classes(const struct manifest *a, const struct manifest *b) {
+    bool same = a->class_count == b->class_count;
+    for (int i = 0; same && i < a->class_count; i++)
+        same = strcmp(a->classes[i], b->classes[i]) == 0;
+    return same;
+}
+
+static bool same_pictures(const struct evaluation *a, const struct evaluation *b) {
+    return a->count == b->count && a->count > 0 && a->classes == b->classes &&
+           memcmp(a->labels, b->labels, (size_t)a->count * sizeof *a->labels) == 0;
+}
 
 static bool check(const struct compared models[2], struct error *err) {
     const struct manifest *a = models[0].manifest, *b = models[1].manifest;
-    bool same = a->class_count == b->class_count && models[0].evaluation->count == models[1].evaluation->count;
-    for (int i = 0; same && i < a->class_count; i++)
-        same = strcmp(a->classes[i], b->classes[i]) == 0;
-    if (!same)
-        return error_set(err, ERROR_INVALID, "the models do not answer the same question: other classes or pictures");
+    if (!same_classes(a, b) || a->class_count != models[0].evaluation->classes)
+        return error_set(err, ERROR_INVALID, "the models do not answer the same question: their classes differ");
+    if (!same_pictures(models[0].evaluation, models[1].evaluation))
+        return error_set(err, ERROR_INVALID, "the models did not answer the same pictures");
     return (a->operating_point_count > 0 && b->operating_point_count > 0) ||
            error_set(err, ERROR_INVALID, "a model without an operating point takes no decisions");
 }

@@ -26,7 +26,10 @@ struct comparison {
     } worst[COMPARISON_WORST]; /**< largest changes of that probability, largest first; fewer pictures: image -1 */
 };
 
-/** ERROR_INVALID where the two have other classes, other pictures, or no operating point. */
+/**
+ * Compares what two models answered. ERROR_INVALID where they have other classes, other pictures (told by their number and labels),
+ * or one has no operating point. Nothing is to be freed.
+ */
 bool comparison_make(struct comparison *out, const struct compared models[2], struct error *err);
 
 /** Prints a table for people, or JSON. `part` names the data. */

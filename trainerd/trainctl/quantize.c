@@ -10,6 +10,7 @@
 #include "trainerd/trainctl/comparison.h"
 #include "trainerd/trainctl/session.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -24,13 +25,14 @@ static const char usage[] =
     "                         [--set KEY=VALUE]... [--json]\n"
     "\n"
     "Makes an f32 model into one that computes in 8-bit integers (or bf16). Ranges of activations are observed on N\n"
-    "training pictures (256) of the configuration's data set; `search` gives each tensor the range that changes the\n"
+    "training pictures (256; 8 to 4096) of the configuration's data set; `search` gives each tensor the range that changes the\n"
     "answers to the first 64 of them least. Temperature, threshold and figures are fitted and measured again on the\n"
     "validation part, and compared with the f32 model's. Nothing is written where more than X of the area under the\n"
     "curve is lost (0.002) or fewer than X of the decisions agree (0.995), unless --force. --weight-bits 7 is for\n"
     "processors without VNNI. Research and integration; not a medical device.\n";
 
-enum { BATCH = 8, IMAGES_MAX = 65536 };
+/* STRIDE mixes the classes, which lists have one after the other; it shares no factor with any number up to IMAGES_MAX. */
+enum { BATCH = 8, IMAGES_MAX = 4096, STRIDE = 7919 };
 
 struct quantize_options {
     const char *model, *out, *version, *method;
@@ -50,7 +52,7 @@ struct quantize {
     struct model_network result;
     struct calibration calibration;
     struct evaluation before, after;
-    char candidate[4096]; /* what is written first, and renamed once it was found good */
+    char candidate[4096]; /* what is written first, and renamed once it was found good; "" where there is none */
 };
 
 /* --- options --- */
@@ -142,7 +144,10 @@ static bool parse(int argc, char **argv, struct quantize_options *out) {
 
 /* --- calibration --- */
 
-/** Training pictures, evenly from the whole list, as the network takes them: (count, C, H, W), owned; NULL on error. */
+/**
+ * Training pictures, evenly from the whole list, as the network takes them: (count, C, H, W), owned; NULL on error. count: in, how
+ * many are wanted; out, how many there are: whole batches.
+ */
 static float *training_pictures(const struct session *session, int *count, struct error *err) {
     const struct job *job = &session->job;
     size_t values = recipe_values(&job->recipe);
@@ -155,9 +160,8 @@ static float *training_pictures(const struct session *session, int *count, struc
     float *images = malloc((size_t)*count * values * sizeof *images);
     if (!images)
         error_set(err, ERROR_MEMORY, "out of memory for %d pictures", *count);
-    /* Bit-reversed order would do; a stride that shares no factor with the count mixes the classes as well. */
     for (int64_t i = 0; images && i < *count; i++) {
-        int64_t place = i * 7919 % *count * job->train_count / *count;
+        int64_t place = i * STRIDE % *count * job->train_count / *count;
         preprocess_normalise(&job->recipe, image_cache_get(&job->cache, job->train_indices[place]),
                              images + (size_t)i * values);
     }
@@ -210,25 +214,41 @@ static bool narrow_network(struct quantize *q, struct error *err) {
     return ok;
 }
 
+/** What is measured here must be what a processor with that many bits computes. */
+static bool check_device(const struct quantize *q, struct error *err) {
+    struct device_info info;
+    if (!plan_precision_supported(q->session.device, q->options->precision, PLAN_INFER, err))
+        return false;
+    q->session.device->ops->info(q->session.device, &info);
+    return q->options->precision != PRECISION_INT8 || q->options->weight_bits <= info.int8_weight_bits ||
+           error_set(err, ERROR_UNSUPPORTED,
+                     "this processor's 8-bit arithmetic is exact for weights of %d bits: use --weight-bits %d, or one with VNNI",
+                     info.int8_weight_bits, info.int8_weight_bits);
+}
+
 static bool make_network(struct quantize *q, struct error *err) {
     enum precision precision = q->options->precision;
-    if (!plan_precision_supported(q->session.device, precision, PLAN_INFER, err))
-        return false;
     return precision == PRECISION_INT8 ? quantise_network(q, err) : narrow_network(q, err);
 }
 
 /* --- the model --- */
 
+/** The name that is asked for, or the f32 model's with the precision behind it. */
+static bool name_version(const struct quantize *q, char *out, size_t size, struct error *err) {
+    const char *asked = q->options->version, *before = q->file.manifest.version;
+    int length = asked ? snprintf(out, size, "%s", asked)
+                       : snprintf(out, size, "%s-%s", before, precision_name(q->options->precision));
+    return (length >= 0 && (size_t)length < size) || error_set(err, ERROR_TOO_LARGE, "the version's name is too long: --version");
+}
+
+/** Writes what was made beside where it is to be, and opens it: what is read back is what is judged. */
 static bool write_candidate(struct quantize *q, struct error *err) {
     const struct manifest *manifest = &q->file.manifest;
     const struct job *job = &q->session.job;
     struct model_spec model = model_file_spec(&q->file);
-    char version[128];
-    int length = q->options->version
-                     ? snprintf(version, sizeof version, "%s", q->options->version)
-                     : snprintf(version, sizeof version, "%s-%s", manifest->version, precision_name(q->options->precision));
-    if (length < 0 || (size_t)length >= sizeof version)
-        return error_set(err, ERROR_TOO_LARGE, "the version's name is too long");
+    char version[128], path[sizeof q->candidate];
+    if (!name_version(q, version, sizeof version, err))
+        return false;
     struct export_spec spec = {.name = manifest->name,
                                .version = version,
                                .model = &model,
@@ -245,8 +265,9 @@ static bool write_candidate(struct quantize *q, struct error *err) {
                                .data_digest = manifest->data_digest,
                                .intended_use = manifest->intended_use,
                                .training = manifest->training};
-    if (snprintf(q->candidate, sizeof q->candidate, "%s.candidate", q->options->out) >= (int)sizeof q->candidate)
-        return error_set(err, ERROR_TOO_LARGE, "the output's path is too long");
+    if (snprintf(path, sizeof path, "%s.candidate", q->options->out) >= (int)sizeof path)
+        return error_set(err, ERROR_TOO_LARGE, "--out: the path is too long");
+    memcpy(q->candidate, path, sizeof path);
     return export_model(q->candidate, &spec, err) && model_file_open(q->candidate, &q->written, err);
 }
 
@@ -289,7 +310,8 @@ static bool conclude(struct quantize *q, struct error *err) {
     if (!comparison_print(&comparison, models, part, q->options->json, stdout, err) || !judge(q, &comparison, err))
         return false;
     if (rename(q->candidate, q->options->out) != 0)
-        return error_set(err, ERROR_IO, "%s: cannot be put in place", q->options->out);
+        return error_set(err, ERROR_IO, "%s: cannot be put in place: %s", q->options->out, strerror(errno));
+    *q->candidate = '\0';
     if (!q->options->json)
         printf("%s: %zu bytes, %.3f of the f32 file\n", q->options->out, q->written.map.size,
                (double)q->written.map.size / (double)q->file.map.size);
@@ -297,14 +319,16 @@ static bool conclude(struct quantize *q, struct error *err) {
 }
 
 static bool run(struct quantize *q, struct error *err) {
-    if (!model_file_open(q->options->model, &q->file, err) || !model_network_open(&q->file, &q->network, err))
+    const char *path = q->options->model;
+    if (!model_file_open(path, &q->file, err))
         return false;
     if (strcmp(q->file.manifest.precision, "f32") != 0)
-        return error_set(err, ERROR_INVALID, "%s is in %s already; quantise the f32 model", q->options->model,
-                         q->file.manifest.precision);
+        return error_set(err, ERROR_INVALID, "%s is in %s already; quantise the f32 model", path, q->file.manifest.precision);
+    if (!model_network_open(&q->file, &q->network, err))
+        return error_prefix(err, "%s", path);
     if (!session_open(&q->session, &q->options->session, &q->file.manifest, err))
         return false;
-    return make_network(q, err) && session_answer(&q->session, &q->network, DATASET_VALIDATION, &q->before, err) &&
+    return check_device(q, err) && make_network(q, err) && session_answer(&q->session, &q->network, DATASET_VALIDATION, &q->before, err) &&
            session_answer(&q->session, &q->result, DATASET_VALIDATION, &q->after, err) && write_candidate(q, err) &&
            conclude(q, err);
 }

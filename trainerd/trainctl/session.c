@@ -53,7 +53,7 @@ bool session_answer(const struct session *session, const struct model_network *n
                                  .part = part,
                                  .batch_size = 32,
                                  .loader_threads = 1};
-    return evaluate_part(&spec, out, err);
+    return model_network_is_exact_on(network, session->device, err) && evaluate_part(&spec, out, err);
 }
 
 const char *session_data_name(const struct session *session) {

@@ -27,7 +27,10 @@ bool session_open(struct session *session, const struct session_spec *spec, cons
                   struct error *err);
 void session_close(struct session *session);
 
-/** The network's answers to a part. evaluation_fini frees. */
+/**
+ * The network's answers to a part; ERROR_UNSUPPORTED where this processor's 8-bit arithmetic would not be exact for it.
+ * evaluation_fini frees.
+ */
 bool session_answer(const struct session *session, const struct model_network *network, enum dataset_part part,
                     struct evaluation *out, struct error *err);
 
