@@ -64,6 +64,10 @@ struct kernel *kernel_prepare(struct device *device, const struct kernel_request
     return kernel;
 }
 
+bool device_shares(const struct device *a, const struct device *b) {
+    return a == b || (a->family && a->family == b->family);
+}
+
 void kernel_release(struct kernel *kernel) {
     if (kernel)
         kernel->device->ops->release(kernel);

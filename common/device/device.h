@@ -7,12 +7,16 @@
  *
  * Threads: a device and all that was made from it belong to one thread at a time, but for event_done, which any may ask.
  * Several devices may be open in one process, each with a team of threads of its own.
+ * Sharing: a device may be opened beside another one (device_spec.share). Their layouts are then interned together, and each
+ * reads and frees what any of them allocated. Each still has a thread of its own; two of them may prepare, run and close at
+ * the same time, and in any order. Whoever writes memory that several read does so before the others begin.
  * Asynchrony: run, upload and download return when the work is queued on the stream; an error of earlier work may be
  * reported by any later call, at the latest by synchronise. On CPUs all work is done when the call returns, and streams
  * and events are trivial. The source of an upload is free once it returns; one from host_alloc, when the work is done.
  */
 struct device {
     const struct device_ops *ops;
+    const void *family; /**< the same in devices that share, NULL in those that cannot */
 };
 struct stream; /**< an ordered queue of work; NULL is the device's default one */
 struct event;  /**< a point in a stream */
@@ -22,6 +26,7 @@ struct device_spec {
     int index;          /**< which GPU; 0 on CPUs */
     int threads;        /**< compute team of a CPU device; 0: as many as the affinity mask of the caller allows */
     bool deterministic; /**< refuse or avoid kernels whose result varies from run to run */
+    struct device *share; /**< an open device of that name to share layouts and memory with, or NULL; it may be closed first */
 };
 
 struct device_info {
@@ -60,6 +65,7 @@ struct kernel {
 
 struct device_ops {
     const char *name;
+    bool shares; /**< open heeds device_spec.share; else nobody asks for it */
     /** Registry row's probe: can the device be opened here? The error says why not. Called without a device. */
     bool (*available)(struct error *err);
     struct device *(*open)(const struct device_spec *spec, struct error *err);
@@ -101,10 +107,15 @@ struct device_ops {
     const char *(*layout_text)(struct device *device, const struct tensor_desc *desc, char *out, size_t size);
 };
 
-/** Opens the device of that name. NULL: ERROR_NOT_FOUND lists the names; ERROR_UNSUPPORTED says why it cannot be opened here. */
+/**
+ * Opens the device of that name. NULL: ERROR_NOT_FOUND lists the names; ERROR_UNSUPPORTED says why it cannot be opened here, or
+ * not beside the one to share with.
+ */
 struct device *device_open(const struct device_spec *spec, struct error *err);
 /** Takes NULL. */
 void device_close(struct device *device);
+/** Whether layouts and memory of one are those of the other too. */
+bool device_shares(const struct device *a, const struct device *b);
 
 /** The i-th registry row, NULL past the last: for listings. */
 const struct device_ops *device_registry_row(int i);

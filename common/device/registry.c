@@ -73,6 +73,10 @@ struct device *device_open(const struct device_spec *spec, struct error *err) {
     struct error why = {0};
     if (!ops)
         return NULL;
+    if (spec->share && (!ops->shares || spec->share->ops != ops)) {
+        error_set(err, ERROR_UNSUPPORTED, "a device %s cannot share with a device %s", ops->name, spec->share->ops->name);
+        return NULL;
+    }
     if (!ops->available(&why)) {
         error_set(err, ERROR_UNSUPPORTED, "the device %s cannot be opened here: %s", ops->name, why.message);
         return NULL;

@@ -42,9 +42,9 @@ static bool check_spec(const struct plan_spec *spec, struct error *err) {
         return error_set(err, ERROR_INVALID, "a plan's batch must be 1 to 65536, not %lld", (long long)spec->batch);
     if (spec->parts < 0 || spec->parts > 65536)
         return error_set(err, ERROR_INVALID, "a step has 1 to 65536 parts, not %d", spec->parts);
-    if (spec->share && (spec->mode != PLAN_INFER || !spec->share->store || spec->share->device != spec->device ||
+    if (spec->share && (spec->mode != PLAN_INFER || !spec->share->store || !device_shares(spec->share->device, spec->device) ||
                         spec->share->precision != spec->precision))
-        return error_set(err, ERROR_INVALID, "only inference plans of one device and precision share weights");
+        return error_set(err, ERROR_INVALID, "only inference plans of one precision, on devices that share, share weights");
     if (spec->mode == PLAN_TRAIN && spec->optimizer != OP_SGD && spec->optimizer != OP_ADAMW)
         return error_set(err, ERROR_INVALID, "a training plan's optimizer is SGD or AdamW");
     return true;
@@ -84,8 +84,7 @@ static bool open_graph(struct plan *plan, const struct plan_spec *spec, struct e
     if (plan->mode == PLAN_TRAIN)
         return (plan->graph = training_graph(spec, err));
     if (spec->share) {
-        plan->store = spec->share->store;
-        plan->store->references++;
+        plan->store = weight_store_retain(spec->share->store);
     } else {
         plan->store = weight_store_create(spec, err);
     }
@@ -98,7 +97,7 @@ static bool load_stored_weights(struct plan *plan, struct error *err) {
     for (int i = 0; i < plan->value_count; i++) {
         struct value *value = &plan->values[i];
         if (value->storage == STORAGE_PARAMETER &&
-            !(value->memory = weight_store_get(plan->store, value->parameter, &value->desc, err)))
+            !(value->memory = weight_store_get(plan->store, plan->device, value->parameter, &value->desc, err)))
             return false;
     }
     plan->parameter_bytes = plan->store->bytes - before;
@@ -143,7 +142,7 @@ void plan_destroy(struct plan *plan) {
     plan_free_state(plan);
     if (plan->mode == PLAN_TRAIN)
         graph_destroy(plan->graph);
-    weight_store_release(plan->store);
+    weight_store_release(plan->store, plan->device);
     free(plan->outputs);
     free(plan->values);
     free(plan->steps);

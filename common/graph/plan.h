@@ -7,7 +7,8 @@
  * A plan binds a graph to a device, a batch size and a precision: every kernel prepared, every tensor placed in one arena by its
  * lifetime, nothing allocated per step. Training plans own the parameters, gradients and optimiser state in flat buffers, in f32
  * whatever the precision: what convolutions multiply is converted from them once a step.
- * One thread at a time, that of the device.
+ * One thread at a time, that of the device. Plans that share weights are created one after the other, by any threads; then each
+ * runs on its device's thread, at the same time as the others.
  */
 struct plan;
 
@@ -21,7 +22,9 @@ struct plan_spec {
     enum precision precision; /**< F32 or BF16; what is not here, or not on this device, is ERROR_UNSUPPORTED */
     int64_t batch;            /**< images per run (of this rank) */
     bool keep_outputs;        /**< PLAN_INFER: every node's output stays readable after a run, at the price of its memory */
-    struct plan *share; /**< PLAN_INFER: one of the same graph, parameters and precision whose weights are used too, or NULL */
+    /** PLAN_INFER: one of the same graph, parameters and precision, on this device or one that shares (device_spec.share),
+     * whose weights are used too; or NULL. */
+    struct plan *share;
 
     /* PLAN_TRAIN only: */
     int parts;                  /**< runs whose gradients make one step (gradient accumulation); 0: 1 */

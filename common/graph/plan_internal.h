@@ -1,6 +1,8 @@
 #pragma once
 #include "common/graph/plan.h"
 
+#include <stdatomic.h>
+
 /** Where a value's memory comes from. */
 enum storage {
     STORAGE_ARENA,     /**< placed by lifetime */
@@ -34,11 +36,13 @@ struct segment {
     struct event *done; /**< recorded behind the last step, where the device is asynchronous; else NULL */
 };
 
-/** The weights of inference plans, prepared once and shared by plans of several batch sizes.
- * Reference-counted by plans of one thread. */
+/**
+ * The weights of inference plans, prepared once and shared by plans of several batch sizes and of several devices that share.
+ * Plans that take weights out of it are made one after the other; once they have theirs they only read that memory, and let
+ * go of the store on any thread.
+ */
 struct weight_store {
-    int references;
-    struct device *device;
+    atomic_int references;
     enum precision precision;
     struct graph *graph;           /**< folded */
     struct parameters *parameters; /**< folded */
@@ -121,6 +125,10 @@ bool plan_download_tensor(struct device *device, const struct tensor_desc *desc,
                           struct tensor *to, struct error *err);
 
 struct weight_store *weight_store_create(const struct plan_spec *spec, struct error *err);
-void weight_store_release(struct weight_store *store);
+/** One more reference. Returns the store. */
+struct weight_store *weight_store_retain(struct weight_store *store);
+/** One reference less; the last one frees the memory through the device, any of those that share. Takes NULL. */
+void weight_store_release(struct weight_store *store, struct device *device);
 /** The memory of a parameter in that layout, prepared now where no plan has asked for it before. NULL on error. */
-void *weight_store_get(struct weight_store *store, int parameter, const struct tensor_desc *desc, struct error *err);
+void *weight_store_get(struct weight_store *store, struct device *device, int parameter, const struct tensor_desc *desc,
+                       struct error *err);

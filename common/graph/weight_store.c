@@ -10,23 +10,27 @@ struct weight_store *weight_store_create(const struct plan_spec *spec, struct er
         error_set(err, ERROR_MEMORY, "plan: out of memory");
         return NULL;
     }
-    store->references = 1;
-    store->device = spec->device;
+    atomic_init(&store->references, 1);
     store->precision = spec->precision;
     store->graph =
         graph_fold_for_inference(spec->graph, spec->parameters, spec->device, spec->precision, &store->parameters, err);
     if (!store->graph) {
-        weight_store_release(store);
+        weight_store_release(store, spec->device);
         return NULL;
     }
     return store;
 }
 
-void weight_store_release(struct weight_store *store) {
-    if (!store || --store->references > 0)
+struct weight_store *weight_store_retain(struct weight_store *store) {
+    atomic_fetch_add(&store->references, 1);
+    return store;
+}
+
+void weight_store_release(struct weight_store *store, struct device *device) {
+    if (!store || atomic_fetch_sub(&store->references, 1) > 1)
         return;
     for (int i = 0; i < store->count; i++)
-        store->device->ops->free(store->device, store->entries[i].memory);
+        device->ops->free(device, store->entries[i].memory);
     free(store->entries);
     graph_destroy(store->graph);
     parameters_destroy(store->parameters);
@@ -47,7 +51,8 @@ static struct weight_entry *new_entry(struct weight_store *store, struct error *
     return &store->entries[store->count];
 }
 
-void *weight_store_get(struct weight_store *store, int parameter, const struct tensor_desc *desc, struct error *err) {
+void *weight_store_get(struct weight_store *store, struct device *device, int parameter, const struct tensor_desc *desc,
+                       struct error *err) {
     for (int i = 0; i < store->count; i++) {
         const struct weight_entry *entry = &store->entries[i];
         if (entry->parameter == parameter && entry->desc.layout == desc->layout && entry->desc.dtype == desc->dtype)
@@ -56,12 +61,12 @@ void *weight_store_get(struct weight_store *store, int parameter, const struct t
     struct weight_entry *entry = new_entry(store, err);
     if (!entry)
         return NULL;
-    *entry = (struct weight_entry){parameter, *desc, store->device->ops->alloc(store->device, desc->bytes, err)};
+    *entry = (struct weight_entry){parameter, *desc, device->ops->alloc(device, desc->bytes, err)};
     if (!entry->memory)
         return NULL;
     store->count++;
     store->bytes += desc->bytes;
-    if (!plan_upload_tensor(store->device, &store->parameters->tensors[parameter], desc, entry->memory, err)) {
+    if (!plan_upload_tensor(device, &store->parameters->tensors[parameter], desc, entry->memory, err)) {
         error_prefix(err, "parameter %s", store->graph->parameters[parameter].name);
         return NULL;
     }

@@ -9,7 +9,7 @@ struct onednn_device {
     int threads;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    struct layout *layouts;    /**< all that were handed out */
+    struct layouts *layouts;   /**< all that were handed out; the family that it shares with others */
     const struct loops *loops; /**< for this CPU's instruction set */
 };
 

@@ -2,8 +2,15 @@
 
 #include "common/device/onednn/kernel.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+struct layouts {
+    pthread_mutex_t mutex; /* guards all below */
+    int references;
+    struct layout *first;
+};
 
 static bool is_row_major(const struct blocking *b) {
     int64_t stride = 1;
@@ -35,24 +42,28 @@ static struct layout *layout_create(const struct md *md, struct error *err) {
     return layout;
 }
 
+/* Locked. NULL on error. */
+static const struct layout *find_or_add(struct layouts *layouts, const struct md *md, struct error *err) {
+    for (const struct layout *known = layouts->first; known; known = known->next)
+        if (md_equal(&known->md, md))
+            return known;
+    struct layout *layout = layout_create(md, err);
+    if (layout) {
+        layout->next = layouts->first;
+        layouts->first = layout;
+    }
+    return layout;
+}
+
 bool layout_intern(struct onednn_device *device, const struct md *md, const struct layout **out, struct error *err) {
     struct blocking blocking;
     *out = NULL;
     if (!md->present || (md_blocking(md, &blocking) && is_row_major(&blocking) && appendix_bytes(md, &blocking) == 0))
         return true;
-    for (struct layout *known = device->layouts; known; known = known->next) {
-        if (md_equal(&known->md, md)) {
-            *out = known;
-            return true;
-        }
-    }
-    struct layout *layout = layout_create(md, err);
-    if (!layout)
-        return false;
-    layout->next = device->layouts;
-    device->layouts = layout;
-    *out = layout;
-    return true;
+    pthread_mutex_lock(&device->layouts->mutex);
+    *out = find_or_add(device->layouts, md, err);
+    pthread_mutex_unlock(&device->layouts->mutex);
+    return *out != NULL;
 }
 
 bool layout_describe(const struct tensor_desc *desc, const struct shape *shape, struct md *out, struct error *err) {
@@ -80,13 +91,38 @@ bool layout_alike(struct onednn_device *device, const struct tensor_desc *desc, 
     return good;
 }
 
-void layouts_fini(struct onednn_device *device) {
-    while (device->layouts) {
-        struct layout *layout = device->layouts;
-        device->layouts = layout->next;
+struct layouts *layouts_create(void) {
+    struct layouts *layouts = calloc(1, sizeof *layouts);
+    if (layouts) {
+        pthread_mutex_init(&layouts->mutex, NULL);
+        layouts->references = 1;
+    }
+    return layouts;
+}
+
+struct layouts *layouts_retain(struct layouts *layouts) {
+    pthread_mutex_lock(&layouts->mutex);
+    layouts->references++;
+    pthread_mutex_unlock(&layouts->mutex);
+    return layouts;
+}
+
+void layouts_release(struct layouts *layouts) {
+    if (!layouts)
+        return;
+    pthread_mutex_lock(&layouts->mutex);
+    bool last = --layouts->references == 0;
+    pthread_mutex_unlock(&layouts->mutex);
+    if (!last)
+        return;
+    while (layouts->first) {
+        struct layout *layout = layouts->first;
+        layouts->first = layout->next;
         md_fini(&layout->md);
         free(layout);
     }
+    pthread_mutex_destroy(&layouts->mutex);
+    free(layouts);
 }
 
 /* The order of a blocked layout as oneDNN's format tags spell it: outer dimensions by falling stride (upper

@@ -6,8 +6,8 @@
 struct onednn_device;
 
 /**
- * How oneDNN keeps a tensor of one shape and dtype. Interned by the device, so that equal ones are the same pointer;
- * canonical ones are NULL.
+ * How oneDNN keeps a tensor of one shape and dtype. Interned by the devices that share, so that equal ones are the same
+ * pointer; canonical ones are NULL. Immutable.
  */
 struct layout {
     struct layout *next;
@@ -16,7 +16,16 @@ struct layout {
     struct blocking blocking;
 };
 
-/** The layout of a description, owned by the device; *out is NULL where it is row-major. */
+/** The layouts of devices that share, counted by them. Any thread; its mutex is a leaf lock. */
+struct layouts;
+/** None yet, with one reference: its maker's. NULL where memory ends. */
+struct layouts *layouts_create(void);
+/** One more reference. Returns the layouts. */
+struct layouts *layouts_retain(struct layouts *layouts);
+/** One reference less; the last one frees them all. Takes NULL. */
+void layouts_release(struct layouts *layouts);
+
+/** The layout of a description, owned by the device's layouts; *out is NULL where it is row-major. Any thread. */
 bool layout_intern(struct onednn_device *device, const struct md *md, const struct layout **out, struct error *err);
 
 /**
@@ -34,8 +43,6 @@ bool layout_check(const struct tensor_desc *desc, struct error *err);
  */
 bool layout_alike(struct onednn_device *device, const struct tensor_desc *desc, enum dtype dtype, const struct layout **out,
                   struct error *err);
-
-void layouts_fini(struct onednn_device *device);
 
 /** As device_ops.layout_text, e.g. "f32:64x(3*16)x56x56:aBcd16b". */
 const char *layout_text(struct device *device, const struct tensor_desc *desc, char *out, size_t size);

@@ -52,12 +52,20 @@ static bool choose_threads(int wanted, int *out, struct error *err) {
 
 static void onednn_close(struct device *base) {
     struct onednn_device *device = (struct onednn_device *)base;
-    layouts_fini(device);
     if (device->stream)
         dnnl_stream_destroy(device->stream);
     if (device->engine)
         dnnl_engine_destroy(device->engine);
+    layouts_release(device->layouts);
     free(device);
+}
+
+/* Engines of the CPU are alike, so that only the layouts have to be common. */
+static bool join_family(struct onednn_device *device, const struct device *share, struct error *err) {
+    const struct onednn_device *other = (const struct onednn_device *)share;
+    device->layouts = other ? layouts_retain(other->layouts) : layouts_create();
+    device->base.family = device->layouts;
+    return device->layouts || error_set(err, ERROR_MEMORY, "out of memory for a device");
 }
 
 static struct device *onednn_open(const struct device_spec *spec, struct error *err) {
@@ -68,7 +76,7 @@ static struct device *onednn_open(const struct device_spec *spec, struct error *
     }
     device->base.ops = &onednn_device_ops;
     device->loops = loops_row(0);
-    if (!choose_threads(spec->threads, &device->threads, err) ||
+    if (!join_family(device, spec->share, err) || !choose_threads(spec->threads, &device->threads, err) ||
         !dnnl_ok(dnnl_engine_create(&device->engine, dnnl_cpu, 0), err, "open the CPU") ||
         !dnnl_ok(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), err, "make a stream")) {
         onednn_close(&device->base);
@@ -200,6 +208,7 @@ void kernel_set_private(struct onednn_kernel *kernel, enum arg arg, size_t bytes
 
 const struct device_ops onednn_device_ops = {
     .name = "onednn",
+    .shares = true,
     .available = onednn_available,
     .open = onednn_open,
     .close = onednn_close,

@@ -35,6 +35,7 @@ static struct device *open_device(const struct device_spec *spec, struct error *
         return NULL;
     }
     device->ops = &reference_device_ops;
+    device->family = &reference_device_ops; /* it has no layouts, and its memory is the host's */
     return device;
 }
 
@@ -125,6 +126,7 @@ static const char *layout_text(struct device *device, const struct tensor_desc *
 
 const struct device_ops reference_device_ops = {
     .name = "reference",
+    .shares = true,
     .available = available,
     .open = open_device,
     .close = close_device,

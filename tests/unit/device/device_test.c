@@ -45,6 +45,43 @@ static void the_registry_lists_the_reference_first(void **state) {
     assert_null(device_registry_row(1000));
 }
 
+static void devices_share_where_they_were_opened_to(void **state) {
+    const struct device_ops *row;
+    (void)state;
+    for (int i = 0; (row = device_registry_row(i)); i++) {
+        if (!row->shares || !row->available(NULL))
+            continue;
+        struct error err = {0};
+        struct device_spec spec = {.name = row->name, .threads = 1};
+        struct device *first = device_open(&spec, &err);
+        spec.share = first;
+        struct device *second = device_open(&spec, &err);
+        assert_true(first && second && device_shares(first, second) && device_shares(second, first));
+        void *memory = first->ops->alloc(first, 100, &err);
+        assert_non_null(memory);
+        device_close(first);
+        second->ops->free(second, memory);
+        device_close(second);
+    }
+}
+
+/* A device of a kind that a row of the registry stands for without being opened. */
+static void devices_of_other_kinds_do_not_share(void **state) {
+    struct device_ops ops = {.name = "other", .shares = true};
+    struct device other = {.ops = &ops};
+    struct device_spec spec = {.name = "reference", .share = &other};
+    struct error err = {0};
+    (void)state;
+    assert_null(device_open(&spec, &err));
+    assert_int_equal(err.code, ERROR_UNSUPPORTED);
+    struct device *reference = open_reference();
+    assert_false(device_shares(reference, &other) || device_shares(&other, reference));
+    assert_true(device_shares(&other, &other));
+    spec = (struct device_spec){.name = "cuda", .share = reference};
+    assert_null(device_open(&spec, &err)); /* where it is built, too */
+    device_close(reference);
+}
+
 /* Prepares a request that has been spoilt and returns the code of the error. */
 static enum error_code refusal(const struct kernel_request *request, const char *says) {
     struct device *device = open_reference();
@@ -173,6 +210,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_device_that_is_not_there_is_named_with_those_that_are),
         cmocka_unit_test(the_registry_lists_the_reference_first),
+        cmocka_unit_test(devices_share_where_they_were_opened_to),
+        cmocka_unit_test(devices_of_other_kinds_do_not_share),
         cmocka_unit_test(requests_that_do_not_fit_are_refused),
         cmocka_unit_test(integers_have_to_be_those_that_the_operation_says),
         cmocka_unit_test(a_run_without_a_buffer_is_refused),
