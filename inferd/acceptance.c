@@ -37,7 +37,7 @@ static int judge(const struct run *run, struct error *err) {
     float logits[MODEL_MAX_CLASSES];
     double probabilities[MODEL_MAX_CLASSES];
     int best = 0;
-    if (!run->model->ops->compute(run->model, run->images, 1, logits, err) ||
+    if (!run->model->ops->compute(run->model, 0, run->images, 1, logits, err) ||
         !decide_probabilities(logits, info->class_count, info->temperature, probabilities, err)) {
         error_prefix(err, "a picture of the acceptance set");
         return -1;

@@ -5,9 +5,9 @@
 #include <inttypes.h>
 #include <sys/stat.h>
 
-/* While it is loaded a model's weights are there up to three times (file, parameters, plan), and its plans
- * have buffers. */
-enum { LOADING_FACTOR = 4, LOADING_EXTRA_BYTES = 64 << 20 };
+/* While it is loaded a model's weights are there up to three times (file, parameters, plan), and each instance's
+ * plans have buffers. */
+enum { LOADING_FACTOR = 4 };
 
 static void drop_previous(struct slot *slot, const char *reason) {
     if (slot_drop_previous(slot)) {
@@ -15,11 +15,12 @@ static void drop_previous(struct slot *slot, const char *reason) {
     }
 }
 
-static void make_room(struct slot *slot, const char *path) {
+static void make_room(const struct activation_spec *spec, const char *path) {
     struct stat status;
+    int64_t instances = spec->load.instances ? spec->load.instances->count : 1;
     if (stat(path, &status) == 0 &&
-        memory_available() / LOADING_FACTOR < status.st_size + LOADING_EXTRA_BYTES / LOADING_FACTOR) {
-        drop_previous(slot, "little memory is available");
+        memory_available() / LOADING_FACTOR < status.st_size + instances * INSTANCE_BYTES / LOADING_FACTOR) {
+        drop_previous(spec->slot, "little memory is available");
     }
 }
 
@@ -68,9 +69,10 @@ struct model *activation_load_shadow(const struct activation_spec *spec, const c
                                      const struct digest *digest, struct error *err) {
     struct activation_spec small = *spec;
     small.load.max_batch = 1;
+    small.load.instances = NULL;
     small.load.device.threads = spec->shadow_threads;
     small.acceptance = NULL; /* it answers nobody; activation asks */
-    make_room(spec->slot, path);
+    make_room(&small, path);
     struct model *model = activation_load(&small, path, err);
     return model && check_digest(model, digest, err) ? model : NULL;
 }
@@ -83,7 +85,7 @@ bool activation_run(const struct activation_spec *spec, const char *path, const 
         return true;
     }
     struct error reason = {0};
-    make_room(spec->slot, path);
+    make_room(spec, path);
     struct model *model = activation_load(spec, path, &reason);
     if (!model && reason.code == ERROR_MEMORY) {
         drop_previous(spec->slot, "memory ended");

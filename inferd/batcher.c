@@ -18,6 +18,7 @@ struct batcher *batcher_create(const struct batcher_spec *spec) {
         return NULL;
     }
     batcher->spec = *spec;
+    batcher->spec.takers = spec->takers > 1 ? spec->takers : 1;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* clock_now_ns's clock */
@@ -75,11 +76,15 @@ static void wait_until(struct batcher *batcher, int64_t until_ns) {
     pthread_cond_timedwait(&batcher->changed, &batcher->mutex, &until);
 }
 
-/** How many of a model's jobs to take, of which one was taken already. */
+/**
+ * How many of a model's jobs to take, of which one was taken already. The other takers come for their part as
+ * soon as they are free: a large batch here would only let them idle.
+ */
 static int choose(const struct batcher *batcher, const struct model *model) {
-    int limit = batch_limit(batcher, model);
-    int waiting = 1 + lanes_count_of(&batcher->lanes, model, LADDER_MAX_IMAGES - 1);
-    int take = model->ladder.count > 0 ? ladder_take(&model->ladder, waiting) : waiting;
+    int limit = batch_limit(batcher, model), takers = batcher->spec.takers;
+    int waiting = 1 + lanes_count_of(&batcher->lanes, model, takers * LADDER_MAX_IMAGES - 1);
+    int part = (waiting + takers - 1) / takers;
+    int take = model->ladder.count > 0 ? ladder_take(&model->ladder, part) : part;
     return take < limit ? take : limit;
 }
 
@@ -113,6 +118,9 @@ bool batcher_take(struct batcher *batcher, struct batch *out) {
         wait_until(batcher, until_ns);
     }
     fill(batcher, out);
+    if (batcher->lanes.count > 0) {
+        pthread_cond_signal(&batcher->changed); /* another taker may sleep through the time of what is left */
+    }
     pthread_mutex_unlock(&batcher->mutex);
     return out->count + out->expired_count > 0;
 }

@@ -4,7 +4,8 @@
 /**
  * Gathers jobs into batches for one model at a time: urgent ones first, then in order of arrival. A batch is
  * handed out when as many wait as it can hold, or when its oldest job has waited max_delay; how many of those
- * that wait it gets, the model's ladder says. Expired jobs are never part of a batch. Any thread; its mutex is
+ * that wait it gets, the model's ladder says. Several takers may ask: a batch goes to whichever is free, and
+ * leaves the others their even part of what waits. Expired jobs are never part of a batch. Any thread; its mutex is
  * a leaf lock. Source: the dynamic batching of serving systems such as Triton, whose names for the two limits
  * these are.
  */
@@ -13,6 +14,7 @@ struct batcher;
 struct batcher_spec {
     int max_batch;        /**< 1..MODEL_MAX_BATCH; a model's own limit holds too */
     int64_t max_delay_us; /**< 0: whatever is there when the worker is free */
+    int takers;           /**< threads that call batcher_take; 0: one */
 };
 
 struct batch {

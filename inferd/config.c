@@ -3,6 +3,7 @@
 #include "common/store/store.h"
 #include "common/wire/address.h"
 #include "inferd/client/dispatch.h"
+#include "inferd/instances.h"
 #include "inferd/model.h"
 #include <string.h>
 
@@ -144,7 +145,15 @@ static const struct schema_row rows[] = {
      .fallback = "0",
      .min = 0,
      .max = 1024,
-     .help = "that compute, on a CPU; 0: as many as this process has processors"},
+     .help = "that compute in each instance, on a CPU; 0: its share of the processors that this process has"},
+    {.key = "device.instances",
+     .type = SCHEMA_INT,
+     .offset = FIELD(device_instances),
+     .fallback = "1",
+     .min = 0,
+     .max = INSTANCES_MAX,
+     .help = "that compute different batches at the same time, each on processors of its own; the weights are there once. "
+             "0: as many as the processors have place for, of device.threads each, or of one thread"},
     {.key = "model.file",
      .type = SCHEMA_PATH,
      .offset = FIELD(model_file),

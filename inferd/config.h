@@ -17,7 +17,7 @@ struct inferd_config {
     int max_batch;
     int max_delay_us;
     const char *device;
-    int device_index, device_threads;
+    int device_index, device_threads, device_instances;
     const char *model_file;
     bool keep_previous;
     int shadow_threads;

@@ -1,5 +1,6 @@
 #pragma once
 #include "common/metrics/histogram.h"
+#include "inferd/instances.h"
 #include "proto/diagnosis.pb-c.h"
 #include <stdatomic.h>
 #include <stdint.h>
@@ -15,6 +16,12 @@ enum counters_stage {
     COUNTERS_STAGES
 };
 
+/** What one instance does. */
+struct counters_instance {
+    _Atomic uint64_t batches, busy_us;  /**< computed, and how long that took */
+    _Atomic int64_t computing_since_ms; /**< when the batch under way began (monotonic); 0: none is */
+};
+
 /** What the daemon counts, for status replies and metrics. Any thread; zeroed at the start. */
 struct counters {
     _Atomic uint64_t by_status[COUNTERS_STATUSES];
@@ -23,5 +30,6 @@ struct counters {
     struct histogram stages[COUNTERS_STAGES]; /**< of requests that came so far */
     struct histogram request;                 /**< from acceptance to the reply, whatever its status */
     struct histogram batch_images;            /**< images in a batch */
-    _Atomic int64_t computing_since_ms;       /**< when the batch under way began (monotonic); 0: none is */
+    int instance_count; /**< set before the threads start */
+    struct counters_instance instances[INSTANCES_MAX];
 };

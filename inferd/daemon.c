@@ -16,6 +16,7 @@ enum { STEP_MS = 200, PATH_SIZE = 4096, BIND_MAX = 16, RETRY_MS = 5000, SHADOW_S
 
 struct inferd {
     const struct inferd_config *config;
+    struct instances instances;
     struct slot *slot;
     struct model_stats *stats;
     struct shadow *shadow;
@@ -40,17 +41,26 @@ static struct acceptance_spec acceptance_spec(const struct inferd_config *config
                                                .max_side = config->max_side}};
 }
 
-/** acceptance: borrowed by what is returned. */
-static struct activation_spec activation_spec(const struct inferd_config *config, struct slot *slot,
-                                              const struct acceptance_spec *acceptance) {
+static bool plan_instances(struct inferd *inferd, struct error *err) {
+    const struct inferd_config *config = inferd->config;
+    struct instances_spec spec = {.count = config->device_instances,
+                                  .threads = config->device_threads,
+                                  .shares = engine_shares(engine_device(config->device))};
+    return instances_plan(&spec, &inferd->instances, err) || error_prefix(err, "device.instances");
+}
+
+/** What is returned borrows from inferd. */
+static struct activation_spec activation_spec(const struct inferd *inferd) {
+    const struct inferd_config *config = inferd->config;
     bool has_set = *config->acceptance_folder || *config->acceptance_manifest;
     return (struct activation_spec){
-        .slot = slot,
+        .slot = inferd->slot,
         .load = {.device = {.name = engine_device(config->device),
                             .index = config->device_index,
                             .threads = config->device_threads},
-                 .max_batch = config->max_batch},
-        .acceptance = has_set ? acceptance : NULL,
+                 .max_batch = config->max_batch,
+                 .instances = &inferd->instances},
+        .acceptance = has_set ? &inferd->acceptance : NULL,
         .shadow_threads = config->shadow_threads};
 }
 
@@ -174,6 +184,7 @@ static bool start_following(struct inferd *inferd, struct error *err) {
                                .revoked = config->trust_revoked,
                                .precisions = precisions,
                                .precision_count = precisions_here(&inferd->activation.load.device, precisions),
+                               .instances = inferd->instances.count,
                                .max_memory_bytes = (int64_t)config->max_memory_bytes};
     if (!(inferd->trust = trust_create(&trust, err)) ||
         !(inferd->subscriber = subscriber_create(&spec, err))) {
@@ -233,6 +244,7 @@ static bool start_server(struct inferd *inferd, struct error *err) {
         .max_job_bytes = config->max_job_bytes,
         .max_batch = config->max_batch,
         .max_delay_us = config->max_delay_us,
+        .instances = &inferd->instances,
         .limits = {.max_bytes = config->max_message_bytes,
                    .max_pixels = config->max_pixels,
                    .max_side = config->max_side},
@@ -298,9 +310,9 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
     if (ok) {
         slot_keep_previous(inferd.slot, config->keep_previous);
         inferd.acceptance = acceptance_spec(config);
-        inferd.activation = activation_spec(config, inferd.slot, &inferd.acceptance);
+        inferd.activation = activation_spec(&inferd);
     }
-    ok = ok && load_keys(&inferd, err);
+    ok = ok && plan_instances(&inferd, err) && load_keys(&inferd, err);
     ok = ok && start_server(&inferd, err);  /* first: an address in use should cost no model's loading */
     ok = ok && start_monitor(&inferd, err); /* a probe gets its answer while the model is loaded */
     ok = ok && start_model(&inferd, err);
@@ -321,13 +333,13 @@ bool daemon_run(const struct inferd_config *config, struct error *err) {
 
 bool daemon_check(const struct inferd_config *config, struct error *err) {
     struct inferd inferd = {.config = config};
-    bool ok = load_keys(&inferd, err);
+    bool ok = plan_instances(&inferd, err) && load_keys(&inferd, err);
     wire_security_destroy(inferd.security);
     if (!ok || !*config->model_file) {
         return ok;
     }
-    struct acceptance_spec acceptance = acceptance_spec(config);
-    struct activation_spec spec = activation_spec(config, NULL, &acceptance);
+    inferd.acceptance = acceptance_spec(config);
+    struct activation_spec spec = activation_spec(&inferd);
     struct model *model = activation_load(&spec, config->model_file, err);
     model_release(model);
     return model != NULL;

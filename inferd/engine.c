@@ -18,6 +18,16 @@ const char *engine_device(const char *name) {
     return name;
 }
 
+bool engine_shares(const char *device) {
+    const struct device_ops *row;
+    for (int i = 0; (row = device_registry_row(i)); i++) {
+        if (strcmp(row->name, device) == 0) {
+            return row->shares;
+        }
+    }
+    return false;
+}
+
 bool engine_wait_policy(char *const argv[], struct error *err) {
     static const char *const environment[][2] = {
         {"OMP_WAIT_POLICY", "passive"}, {"GOMP_SPINCOUNT", "10000"}, {NULL, NULL}};

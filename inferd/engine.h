@@ -4,6 +4,9 @@
 /** What a device is called: the name itself or, of "auto", the fastest that can be opened here. */
 const char *engine_device(const char *name);
 
+/** Whether several devices of that kind can share a model's weights. False also where there is no such device. */
+bool engine_shares(const char *device);
+
 /**
  * Makes sure that OpenMP's teams wait as a member's do: compute team, decoders and sockets share the processors, and idle threads
  * must not spin on them for long. What the environment says already stays. The program is started anew with these arguments where

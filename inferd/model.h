@@ -37,9 +37,10 @@ struct model;
 struct model_ops {
     /**
      * images: (max_batch, C, H, W) as the recipe says, of which the first `count` matter; logits: (count, K),
-     * to be filled in. Called by one thread at a time, after the model was made ready.
+     * to be filled in. instance: whose buffers are used, from 0; for each, called by one thread at a time, after the model
+     * was made ready; different ones compute at the same time.
      */
-    bool (*compute)(struct model *model, const float *images, int count, float *logits, struct error *err);
+    bool (*compute)(struct model *model, int instance, const float *images, int count, float *logits, struct error *err);
     /** The last reference is gone. Any thread; nobody is computing. */
     void (*destroy)(struct model *model);
 };

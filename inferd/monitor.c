@@ -106,6 +106,10 @@ static double images(const struct moment *moment) {
     return (double)moment->counters->images;
 }
 
+static double instances(const struct moment *moment) {
+    return moment->counters->instance_count;
+}
+
 static double uptime(const struct moment *moment) {
     return moment->uptime_seconds;
 }
@@ -150,6 +154,9 @@ static const struct row {
      undelivered,
      false},
     {{"thorax_images_total", TELEMETRY_COUNTER, "Images computed."}, images, false},
+    {{"thorax_instances", TELEMETRY_GAUGE, "Threads that compute, each a batch at a time on processors of its own."},
+     instances,
+     false},
     {{"thorax_model_swaps_total", TELEMETRY_COUNTER, "How often a model took the place of another."},
      swaps,
      false},
@@ -184,6 +191,9 @@ static const struct telemetry_family request_seconds = {"thorax_request_seconds"
                                                         "From a request's acceptance to its reply."};
 static const struct telemetry_family batch_images = {"thorax_batch_images", TELEMETRY_HISTOGRAM,
                                                      "Images in a batch."};
+
+static const struct telemetry_family busy_seconds = {"thorax_instance_busy_seconds_total", TELEMETRY_COUNTER,
+                                                     "How long each instance computed."};
 
 static void write_build(const struct monitor *monitor, FILE *out) {
     const struct telemetry_label labels[] = {
@@ -232,6 +242,16 @@ static void write_times(const struct counters *counters, FILE *out) {
     telemetry_histogram(out, &batch_images, NULL, &counters->batch_images, &telemetry_images);
 }
 
+static void write_instances(const struct counters *counters, FILE *out) {
+    char number[16];
+    telemetry_begin(out, &busy_seconds);
+    for (int i = 0; i < counters->instance_count; i++) {
+        snprintf(number, sizeof number, "%d", i);
+        const struct telemetry_label labels[] = {{"instance", number}, {NULL, NULL}};
+        telemetry_value(out, &busy_seconds, labels, (double)counters->instances[i].busy_us / 1e6);
+    }
+}
+
 static void take_moment(struct monitor *monitor, const struct model *model, struct moment *out) {
     struct subscriber *subscriber = atomic_load(&monitor->subscriber);
     *out = (struct moment){.counters = server_counters(monitor->server),
@@ -261,6 +281,7 @@ static int answer_metrics(void *context, FILE *out) {
     }
     write_requests(moment.counters, out);
     write_times(moment.counters, out);
+    write_instances(moment.counters, out);
     return OK;
 }
 

@@ -11,7 +11,7 @@ struct pipeline {
     struct pipeline_spec spec;
     struct thread_pool *pool;
     struct batcher *batcher;
-    struct worker *worker;
+    struct worker *workers[INSTANCES_MAX]; /* one an instance */
     struct queue *finished; /* holds max_jobs, so that pushing never waits */
     pthread_mutex_t mutex;  /* guards waiting; a leaf lock */
     struct lanes waiting;   /* for a decoding thread */
@@ -38,9 +38,29 @@ static void decode_next(void *context) {
     }
 }
 
+/** An inference thread for each instance. */
+static bool start_workers(struct pipeline *pipeline, int count, struct error *err) {
+    const struct pipeline_spec *spec = &pipeline->spec;
+    spec->counters->instance_count = count;
+    for (int i = 0; i < count; i++) {
+        struct worker_spec worker = {.instance = i,
+                                     .instances = spec->instances,
+                                     .batcher = pipeline->batcher,
+                                     .counters = spec->counters,
+                                     .complete = complete,
+                                     .context = pipeline};
+        if (!(pipeline->workers[i] = worker_create(&worker, err))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool start(struct pipeline *pipeline, struct error *err) {
     const struct pipeline_spec *spec = &pipeline->spec;
-    struct batcher_spec batcher = {.max_batch = spec->max_batch, .max_delay_us = spec->max_delay_us};
+    int instances = spec->instances ? spec->instances->count : 1;
+    struct batcher_spec batcher = {
+        .max_batch = spec->max_batch, .max_delay_us = spec->max_delay_us, .takers = instances};
     struct thread_pool_spec pool = {
         .threads = spec->decode_threads, .queue_limit = (size_t)spec->max_jobs, .name = "decode"};
     pipeline->finished = queue_create((size_t)spec->max_jobs);
@@ -48,10 +68,7 @@ static bool start(struct pipeline *pipeline, struct error *err) {
     if (!pipeline->finished || !pipeline->batcher) {
         return error_set(err, ERROR_MEMORY, "no memory for the request queues");
     }
-    struct worker_spec worker = {
-        .batcher = pipeline->batcher, .counters = spec->counters, .complete = complete, .context = pipeline};
-    pipeline->worker = worker_create(&worker, err);
-    return pipeline->worker && (pipeline->pool = thread_pool_create(&pool, err)) != NULL;
+    return start_workers(pipeline, instances, err) && (pipeline->pool = thread_pool_create(&pool, err)) != NULL;
 }
 
 struct pipeline *pipeline_create(const struct pipeline_spec *spec, struct error *err) {
@@ -77,7 +94,9 @@ void pipeline_destroy(struct pipeline *pipeline) {
     if (pipeline->batcher) {
         batcher_close(pipeline->batcher);
     }
-    worker_destroy(pipeline->worker);
+    for (int i = 0; i < INSTANCES_MAX; i++) {
+        worker_destroy(pipeline->workers[i]);
+    }
     batcher_destroy(pipeline->batcher);
     queue_destroy(pipeline->finished);
     pthread_mutex_destroy(&pipeline->mutex);

@@ -4,7 +4,7 @@
 #include "inferd/job.h"
 
 /**
- * What lies between accepting a request and its answer: decoding threads, batcher, inference thread. Bounded
+ * What lies between accepting a request and its answer: decoding threads, batcher, inference threads. Bounded
  * in jobs and in bytes: what is over the bound is refused at once and not queued. All that it accepted it
  * hands back.
  */
@@ -16,6 +16,7 @@ struct pipeline_spec {
     size_t max_bytes;     /**< of their images together */
     int max_batch;        /**< 1..MODEL_MAX_BATCH */
     int64_t max_delay_us; /**< that a batch may wait for company */
+    const struct instances *instances; /**< borrowed: an inference thread each; NULL: one, not pinned */
     struct image_limits limits;
     struct counters *counters;     /**< borrowed */
     void (*notify)(void *context); /**< a finished job can be collected. Any thread; must not block */

@@ -63,6 +63,7 @@ static bool start_pipeline(struct server *server, const struct server_spec *spec
         .max_bytes = spec->max_job_bytes,
         .max_batch = spec->max_batch,
         .max_delay_us = spec->max_delay_us,
+        .instances = spec->instances,
         .limits = spec->limits,
         .counters = &server->service.counters,
         .notify = notify,
@@ -253,10 +254,19 @@ bool server_draining(const struct server *server) {
     return server->service.draining;
 }
 
+static int64_t longest_computing_ms(const struct counters *counters, int64_t now_ms) {
+    int64_t longest = 0;
+    for (int i = 0; i < counters->instance_count; i++) {
+        int64_t since = counters->instances[i].computing_since_ms;
+        longest = since && now_ms - since > longest ? now_ms - since : longest;
+    }
+    return longest;
+}
+
 void server_health(const struct server *server, struct server_health *out) {
-    int64_t now = clock_now_ms(), turned = server->turned_ms, computing = server->service.counters.computing_since_ms;
+    int64_t now = clock_now_ms(), turned = server->turned_ms;
     *out = (struct server_health){.silent_ms = turned ? now - turned : -1,
-                                  .computing_ms = computing ? now - computing : 0,
+                                  .computing_ms = longest_computing_ms(&server->service.counters, now),
                                   .in_flight = pipeline_in_flight(server->service.pipeline),
                                   .queue_limit = server->service.max_jobs,
                                   .draining = server->service.draining};

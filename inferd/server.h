@@ -29,6 +29,7 @@ struct server_spec {
     size_t max_job_bytes; /**< of their images together */
     int max_batch;
     int64_t max_delay_us;
+    const struct instances *instances; /**< borrowed for the server's life; NULL: one, not pinned */
     struct image_limits limits;
     struct pins_spec pins;     /**< of routing keys; zero: none is pinned */
     struct model_stats *stats; /**< borrowed; NULL: nobody counts */
@@ -55,7 +56,7 @@ bool server_draining(const struct server *server);
 /** How it is now. Any thread. */
 struct server_health {
     int64_t silent_ms;    /**< since the server's thread last turned; -1: it did not begin yet */
-    int64_t computing_ms; /**< how long the batch under way takes already; 0: none is */
+    int64_t computing_ms; /**< how long the longest of the batches under way takes already; 0: none is */
     int in_flight, queue_limit;
     bool draining;
 };

@@ -57,7 +57,7 @@ static bool compute(struct model *model, const uint8_t *grey, double *probabilit
         return error_set(err, ERROR_MEMORY, "no memory for a picture");
     }
     preprocess_normalise(&info->recipe, grey, images);
-    bool ok = model->ops->compute(model, images, 1, logits, err) &&
+    bool ok = model->ops->compute(model, 0, images, 1, logits, err) &&
               decide_probabilities(logits, info->class_count, info->temperature, probabilities, err);
     free(images);
     return ok;

@@ -6,6 +6,7 @@
 #include "common/base/secret_file.h"
 #include "common/base/text.h"
 #include "common/models/registry.h"
+#include "inferd/instances.h"
 
 #include <pthread.h>
 #include <sodium.h>
@@ -157,6 +158,10 @@ static bool prepare(struct trust *trust, const struct trust_spec *spec, struct e
         trust->precision_count += text_copy(to, sizeof *trust->precisions, spec->precisions[i]);
     }
     trust->max_memory_bytes = spec->max_memory_bytes ? spec->max_memory_bytes : memory_limit_bytes();
+    if (spec->instances > 1) { /* what a model says that it needs is for one */
+        int64_t more = (spec->instances - 1) * (int64_t)INSTANCE_BYTES;
+        trust->max_memory_bytes = trust->max_memory_bytes > more ? trust->max_memory_bytes - more : 0;
+    }
     if (spec->revoked && *spec->revoked && !(trust->list_path = strdup(spec->revoked)))
         return error_set(err, ERROR_MEMORY, "out of memory");
     return parse_oldest(trust, spec->oldest ? spec->oldest : "", err) && refresh(trust, err);

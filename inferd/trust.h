@@ -19,6 +19,7 @@ struct trust_spec {
         revoked; /**< a file of lines "model DIGEST" and "key DIGITS", read again when it changes; "": none */
     const char *const *precisions; /**< (precision_count): that this member computes in, beside f32 */
     int precision_count;
+    int instances;            /**< that need buffers of their own for a model; 0: one */
     int64_t max_memory_bytes; /**< a model that needs more is refused; 0: what the process may take at most */
 };
 

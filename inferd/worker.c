@@ -36,7 +36,7 @@ static bool compute(struct worker *worker, struct model *model, struct error *er
     for (int i = 0; i < batch->count; i++) {
         preprocess_normalise(&model->info.recipe, batch->jobs[i]->grey, worker->images + values * (size_t)i);
     }
-    return model->ops->compute(model, worker->images, batch->count, worker->logits, err);
+    return model->ops->compute(model, worker->spec.instance, worker->images, batch->count, worker->logits, err);
 }
 
 static void conclude(struct job *job, const float *logits) {
@@ -54,7 +54,9 @@ static void conclude(struct job *job, const float *logits) {
     job->status = THORAX__V1__STATUS__STATUS_OK;
 }
 
-static void count(struct counters *counters, int images, uint64_t compute_us) {
+static void count(const struct worker *worker, int images, uint64_t compute_us) {
+    struct counters *counters = worker->spec.counters;
+    atomic_fetch_add(&counters->instances[worker->spec.instance].batches, 1);
     atomic_fetch_add(&counters->batches, 1);
     atomic_fetch_add(&counters->images, (uint64_t)images);
     atomic_fetch_add(&counters->compute_us, compute_us);
@@ -65,13 +67,15 @@ static void run_batch(struct worker *worker) {
     const struct batch *batch = &worker->batch;
     struct model *model = batch->jobs[0]->model;
     struct error err = {0};
+    struct counters_instance *instance = &worker->spec.counters->instances[worker->spec.instance];
     int64_t start = clock_now_ns();
-    atomic_store(&worker->spec.counters->computing_since_ms, clock_now_ms());
+    atomic_store(&instance->computing_since_ms, clock_now_ms());
     bool ok = compute(worker, model, &err);
-    atomic_store(&worker->spec.counters->computing_since_ms, 0);
+    atomic_store(&instance->computing_since_ms, 0);
     uint64_t compute_us = (uint64_t)(clock_now_ns() - start) / 1000;
+    atomic_fetch_add(&instance->busy_us, compute_us);
     if (ok) {
-        count(worker->spec.counters, batch->count, compute_us);
+        count(worker, batch->count, compute_us);
     } else {
         atomic_store(&model->broken, true);
         log_error("compute_failed", &err);
@@ -92,7 +96,8 @@ static void run_batch(struct worker *worker) {
 
 static void *run(void *argument) {
     struct worker *worker = argument;
-    thread_slice_set(THREAD_SLICE_NORMAL); /* before the team that computes is started: it inherits */
+    thread_slice_set(THREAD_SLICE_NORMAL); /* both before the team that computes is started: it inherits */
+    instances_enter(worker->spec.instances, worker->spec.instance);
     while (batcher_take(worker->spec.batcher, &worker->batch)) {
         for (int i = 0; i < worker->batch.expired_count; i++) {
             worker->spec.complete(worker->spec.context, worker->batch.expired[i]);
@@ -110,13 +115,13 @@ static void *run(void *argument) {
 struct worker *worker_create(const struct worker_spec *spec, struct error *err) {
     struct worker *worker = calloc(1, sizeof *worker);
     if (!worker) {
-        error_set(err, ERROR_MEMORY, "no memory for the inference thread");
+        error_set(err, ERROR_MEMORY, "no memory for an inference thread");
         return NULL;
     }
     worker->spec = *spec;
     int failed = pthread_create(&worker->thread, NULL, run, worker);
     if (failed) {
-        error_set(err, ERROR_IO, "cannot start the inference thread: %s", strerror(failed));
+        error_set(err, ERROR_IO, "cannot start an inference thread: %s", strerror(failed));
         free(worker);
         return NULL;
     }

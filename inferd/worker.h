@@ -3,12 +3,15 @@
 #include "inferd/counters.h"
 
 /**
- * The inference thread: takes batches, normalises, computes, decides, and hands every job back with its
- * outcome. One worker owns the compute device's team of threads.
+ * An inference thread: takes batches, normalises, computes, decides, and hands every job back with its
+ * outcome. There is one for each instance; it leads the team of threads that computes there, on the instance's
+ * processors.
  */
 struct worker;
 
 struct worker_spec {
+    int instance;                                     /**< of those of every model, from 0 */
+    const struct instances *instances;                /**< borrowed; NULL: one, not pinned */
     struct batcher *batcher;                          /**< borrowed */
     struct counters *counters;                        /**< borrowed */
     void (*complete)(void *context, struct job *job); /**< called on the worker's thread; takes the job */

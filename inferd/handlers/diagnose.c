@@ -84,14 +84,15 @@ static void set_deadline(const struct service *service, struct job *job) {
     job->deadline_ns = job->arrived_ns + timeout_ms * 1000000;
 }
 
-/** About how long what waits will take, from the mean cost of an image so far. */
+/** About how long what waits will take all instances, from the mean cost of an image so far. */
 static uint32_t retry_after_ms(const struct service *service) {
     uint64_t images = atomic_load(&service->counters.images);
     if (images == 0) {
         return RETRY_FIRST_MS;
     }
     uint64_t waiting = (uint64_t)pipeline_in_flight(service->pipeline);
-    uint64_t ms = atomic_load(&service->counters.compute_us) / images * waiting / 1000;
+    uint64_t instances = (uint64_t)service->counters.instance_count;
+    uint64_t ms = atomic_load(&service->counters.compute_us) / images * waiting / instances / 1000;
     return ms < RETRY_MIN_MS ? RETRY_MIN_MS : ms > RETRY_MAX_MS ? RETRY_MAX_MS : (uint32_t)ms;
 }
 

@@ -11,6 +11,7 @@ struct parts {
     int resident_count;
     struct model *models[SLOT_MODELS]; /* referenced; the active one first */
     Thorax__V1__ModelIdentity residents[SLOT_MODELS], *resident_list[SLOT_MODELS];
+    Thorax__V1__InstanceStatus instances[INSTANCES_MAX], *instance_list[INSTANCES_MAX];
 };
 
 static void fill_counts(struct service *service, struct parts *parts, Thorax__V1__StatusReply *reply) {
@@ -30,6 +31,17 @@ static void fill_counts(struct service *service, struct parts *parts, Thorax__V1
     reply->compute_us = atomic_load(&service->counters.compute_us);
     reply->undelivered = atomic_load(&service->counters.undelivered);
     reply->swaps = slot_swaps(service->slot);
+}
+
+static void fill_instances(const struct counters *counters, struct parts *parts, Thorax__V1__StatusReply *reply) {
+    for (int i = 0; i < counters->instance_count; i++) {
+        thorax__v1__instance_status__init(&parts->instances[i]);
+        parts->instances[i].batches = atomic_load(&counters->instances[i].batches);
+        parts->instances[i].busy_us = atomic_load(&counters->instances[i].busy_us);
+        parts->instance_list[i] = &parts->instances[i];
+    }
+    reply->instances = parts->instance_list;
+    reply->n_instances = (size_t)counters->instance_count;
 }
 
 static void fill_model(struct model *model, struct parts *parts, Thorax__V1__StatusReply *reply) {
@@ -72,6 +84,7 @@ static bool status(struct service *service, struct request *request, struct byte
         fill_residents(&parts, &body);
     }
     fill_counts(service, &parts, &body);
+    fill_instances(&service->counters, &parts, &body);
     body.member = text_for_packing(service->member);
     body.version = text_for_packing(service->version);
     body.condition = condition(service, model);

@@ -41,6 +41,10 @@ static void print_table(const Thorax__V1__StatusReply *status) {
     printf("batches      %" PRIu64 " of %.2f images and %.1f ms on average\n", status->batches,
            status->batches ? (double)status->images / (double)status->batches : 0,
            status->batches ? (double)status->compute_us / 1000 / (double)status->batches : 0);
+    for (size_t i = 0; i < status->n_instances; i++) {
+        printf("instance %-3zu %" PRIu64 " batches, busy %.1f s\n", i, status->instances[i]->batches,
+               (double)status->instances[i]->busy_us / 1e6);
+    }
     printf("swaps        %" PRIu64 "\n", status->swaps);
 }
 
@@ -48,6 +52,16 @@ static json_t *model_json(const Thorax__V1__ModelIdentity *model) {
     char hex[DIGEST_HEX_SIZE];
     return json_pack("{s:s, s:s, s:s}", "name", model->name, "version", model->version, "digest",
                      model_digest(model, hex));
+}
+
+static json_t *instances_json(const Thorax__V1__StatusReply *status) {
+    json_t *rows = json_array();
+    for (size_t i = 0; i < status->n_instances; i++) {
+        const Thorax__V1__InstanceStatus *instance = status->instances[i];
+        json_array_append_new(rows, json_pack("{s:I, s:I}", "batches", (json_int_t)instance->batches, "busy_us",
+                                              (json_int_t)instance->busy_us));
+    }
+    return rows;
 }
 
 static void print_json(const Thorax__V1__StatusReply *status) {
@@ -71,6 +85,7 @@ static void print_json(const Thorax__V1__StatusReply *status) {
         json_array_append_new(resident, model_json(status->resident[i]));
     }
     json_object_set_new(out, "resident", resident);
+    json_object_set_new(out, "instances", instances_json(status));
     json_dumpf(out, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(out);

@@ -1,6 +1,7 @@
 #include "common/base/clock.h"
 #include "inferd/batcher.h"
 #include "tests/unit/inferd/fake_model.h"
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -137,6 +138,61 @@ static void closing_hands_out_what_is_left_and_ends(void **state) {
     assert_false(batcher_take(bench->batcher, &bench->batch));
 }
 
+static void each_taker_leaves_the_others_their_part(void **state) {
+    static const int counts[] = {2, 1, 1};
+    struct bench *bench = *state;
+    batcher_destroy(bench->batcher);
+    bench->batcher = batcher_create(&(struct batcher_spec){.max_batch = 4, .takers = 2});
+    push(bench, 0, 4);
+    for (int i = 0; i < 3; i++) {
+        assert_true(batcher_take(bench->batcher, &bench->batch));
+        assert_int_equal(bench->batch.count, counts[i]);
+    }
+}
+
+/** Takes until the batcher is closed. */
+struct taker {
+    struct batcher *batcher;
+    atomic_int *taken;
+    pthread_t thread;
+};
+
+static void *take_all(void *context) {
+    struct taker *taker = context;
+    struct batch batch;
+    while (batcher_take(taker->batcher, &batch)) {
+        atomic_fetch_add(taker->taken, batch.count);
+        clock_sleep_ms(20); /* so long that the other one has to come for the rest */
+    }
+    return NULL;
+}
+
+/** Rounds of two jobs, which nothing but their delay makes due: both takers have to wake for it. */
+static void takers_share_what_becomes_due(void **state) {
+    enum { ROUNDS = 5 };
+    struct bench *bench = *state;
+    atomic_int taken = 0;
+    struct taker takers[2];
+    batcher_destroy(bench->batcher);
+    bench->batcher = batcher_create(&(struct batcher_spec){.max_batch = 4, .max_delay_us = 1000, .takers = 2});
+    for (int i = 0; i < 2; i++) {
+        takers[i] = (struct taker){.batcher = bench->batcher, .taken = &taken};
+        assert_int_equal(pthread_create(&takers[i].thread, NULL, take_all, &takers[i]), 0);
+    }
+    for (int round = 1; round <= ROUNDS; round++) {
+        int64_t deadline = clock_now_ms() + 10000;
+        push(bench, 2 * round - 2, 2 * round);
+        while (atomic_load(&taken) < 2 * round && clock_left_ms(deadline) > 0) {
+            clock_sleep_ms(1);
+        }
+        assert_int_equal(atomic_load(&taken), 2 * round);
+    }
+    batcher_close(bench->batcher);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(takers[i].thread, NULL);
+    }
+}
+
 int main(void) {
 #define BENCH_TEST(name) cmocka_unit_test_setup_teardown(name, bench_init, bench_fini)
     const struct CMUnitTest tests[] = {
@@ -147,6 +203,8 @@ int main(void) {
         cmocka_unit_test(a_lone_job_waits_for_company_as_long_as_the_delay),
         cmocka_unit_test(a_full_batch_does_not_wait),
         BENCH_TEST(closing_hands_out_what_is_left_and_ends),
+        BENCH_TEST(each_taker_leaves_the_others_their_part),
+        BENCH_TEST(takers_share_what_becomes_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

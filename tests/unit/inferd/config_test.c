@@ -75,6 +75,8 @@ static void what_makes_no_sense_is_named(void **state) {
         {"server: {default_timeout: 10min}", "server.default_timeout"},
         {"server: {queue: 0}", "server.queue"},
         {"batch: {max: 65}", "batch.max"},
+        {"device: {instances: -1}", "device.instances"},
+        {"device: {instances: 65}", "device.instances"},
         {"batch: {maximum: 6}", "maximum"},
         {"log: {style: xml}", "log.style"},
     };

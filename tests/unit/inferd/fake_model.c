@@ -9,8 +9,9 @@ struct fake {
     struct fake_model_spec spec;
 };
 
-static bool compute(struct model *model, const float *images, int count, float *logits, struct error *err) {
+static bool compute(struct model *model, int instance, const float *images, int count, float *logits, struct error *err) {
     const struct fake *fake = (const struct fake *)model;
+    (void)instance;
     (void)images;
     clock_sleep_ms(fake->spec.compute_ms);
     if (fake->spec.computed) {

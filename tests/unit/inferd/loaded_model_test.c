@@ -3,6 +3,7 @@
 #include "inferd/decide.h"
 #include "tests/unit/inferd/tiny_model.h"
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,15 +83,60 @@ static void the_answer_does_not_depend_on_the_batch(void **state) {
     for (int i = 0; i < 5 * SIDE * SIDE; i++) {
         images[i] = sinf((float)i * 0.37f);
     }
-    assert_true(model->ops->compute(model, images, 5, together, NULL));
+    assert_true(model->ops->compute(model, 0, images, 5, together, NULL));
     for (int i = 0; i < 5; i++) {
         float one[5 * SIDE * SIDE] = {0};
         memcpy(one, images + i * SIDE * SIDE, SIDE * SIDE * sizeof *one);
-        assert_true(model->ops->compute(model, one, 1, alone, NULL));
+        assert_true(model->ops->compute(model, 0, one, 1, alone, NULL));
         for (int k = 0; k < 3; k++) {
             assert_true(fabsf(alone[k] - together[3 * i + k]) <= 1e-4f * fmaxf(1, fabsf(alone[k])));
         }
     }
+    model_release(model);
+}
+
+/** One instance's thread: the same picture again and again. */
+struct computing {
+    struct model *model;
+    int instance, differing;
+    const float *images, *expected;
+    pthread_t thread;
+};
+
+static void *compute_often(void *context) {
+    struct computing *computing = context;
+    struct model *model = computing->model;
+    for (int i = 0; i < 20; i++) {
+        float logits[3] = {0};
+        bool ok = model->ops->compute(model, computing->instance, computing->images, 1, logits, NULL);
+        computing->differing += !ok || memcmp(logits, computing->expected, sizeof logits) != 0;
+    }
+    return NULL;
+}
+
+static void instances_answer_alike_and_at_the_same_time(void **state) {
+    struct instances two = {.count = 2, .threads = 1};
+    struct loaded_model_spec spec = {.device = {.name = tiny_model_device()}, .max_batch = 3, .instances = &two};
+    struct computing threads[2];
+    struct error err = {0};
+    float images[3 * SIDE * SIDE] = {0.5f, -1, 2}, expected[3];
+    write_model(*state, &GOOD);
+    struct model *model = loaded_model_open(*state, &spec, NULL, &err);
+    if (!model) {
+        fail_msg("%s", err.message);
+    }
+    assert_true(model->ladder.count == 3 && model->ladder.cost_us[0] > 0 && model->ladder.cost_us[2] > 0);
+    assert_true(model->ops->compute(model, 0, images, 1, expected, NULL));
+    for (int i = 0; i < 2; i++) {
+        threads[i] = (struct computing){.model = model, .instance = i, .images = images, .expected = expected};
+        assert_int_equal(pthread_create(&threads[i].thread, NULL, compute_often, &threads[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i].thread, NULL);
+        assert_int_equal(threads[i].differing, 0);
+    }
+    assert_false(model->ops->compute(model, 2, images, 1, expected, &err));
+    assert_int_equal(err.code, ERROR_INTERNAL);
     model_release(model);
 }
 
@@ -145,6 +191,7 @@ int main(void) {
         FILE_TEST(a_model_says_what_its_file_says),
         FILE_TEST(rule_in_and_rule_out_make_up_triage),
         FILE_TEST(the_answer_does_not_depend_on_the_batch),
+        FILE_TEST(instances_answer_alike_and_at_the_same_time),
         FILE_TEST(a_model_that_answers_otherwise_than_where_it_was_made_is_refused),
         FILE_TEST(a_file_without_golden_images_is_let_pass_and_counted),
         FILE_TEST(a_recipe_that_does_not_fit_the_network_is_refused),

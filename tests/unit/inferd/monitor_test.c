@@ -101,6 +101,8 @@ static void metrics_count_requests_stages_and_batches(void **state) {
         "\nthorax_request_stage_seconds_count{stage=\"compute\"} 3\n",
         "\nthorax_batch_images_bucket{le=\"1\"} 3\n",
         "\nthorax_images_total 3\n",
+        "\nthorax_instances 1\n",
+        "\nthorax_instance_busy_seconds_total{instance=\"0\"} ",
         "\nthorax_requests_in_flight 0\n",
         "\nthorax_requests_queue_limit 16\n",
         "\nthorax_ready 1\n",
@@ -138,6 +140,7 @@ static void the_slow_stage_is_the_one_that_shows(void **state) {
     for (int i = 0; i < COUNTERS_STAGES; i++)
         sum += counters->stages[i].sum_us;
     assert_true(counters->stages[COUNTERS_COMPUTE].sum_us >= 149000);
+    assert_true(counters->instances[0].busy_us >= 149000);
     assert_true(counters->request.sum_us + COUNTERS_STAGES >= sum);
     fixture_stop(&fixture);
 }

@@ -163,9 +163,10 @@ struct held {
     atomic_bool go;
 };
 
-static bool compute_held(struct model *model, const float *images, int count, float *logits,
+static bool compute_held(struct model *model, int instance, const float *images, int count, float *logits,
                          struct error *err) {
     struct held *held = (struct held *)model;
+    (void)instance;
     (void)images;
     (void)count;
     (void)err;

@@ -105,8 +105,7 @@ static uint64_t counted_answers(struct model_stats *stats) {
 
 /** With the model before resident, rollbacks to it, and a shadow that would give itself away by its answers.
  */
-static void every_answer_is_by_the_model_that_it_names(void **state) {
-    (void)state;
+static void check_answers(const struct instances *instances) {
     struct fixture fixture;
     struct asker askers[ASKERS];
     atomic_int alive = 0, shadowed = 0;
@@ -117,6 +116,7 @@ static void every_answer_is_by_the_model_that_it_names(void **state) {
     struct server_spec spec = fixture_spec();
     spec.stats = stats;
     spec.shadow = shadow;
+    spec.instances = instances;
     fixture_start(&fixture, &spec, make_model(0, &alive));
     slot_keep_previous(fixture.slot, true);
     shadow_set(
@@ -149,6 +149,16 @@ static void every_answer_is_by_the_model_that_it_names(void **state) {
     model_stats_destroy(stats);
 }
 
+static void every_answer_is_by_the_model_that_it_names(void **state) {
+    (void)state;
+    check_answers(NULL);
+}
+
+static void so_it_is_with_two_instances(void **state) {
+    (void)state;
+    check_answers(&(struct instances){.count = 2, .threads = 1});
+}
+
 static void a_request_finishes_on_the_model_that_it_began_with(void **state) {
     (void)state;
     atomic_int alive = 0;
@@ -169,6 +179,7 @@ int main(void) {
     log_init("swap_test", LOG_ERROR + 1, LOG_TEXT);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_answer_is_by_the_model_that_it_names),
+        cmocka_unit_test(so_it_is_with_two_instances),
         cmocka_unit_test(a_request_finishes_on_the_model_that_it_began_with),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
