@@ -19,8 +19,8 @@ bool instances_plan(const struct instances_spec *spec, struct instances *out, st
         return error_set(err, ERROR_UNSUPPORTED, "%d, and this device has place for one", spec->count);
     }
     if (spec->count > 1 && wanted > processors) {
-        return error_set(err, ERROR_INVALID, "%d with %d thread(s) each need %d processors, and this process has %d",
-                         spec->count, at_least_one(spec->threads), wanted, processors);
+        return error_set(err, ERROR_INVALID, "%d with %d thread%s each need %d processors, and this process has %d",
+                         spec->count, at_least_one(spec->threads), spec->threads > 1 ? "s" : "", wanted, processors);
     }
     out->count = spec->count > 0 ? spec->count : as_many_as_fit(spec, processors);
     out->threads = spec->threads > 0 ? spec->threads : at_least_one(spec->count > 0 ? processors / out->count : 1);

@@ -326,6 +326,13 @@ class ModelFileTest(Fixture):
             with self.subTest("no file", program=os.path.basename(command[0])):
                 self.assert_refused(command, "No such file")
 
+    def test_instances_without_processors(self):
+        settings = ["--set", "device.threads=1024", "--set", "device.instances=64"]
+        command = [arguments.inferd, "--model", self.model, "--check", *settings]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=programs.START_S)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("device.instances: 64 with 1024 threads each need 65536 processors", result.stderr)
+
 
 def main():
     global arguments, envelope, diagnosis, thorax_client

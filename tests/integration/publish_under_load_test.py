@@ -4,8 +4,10 @@
 Every request must be answered, by the model that the answer names (compared with what that model's file gives alone in
 an `inferd --model`), for the image whose digest it echoes. Pictures of one study (one routing key) are answered by one
 model, or the answer says that this was not possible. On the way: a member that starts late fetches by itself; a
-member that is stopped answers what it accepted; one that starts again without a trainer serves its last model."""
+member that is stopped answers what it accepted; one that starts again without a trainer serves its last model. The first
+member computes in two instances, where there are processors for them."""
 import hashlib
+import os
 import random
 import sys
 import threading
@@ -32,7 +34,11 @@ class Pool(pool_programs.Pool):
         return self.keep(super().start_publisher("publish.activate=auto"))
 
     def start_member(self, name):
-        return self.keep(super().start_member(name, "batch.max=4"))  # so that a model is loaded in less than a second
+        small = "batch.max=4"  # so that a model is loaded in less than a second
+        return self.keep(super().start_member(name, small, f"device.instances={self.instances(name)}"))
+
+    def instances(self, name):
+        return min(2, len(os.sched_getaffinity(0))) if name == "a" else 1
 
     def keep(self, process):
         self.everything.append(process)
@@ -130,6 +136,12 @@ def report(askers, published):
     assert len(by_model) > published // 2, "most models were never asked"
 
 
+def assert_all_instances_computed(pool, member):
+    batches = [instance["batches"] for instance in member.status()["instances"]]
+    print(f"batches by instance of {member.name}: {batches}")
+    assert len(batches) == pool.instances(member.name) and all(batches), "an instance was never used"
+
+
 def stop_with_requests_outstanding(pool, member):
     """SIGTERM while requests wait: each that was accepted is answered, and rightly."""
     socket = programs.zmq.Context.instance().socket(programs.zmq.DEALER)
@@ -193,6 +205,7 @@ def run(pool, arguments):
         asker.stop()
     print(f"published after {time.monotonic() - start:.0f} s")
     report(askers, arguments.publishes)
+    assert_all_instances_computed(pool, members[0])
     stop_with_requests_outstanding(pool, members[0])
     publisher.stop()
     restart_alone(pool, "a")
