@@ -27,8 +27,8 @@ struct comparison {
 };
 
 /**
- * Compares what two models answered. ERROR_INVALID where they have other classes, other pictures (told by their number and labels),
- * or one has no operating point. Nothing is to be freed.
+ * Compares what two models answered. ERROR_INVALID where they have other classes, other pictures (told by their number and
+ * labels), or one has no operating point. Nothing is to be freed.
  */
 bool comparison_make(struct comparison *out, const struct compared models[2], struct error *err);
 

@@ -25,7 +25,8 @@ static const char usage[] =
     "                         [--set KEY=VALUE]... [--json]\n"
     "\n"
     "Makes an f32 model into one that computes in 8-bit integers (or bf16). Ranges of activations are observed on N\n"
-    "training pictures (256; 8 to 4096) of the configuration's data set; `search` gives each tensor the range that changes the\n"
+    "training pictures (256; 8 to 4096) of the configuration's data set; `search` gives each tensor the range that changes "
+    "the\n"
     "answers to the first 64 of them least. Temperature, threshold and figures are fitted and measured again on the\n"
     "validation part, and compared with the f32 model's. Nothing is written where more than X of the area under the\n"
     "curve is lost (0.002) or fewer than X of the decisions agree (0.995), unless --force. --weight-bits 7 is for\n"
@@ -145,8 +146,8 @@ static bool parse(int argc, char **argv, struct quantize_options *out) {
 /* --- calibration --- */
 
 /**
- * Training pictures, evenly from the whole list, as the network takes them: (count, C, H, W), owned; NULL on error. count: in, how
- * many are wanted; out, how many there are: whole batches.
+ * Training pictures, evenly from the whole list, as the network takes them: (count, C, H, W), owned; NULL on error. count:
+ * in, how many are wanted; out, how many there are: whole batches.
  */
 static float *training_pictures(const struct session *session, int *count, struct error *err) {
     const struct job *job = &session->job;
@@ -221,9 +222,10 @@ static bool check_device(const struct quantize *q, struct error *err) {
         return false;
     q->session.device->ops->info(q->session.device, &info);
     return q->options->precision != PRECISION_INT8 || q->options->weight_bits <= info.int8_weight_bits ||
-           error_set(err, ERROR_UNSUPPORTED,
-                     "this processor's 8-bit arithmetic is exact for weights of %d bits: use --weight-bits %d, or one with VNNI",
-                     info.int8_weight_bits, info.int8_weight_bits);
+           error_set(
+               err, ERROR_UNSUPPORTED,
+               "this processor's 8-bit arithmetic is exact for weights of %d bits: use --weight-bits %d, or one with VNNI",
+               info.int8_weight_bits, info.int8_weight_bits);
 }
 
 static bool make_network(struct quantize *q, struct error *err) {
@@ -238,7 +240,8 @@ static bool name_version(const struct quantize *q, char *out, size_t size, struc
     const char *asked = q->options->version, *before = q->file.manifest.version;
     int length = asked ? snprintf(out, size, "%s", asked)
                        : snprintf(out, size, "%s-%s", before, precision_name(q->options->precision));
-    return (length >= 0 && (size_t)length < size) || error_set(err, ERROR_TOO_LARGE, "the version's name is too long: --version");
+    return (length >= 0 && (size_t)length < size) ||
+           error_set(err, ERROR_TOO_LARGE, "the version's name is too long: --version");
 }
 
 /** Writes what was made beside where it is to be, and opens it: what is read back is what is judged. */
@@ -328,7 +331,8 @@ static bool run(struct quantize *q, struct error *err) {
         return error_prefix(err, "%s", path);
     if (!session_open(&q->session, &q->options->session, &q->file.manifest, err))
         return false;
-    return check_device(q, err) && make_network(q, err) && session_answer(&q->session, &q->network, DATASET_VALIDATION, &q->before, err) &&
+    return check_device(q, err) && make_network(q, err) &&
+           session_answer(&q->session, &q->network, DATASET_VALIDATION, &q->before, err) &&
            session_answer(&q->session, &q->result, DATASET_VALIDATION, &q->after, err) && write_candidate(q, err) &&
            conclude(q, err);
 }

@@ -69,7 +69,8 @@ static int row_of(const struct calibration *calibration, const char *node) {
 }
 
 /** Logits of the searched pictures, each less its picture's mean. */
-static void answer(const struct fixture *fixture, const struct graph *graph, const struct parameters *parameters, float *out) {
+static void answer(const struct fixture *fixture, const struct graph *graph, const struct parameters *parameters,
+                   float *out) {
     struct plan_spec spec = {.graph = graph, .parameters = parameters, .device = fixture->device, .batch = SEARCH};
     struct plan *plan = network_plan(&spec);
     assert_true(plan_set_images(plan, fixture->images, NULL) && plan_run(plan, NULL) && plan_read_logits(plan, out, NULL));
@@ -163,8 +164,8 @@ static void an_outlier_gets_no_range(void **state) {
     calibration_fini(&chosen);
 }
 
-/* One weight of each of the stem's channels is a thousand times the others, and meets only zeros: in f32 it does nothing, in 8 bits
- * the others vanish beside it. */
+/* One weight of each of the stem's channels is a thousand times the others, and meets only zeros: in f32 it does nothing, in
+ * 8 bits the others vanish beside it. */
 static void the_stem_stays_in_f32_where_that_pays(void **state) {
     struct fixture *fixture = *state;
     struct tensor *weight = &fixture->parameters->tensors[graph_find_parameter(fixture->folded, "conv1.weight")];
