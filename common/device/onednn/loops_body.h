@@ -64,14 +64,14 @@ LOOPS_INLINE lanes_f32 lanes_of_doubles(const double from[LANES]) {
 }
 
 /* Sums of d and d^2, d being the distance from the centre, become mean and squared deviations, and merge as
- * sweep_merge_moments does. */
+ * sweep_merge_moments does. Lanes that the rows do not have hold the rounding of the centre's square, and give nothing. */
 LOOPS_INLINE void merge_moments(struct lane_sums *into, const struct lanes_pair *sums, const struct what *what, int64_t rows) {
     lanes_f32 shift = sums->first / (float)rows, squares = sums->second - sums->first * shift;
     for (int i = 0; i < LANES; i++) {
         double more = i < what->lanes ? (double)rows : 0, count = into->count[i] + more;
         double share = more / (count > 0 ? count : 1);
         double apart = (double)what->centre[i] + (double)shift[i] - into->first[i];
-        into->second[i] += (squares[i] < 0 ? 0 : (double)squares[i]) + apart * apart * into->count[i] * share;
+        into->second[i] += (more > 0 && squares[i] > 0 ? (double)squares[i] : 0) + apart * apart * into->count[i] * share;
         into->first[i] += apart * share;
         into->count[i] = count;
     }
