@@ -80,6 +80,17 @@ static void batch_norm_inputs(const struct op *op, const struct shape *in, struc
     put_channels(out, ARG_SHIFT, ARG_IN, &in[0]);
 }
 
+static bool takes_sums(const struct op *op) {
+    return op->batch_norm.synchronised && !op->batch_norm.frozen;
+}
+
+/* f64: sums of squares about zero lose what is below n mean^2 2^-53, less than rounding the values to f32 did. */
+static void put_sums(struct op_args *out, enum arg_direction direction, const struct shape *src) {
+    struct shape shape = shape_of(2, (int64_t)3, src->dims[1]);
+    args_put(out, ARG_SUMS, direction, &shape);
+    args_set_dtype(out, ARG_SUMS, DTYPE_F64);
+}
+
 static void batch_norm_infer(const struct op *op, const struct shape *in, const struct shape *dst,
                              struct op_args *out) {
     batch_norm_inputs(op, in, out);
@@ -94,6 +105,8 @@ static void batch_norm_forward(const struct op *op, const struct shape *in, cons
     batch_norm_inputs(op, in, out);
     put_channels(out, ARG_RUNNING_MEAN, frozen ? ARG_IN : ARG_INOUT, &in[0]);
     put_channels(out, ARG_RUNNING_VARIANCE, frozen ? ARG_IN : ARG_INOUT, &in[0]);
+    if (takes_sums(op))
+        put_sums(out, ARG_IN, &in[0]);
     args_put(out, ARG_DST, ARG_OUT, dst); /* never over src, which the backward pass reads */
     if (!frozen) {
         put_channels(out, ARG_SAVED_MEAN, ARG_OUT, &in[0]);
@@ -103,19 +116,32 @@ static void batch_norm_forward(const struct op *op, const struct shape *in, cons
         args_put_vector(out, ARG_WORKSPACE, ARG_OUT, DTYPE_U8, 0);
 }
 
-static void batch_norm_backward(const struct op *op, const struct shape *in, const struct shape *dst,
-                                struct op_args *out) {
+/* What both the sums and the gradient of the source are worked out from. */
+static void batch_norm_backward_inputs(const struct op *op, const struct shape *in, struct op_args *out) {
     const struct batch_norm *b = &op->batch_norm;
     args_put(out, ARG_SRC, ARG_IN, &in[0]);
-    args_put(out, ARG_DIFF_DST, ARG_IN, dst);
-    put_channels(out, ARG_SCALE, ARG_IN, &in[0]);
+    args_put(out, ARG_DIFF_DST, ARG_IN, &in[0]);
     put_channels(out, b->frozen ? ARG_RUNNING_MEAN : ARG_SAVED_MEAN, ARG_IN, &in[0]);
     put_channels(out, b->frozen ? ARG_RUNNING_VARIANCE : ARG_SAVED_VARIANCE, ARG_IN, &in[0]);
     if (b->activation != ACTIVATION_NONE)
         args_put_vector(out, ARG_WORKSPACE, ARG_IN, DTYPE_U8, 0);
-    put_channels(out, ARG_DIFF_SCALE, ARG_OUT, &in[0]);
-    put_channels(out, ARG_DIFF_SHIFT, ARG_OUT, &in[0]);
-    if (b->residual) {
+}
+
+static void put_parameter_gradients(struct op_args *out, const struct shape *src) {
+    put_channels(out, ARG_DIFF_SCALE, ARG_OUT, src);
+    put_channels(out, ARG_DIFF_SHIFT, ARG_OUT, src);
+}
+
+static void batch_norm_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                                struct op_args *out) {
+    (void)dst;
+    batch_norm_backward_inputs(op, in, out);
+    put_channels(out, ARG_SCALE, ARG_IN, &in[0]);
+    if (takes_sums(op))
+        put_sums(out, ARG_IN, &in[0]);
+    else
+        put_parameter_gradients(out, &in[0]);
+    if (op->batch_norm.residual) {
         /* The residual's gradient is the incoming one behind the mask: it is what may overlay diff_dst. */
         args_put(out, ARG_DIFF_SRC, ARG_OUT, &in[0]);
         args_put_in_place(out, ARG_DIFF_SRC2, &in[0], ARG_DIFF_DST);
@@ -127,8 +153,10 @@ static void batch_norm_backward(const struct op *op, const struct shape *in, con
 static void batch_norm_text(const struct op *op, char *out, size_t size) {
     const struct batch_norm *b = &op->batch_norm;
     snprintf(out, size, " epsilon %g momentum %g%s%s%s", (double)b->epsilon, (double)b->momentum,
-             b->frozen ? " frozen" : "", b->residual ? " +residual" : "",
-             op_activation_suffix(b->activation));
+             b->frozen         ? " frozen"
+             : b->synchronised ? " synchronised"
+                               : "",
+             b->residual ? " +residual" : "", op_activation_suffix(b->activation));
 }
 
 const struct op_row op_row_batch_norm = {
@@ -140,6 +168,47 @@ const struct op_row op_row_batch_norm = {
     .arguments = {[PASS_INFER] = batch_norm_infer,
                   [PASS_FORWARD] = batch_norm_forward,
                   [PASS_BACKWARD_DATA] = batch_norm_backward},
+    .text = batch_norm_text,
+};
+
+/* --- what a synchronised batch norm sums --- */
+
+static int batch_norm_sums_input_count(const struct op *op) {
+    (void)op;
+    return 1; /* the residual has no part in them */
+}
+
+static bool batch_norm_sums_output_shape(const struct op *op, const struct shape *inputs, struct shape *out,
+                                         struct error *err) {
+    struct op alone = *op;
+    alone.batch_norm.residual = false;
+    if (op->batch_norm.frozen)
+        return error_set(err, ERROR_INVALID, "a frozen batch norm has nothing to sum");
+    return batch_norm_output_shape(&alone, inputs, out, err);
+}
+
+static void batch_norm_sums_forward(const struct op *op, const struct shape *in, const struct shape *dst,
+                                    struct op_args *out) {
+    (void)op;
+    (void)dst;
+    args_put(out, ARG_SRC, ARG_IN, &in[0]);
+    put_sums(out, ARG_OUT, &in[0]);
+}
+
+static void batch_norm_sums_backward(const struct op *op, const struct shape *in, const struct shape *dst,
+                                     struct op_args *out) {
+    (void)dst;
+    batch_norm_backward_inputs(op, in, out);
+    put_parameter_gradients(out, &in[0]);
+    put_sums(out, ARG_OUT, &in[0]);
+}
+
+const struct op_row op_row_batch_norm_sums = {
+    .name = "batch_norm_sums",
+    .narrow = NARROW_DATA,
+    .input_count = batch_norm_sums_input_count,
+    .output_shape = batch_norm_sums_output_shape,
+    .arguments = {[PASS_FORWARD] = batch_norm_sums_forward, [PASS_BACKWARD_DATA] = batch_norm_sums_backward},
     .text = batch_norm_text,
 };
 

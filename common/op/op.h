@@ -18,7 +18,8 @@ enum op_kind {
     OP_DROPOUT,
     OP_SOFTMAX_CROSS_ENTROPY,
     OP_RESCALE, /**< quantises, dequantises: between layers of different precision. PASS_INFER only */
-    /* Below: what plans and training add; they do not stand in a model's graph. PASS_FORWARD only. */
+    /* Below: what plans and training add; they do not stand in a model's graph. PASS_FORWARD only, but for the first. */
+    OP_BATCH_NORM_SUMS, /**< what a synchronised batch norm sums over all ranks; PASS_BACKWARD_DATA too */
     OP_REORDER,       /**< copies into another layout or dtype */
     OP_GRADIENT_NORM, /**< sum of squares of the finite values, and the count of the others */
     OP_SGD,
@@ -73,11 +74,14 @@ struct conv2d {
  * Ioffe & Szegedy 2015. Training: normalises with the batch's biased variance and updates the running statistics with
  * `momentum` (running = (1 - momentum) * running + momentum * batch; the running variance is unbiased), as PyTorch does.
  * Inference, or `frozen`: normalises with the running statistics and leaves them alone.
+ * `synchronised` (and not frozen): the batch is that of all ranks, as in PyTorch's SyncBatchNorm. OP_BATCH_NORM_SUMS, with the same
+ * attributes, gathers a rank's ARG_SUMS; ranks add theirs up; the batch norm takes the total instead of gathering itself:
+ * mean = sum x / n, variance = sum x^2 / n - mean^2. The gradients of scale and shift stay a rank's own, since buckets sum them.
  * dst = activation(scale * (src - mean) / sqrt(variance + epsilon) + shift + residual).
  */
 struct batch_norm {
     float epsilon, momentum;
-    bool frozen, residual;
+    bool frozen, synchronised, residual;
     enum activation activation;
 };
 
@@ -122,7 +126,7 @@ struct op {
     union {
         struct shape input; /**< OP_INPUT: the shape of one batch element set, dims[0] = 1 */
         struct conv2d conv2d;
-        struct batch_norm batch_norm;
+        struct batch_norm batch_norm; /**< OP_BATCH_NORM_SUMS too */
         enum activation activation; /**< OP_ACTIVATION; OP_ADD: applied to the sum */
         struct {
             struct window max_pool; /**< padding counts as minus infinity */
@@ -160,6 +164,7 @@ enum arg {
     ARG_DST,
     ARG_SAVED_MEAN,     /**< (C) batch mean */
     ARG_SAVED_VARIANCE, /**< (C) biased batch variance */
+    ARG_SUMS,           /**< f64 (3, C): elements n, sum x, sum x^2; backward n, sum g, sum g (x - mean). Ranks may add theirs up */
     ARG_WORKSPACE,      /**< device-private bytes from forward to backward (masks, arg-max) */
     ARG_SCRATCH,        /**< device-private bytes during one run */
     ARG_LABEL,          /**< s32 (N) */

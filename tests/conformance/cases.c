@@ -8,6 +8,7 @@
 #define FLAT(n) .src = {.rank = 1, .dims = {n}}
 #define CONV(out, in_groups, ...) .op = {OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__}}
 #define NORM(...) .op = {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__}}
+#define SUMS .op = {OP_BATCH_NORM_SUMS, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, .synchronised = true}}
 #define POOL(...) .op = {OP_MAX_POOL, .max_pool = __VA_ARGS__}
 #define LOSS(smoothing) .op = {OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {smoothing}}
 /* clang-format on */
@@ -68,6 +69,15 @@ const struct op_case conformance_cases[] = {
     {NORM(.frozen = true, .activation = ACTIVATION_RELU), SRC4(2, 16, 28, 28)},
     {NORM(.frozen = true, .residual = true, .activation = ACTIVATION_RELU), SRC4(3, 24, 7, 7)},
     {NORM(.frozen = true, .residual = true), SRC4(1, 3, 11, 5)},
+
+    {NORM(.synchronised = true), SRC4(4, 16, 28, 28)},
+    {NORM(.synchronised = true, .activation = ACTIVATION_RELU), SRC4(3, 32, 14, 15)},
+    {NORM(.synchronised = true, .residual = true, .activation = ACTIVATION_RELU6), SRC4(2, 19, 9, 9), .reach = 8},
+    {NORM(.synchronised = true, .residual = true), SRC4(5, 1, 57, 57)},
+    {SUMS, SRC4(4, 16, 28, 28)}, /* behind an activation: tests/unit/device/synchronised_norm_test.c */
+    {SUMS, SRC4(3, 32, 14, 15)},
+    {SUMS, SRC4(2, 19, 9, 9), .reach = 8},
+    {SUMS, SRC4(5, 1, 57, 57)},
 
     {.op = {OP_ACTIVATION, .activation = ACTIVATION_RELU}, SRC4(2, 16, 28, 28)},
     {.op = {OP_ACTIVATION, .activation = ACTIVATION_RELU}, SRC4(3, 5, 7, 9)},
@@ -154,6 +164,7 @@ static void random_batch_norm(struct rng *rng, struct op_case *out) {
     out->op = (struct op){OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-3f,
                                                         .momentum = rng_uniform(rng, 0, 1),
                                                         .frozen = between(rng, 0, 3) == 0,
+                                                        .synchronised = between(rng, 0, 2) == 0,
                                                         .residual = between(rng, 0, 1),
                                                         .activation = (enum activation)between(rng, 0, 2)}};
     out->src.dims[0] += 1; /* two values of a channel are the least that say something of a variance */

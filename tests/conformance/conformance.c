@@ -108,7 +108,8 @@ static const struct layout *usual_layout(struct device *device, const struct ten
 /* Backward, tensors come in the layouts that the forward pass left them in; gradients, in those of their
  * tensors. */
 static const struct tensor_desc *forward_desc(const struct side *side, enum arg arg) {
-    enum arg same = arg == ARG_DIFF_DST                           ? ARG_DST
+    bool has_dst = side->forward.direction[ARG_DST] != ARG_ABSENT; /* sums have none, and gradients of their source's shape */
+    enum arg same = arg == ARG_DIFF_DST                           ? (has_dst ? ARG_DST : ARG_SRC)
                     : arg == ARG_DIFF_SRC || arg == ARG_DIFF_SRC2 ? ARG_SRC
                                                                   : arg;
     return &side->forward.desc[same];
@@ -119,7 +120,7 @@ static void choose_layouts(const struct side *side, struct kernel_request *reque
     for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
         struct tensor_desc *desc = &request->args.desc[arg];
         enum arg_direction direction = request->args.direction[arg];
-        if (direction == ARG_ABSENT || desc->shape.rank < 2)
+        if (direction == ARG_ABSENT || desc->shape.rank < 2 || arg == ARG_SUMS)
             continue;
         bool any = chooses || (direction == ARG_OUT && !(backward && side->mode->fixed_gradients));
         if (any)
@@ -162,9 +163,11 @@ static bool make_inputs(const struct truth *truth, const struct kernel_request *
     if (!host_tensors_init(tensors, &request->args, err))
         return false;
     inputs_fill(truth->c, &request->args, SEED, tensors);
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
-        for (int64_t k = 0; request->args.direction[kept[i]] == ARG_IN && k < shape_count(&tensors[kept[i]].shape); k++)
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        bool was_kept = request->args.direction[kept[i]] == ARG_IN && truth->forward[kept[i]].data;
+        for (int64_t k = 0; was_kept && k < shape_count(&tensors[kept[i]].shape); k++)
             host_set(&tensors[kept[i]], k, host_get(&truth->forward[kept[i]], k));
+    }
     return true;
 }
 

@@ -57,6 +57,14 @@ static double norm_value(const struct op_case *c, const struct op_args *args, in
     return i == 0 ? 50.0 : c->variant == 2 ? 1 : 0;
 }
 
+/* Of twice the elements that there are here, as if another rank had as many, and of a variance that is positive. */
+static double sums_value(const struct op_case *c, const struct op_args *args, int64_t i) {
+    const int64_t *dims = args->desc[ARG_SRC].shape.dims;
+    double count = 2.0 * (double)(dims[0] * dims[2] * dims[3]), channel = (double)(i % dims[1]);
+    (void)c;
+    return i < dims[1] ? count : i < 2 * dims[1] ? count * 0.2 * sin(channel) : count * (0.5 + 0.2 * cos(channel));
+}
+
 static const struct recipe plain = {-1, 1, false, NULL};
 static const struct recipe recipes[ARG_COUNT] = {
     [ARG_SRC] = {-1, 1, true, NULL},        [ARG_SRC2] = {-1, 1, true, NULL},
@@ -65,7 +73,8 @@ static const struct recipe recipes[ARG_COUNT] = {
     [ARG_STATE2] = {0.5, 1.5, false, NULL}, [ARG_CLASS_WEIGHT] = {0.5, 2, false, NULL},
     [ARG_LABEL] = {.value = label_value},   [ARG_SEED] = {.value = seed_value},
     [ARG_DECAY] = {.value = decay_value},   [ARG_HYPER] = {.value = hyper_value},
-    [ARG_NORM] = {.value = norm_value},
+    [ARG_NORM] = {.value = norm_value},     [ARG_SUMS] = {.value = sums_value},
+    [ARG_SAVED_VARIANCE] = {0.5, 1.5, false, NULL},
 };
 
 static void fill(const struct op_case *c, const struct op_args *args, enum arg arg, struct rng *rng,

@@ -4,6 +4,7 @@
  */
 #include "common/device/device.h"
 #include "tests/conformance/inputs.h"
+#include "tests/conformance/norm_ranks.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -198,6 +199,100 @@ static void batch_norm(void **state) {
     check_all(batch_norm_cases, sizeof batch_norm_cases / sizeof *batch_norm_cases);
 }
 
+/* sum(diff_dst * dst) over both ranks. */
+static double objective_of_ranks(struct norm_ranks *ranks) {
+    struct error err = {0};
+    double sum = 0;
+    expect(norm_ranks_run(ranks, PASS_FORWARD, &err), &err);
+    for (int r = 0; r < NORM_RANKS; r++)
+        for (int64_t i = 0; i < shape_count(&ranks->src); i++)
+            sum += host_get(&ranks->tensors[r][ARG_DIFF_DST], i) * host_get(&ranks->tensors[r][ARG_DST], i);
+    return sum;
+}
+
+/* For an element of one rank's input; rank -1: of a parameter, which all ranks have. */
+static double difference_of_ranks(struct norm_ranks *ranks, int rank, enum arg input, int64_t i) {
+    double value = host_get(&ranks->tensors[rank < 0 ? 0 : rank][input], i), at[2];
+    for (int side = 0; side < 2; side++) {
+        for (int r = 0; r < NORM_RANKS; r++)
+            if (rank < 0 || r == rank)
+                host_set(&ranks->tensors[r][input], i, value + (side ? step : -step));
+        at[side] = objective_of_ranks(ranks);
+    }
+    for (int r = 0; r < NORM_RANKS; r++)
+        if (rank < 0 || r == rank)
+            host_set(&ranks->tensors[r][input], i, value);
+    return (at[1] - at[0]) / (2 * step);
+}
+
+static void check_gradient_of_ranks(struct norm_ranks *ranks, int rank, enum arg input, const struct tensor *gradient) {
+    double scale = fmax(largest(gradient), 1e-3);
+    for (int64_t i = 0; i < shape_count(&gradient->shape); i++) {
+        double wanted = difference_of_ranks(ranks, rank, input, i), got = host_get(gradient, i);
+        if (!(fabs(wanted - got) <= tolerance * scale))
+            fail_msg("rank %d: gradient of %s at %lld is %.10g, differences give %.10g", rank, arg_name(input), (long long)i, got,
+                     wanted);
+    }
+}
+
+/* Gradients of parameters are a rank's own: the sum over the ranks is what differences give. */
+static void sum_over_ranks(struct norm_ranks *ranks, enum arg gradient) {
+    struct tensor *sum = &ranks->tensors[0][gradient];
+    for (int64_t i = 0; i < shape_count(&sum->shape); i++)
+        host_set(sum, i, host_get(sum, i) + host_get(&ranks->tensors[1][gradient], i));
+}
+
+static void fill_ranks(struct norm_ranks *ranks, const struct op_case *c) {
+    struct op_args args = {0};
+    for (int r = 0; r < NORM_RANKS; r++) {
+        for (int arg = 0; arg < ARG_COUNT; arg++)
+            if (ranks->tensors[r][arg].data) {
+                args.direction[arg] = arg == ARG_SUMS ? ARG_OUT : ARG_IN;
+                args.desc[arg] = tensor_desc_dense(ranks->tensors[r][arg].dtype, &ranks->tensors[r][arg].shape);
+            }
+        inputs_fill(c, &args, SEED + (uint64_t)r, ranks->tensors[r]);
+    }
+    static const enum arg shared[] = {ARG_SCALE, ARG_SHIFT};
+    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
+        memcpy(ranks->tensors[1][shared[i]].data, ranks->tensors[0][shared[i]].data, tensor_bytes(&ranks->tensors[0][shared[i]]));
+}
+
+static void check_ranks(const struct op_case *c) {
+    struct error err = {0};
+    struct device_spec spec = {.name = "reference"};
+    struct norm_ranks ranks = {.device = device_open(&spec, &err), .op = c->op, .src = c->src, .dtype = DTYPE_F64};
+    expect(ranks.device && norm_ranks_init(&ranks, &err), &err);
+    fill_ranks(&ranks, c);
+    expect(norm_ranks_run(&ranks, PASS_FORWARD, &err) && norm_ranks_run(&ranks, PASS_BACKWARD_DATA, &err), &err);
+    for (int r = 0; r < NORM_RANKS; r++) {
+        check_gradient_of_ranks(&ranks, r, ARG_SRC, &ranks.tensors[r][ARG_DIFF_SRC]);
+        if (c->op.batch_norm.residual)
+            check_gradient_of_ranks(&ranks, r, ARG_SRC2, &ranks.tensors[r][ARG_DIFF_SRC2]);
+    }
+    sum_over_ranks(&ranks, ARG_DIFF_SCALE);
+    sum_over_ranks(&ranks, ARG_DIFF_SHIFT);
+    check_gradient_of_ranks(&ranks, -1, ARG_SCALE, &ranks.tensors[0][ARG_DIFF_SCALE]);
+    check_gradient_of_ranks(&ranks, -1, ARG_SHIFT, &ranks.tensors[0][ARG_DIFF_SHIFT]);
+    norm_ranks_fini(&ranks);
+    device_close(ranks.device);
+}
+
+static const struct op_case synchronised_cases[] = {
+    {{OP_BATCH_NORM, NORM(.synchronised = true)}, SHAPE4(2, 3, 3, 4), 0, 0, false},
+    {{OP_BATCH_NORM, NORM(.synchronised = true, .activation = ACTIVATION_RELU6)}, SHAPE4(1, 2, 4, 3), 9, 0, false},
+    {{OP_BATCH_NORM, NORM(.synchronised = true, .residual = true, .activation = ACTIVATION_RELU)},
+     SHAPE4(2, 2, 3, 3),
+     0,
+     0,
+     false},
+};
+
+static void synchronised_batch_norm(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof synchronised_cases / sizeof *synchronised_cases; i++)
+        check_ranks(&synchronised_cases[i]);
+}
+
 static const struct op_case pooling_cases[] = {
     {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, SHAPE4(2, 3, 7, 6), 0, 0, false},
     {{OP_MAX_POOL, .max_pool = WINDOW(2, 2, 0, 0)}, SHAPE4(2, 2, 5, 5), 0, 0, false},
@@ -248,8 +343,9 @@ static void loss(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(convolution), cmocka_unit_test(batch_norm), cmocka_unit_test(pooling),
-        cmocka_unit_test(elementwise), cmocka_unit_test(linear),     cmocka_unit_test(loss),
+        cmocka_unit_test(convolution), cmocka_unit_test(batch_norm),  cmocka_unit_test(synchronised_batch_norm),
+        cmocka_unit_test(pooling),     cmocka_unit_test(elementwise), cmocka_unit_test(linear),
+        cmocka_unit_test(loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

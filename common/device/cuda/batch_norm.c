@@ -107,6 +107,11 @@ static bool backward(const struct cuda_call *call, struct error *err) {
            cuda_launched(call, launch_norm_gradient(&k, cuda_count(call, ARG_SRC), call->stream), err);
 }
 
+/** There is no kernel for OP_BATCH_NORM_SUMS, so nothing to take the sums of all ranks from. */
+static bool supports(const struct kernel_request *request) {
+    return request->pass == PASS_INFER || request->op.batch_norm.frozen || !request->op.batch_norm.synchronised;
+}
+
 static bool prepare(struct cuda_kernel *kernel, struct error *err) {
     (void)err;
     const struct shape *src = &kernel->base.args.desc[ARG_SRC].shape;
@@ -121,6 +126,7 @@ static bool prepare(struct cuda_kernel *kernel, struct error *err) {
 }
 
 const struct cuda_row cuda_batch_norm = {
+    .supports = supports,
     .prepare = prepare,
     .run = {[PASS_INFER] = infer, [PASS_FORWARD] = forward, [PASS_BACKWARD_DATA] = backward},
 };

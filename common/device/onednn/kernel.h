@@ -27,8 +27,8 @@ struct onednn_kind {
 };
 
 extern const struct onednn_kind onednn_convolution, onednn_linear, onednn_max_pool, onednn_reorder; /* primitives */
-extern const struct onednn_kind onednn_batch_norm, onednn_activation, onednn_add, onednn_average_pool, onednn_dropout,
-    onednn_loss, onednn_gradient_norm, onednn_sgd, onednn_adamw; /* loops of our own */
+extern const struct onednn_kind onednn_batch_norm, onednn_batch_norm_sums, onednn_activation, onednn_add, onednn_average_pool,
+    onednn_dropout, onednn_loss, onednn_gradient_norm, onednn_sgd, onednn_adamw; /* loops of our own */
 extern const struct onednn_kind onednn_int8_convolution, onednn_int8_max_pool, onednn_int8_average_pool, onednn_rescale;
 
 /**

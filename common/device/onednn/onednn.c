@@ -13,6 +13,7 @@
 static const struct onednn_kind *const kinds[OP_KIND_COUNT] = {
     [OP_CONV2D] = &onednn_convolution,
     [OP_BATCH_NORM] = &onednn_batch_norm,
+    [OP_BATCH_NORM_SUMS] = &onednn_batch_norm_sums,
     [OP_ACTIVATION] = &onednn_activation,
     [OP_ADD] = &onednn_add,
     [OP_MAX_POOL] = &onednn_max_pool,
@@ -138,7 +139,8 @@ static void onednn_release(struct kernel *kernel) {
 
 static bool fits(const struct kernel_request *request, enum precision precision) {
     static const bool fixed[ARG_COUNT] = {
-        [ARG_LABEL] = true, [ARG_SEED] = true, [ARG_NORM] = true, [ARG_WORKSPACE] = true, [ARG_SCRATCH] = true};
+        [ARG_LABEL] = true, [ARG_SEED] = true,      [ARG_NORM] = true,
+        [ARG_SUMS] = true,  [ARG_WORKSPACE] = true, [ARG_SCRATCH] = true};
     struct op_args want = request->args;
     for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
         want.desc[arg].dtype = DTYPE_F32;

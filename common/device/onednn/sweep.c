@@ -157,7 +157,7 @@ static void gather_image(const struct sweep *sweep, int64_t image, struct group 
 
 static void apply_image(const struct sweep *sweep, int64_t image, const struct group *group) {
     struct norm_rows rows;
-    for (int64_t row = 0; row < sweep->view.rows;) {
+    for (int64_t row = 0; sweep->apply && row < sweep->view.rows;) {
         row = rows_at(sweep, image, group, row, &rows);
         sweep->apply(&rows);
     }

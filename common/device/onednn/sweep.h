@@ -23,6 +23,7 @@ struct sweep {
     /** From the sums of a tile to its numbers; where `publish` is set also to the results that are kept. */
     void (*finish)(const struct sweep *sweep, int64_t tile, const struct lane_sums *sums, bool publish,
                    struct norm_lanes *numbers);
+    /** NULL: the sums were all that was asked for. */
     void (*apply)(const struct norm_rows *rows);
 };
 

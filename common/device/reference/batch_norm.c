@@ -8,7 +8,8 @@
  * Batch statistics: mean = sum x / n, variance = sum (x - mean)^2 / n; frozen and inference: the running
  * ones. Backward, with g = dy where the activation lets it pass, else 0: dshift = sum g,  dscale = sum g
  * xhat,  dresidual = g dx = scale / sqrt(variance + epsilon) * (g - dshift / n - xhat dscale / n), without
- * the last two terms where frozen.
+ * the last two terms where frozen. Synchronised, n and all sums but those that end as dscale and dshift are over
+ * the images of all ranks: ARG_SUMS, which OP_BATCH_NORM_SUMS makes, has them.
  */
 
 /* The elements of one channel in an (N, C, H, W) tensor. */
@@ -30,30 +31,51 @@ static int64_t channel_at(const struct channel *c, int64_t k) {
     return (k / c->plane * c->channels + c->index) * c->plane + k % c->plane;
 }
 
-static void batch_statistics(const struct channel *c, struct view src, double *mean, double *variance) {
+/* Of a batch; variance is biased. */
+struct statistics {
+    double count, mean, variance;
+};
+
+static struct statistics batch_statistics(const struct channel *c, struct view src) {
     int64_t count = channel_count(c);
+    struct statistics of = {.count = (double)count};
     double sum = 0, squares = 0;
     for (int64_t k = 0; k < count; k++)
         sum += view_get(src, channel_at(c, k));
-    *mean = sum / (double)count;
+    of.mean = sum / of.count;
     for (int64_t k = 0; k < count; k++) {
-        double d = view_get(src, channel_at(c, k)) - *mean;
+        double d = view_get(src, channel_at(c, k)) - of.mean;
         squares += d * d;
     }
-    *variance = squares / (double)count;
+    of.variance = squares / of.count;
+    return of;
 }
 
-static void update_running(const struct kernel *kernel, void *const buffers[ARG_COUNT],
-                           const struct channel *c, double mean, double variance) {
+/* One of the three rows of ARG_SUMS, at a channel. */
+static double sum_at(const struct kernel *kernel, void *const buffers[ARG_COUNT], int row, int64_t channel) {
+    return view_get(view_of(kernel, buffers, ARG_SUMS), row * dims_of(kernel, ARG_SUMS)[1] + channel);
+}
+
+static void set_sums(const struct kernel *kernel, void *const buffers[ARG_COUNT], int64_t channel, const double sums[3]) {
+    for (int row = 0; row < 3; row++)
+        view_set(view_of(kernel, buffers, ARG_SUMS), row * dims_of(kernel, ARG_SUMS)[1] + channel, sums[row]);
+}
+
+static struct statistics summed_statistics(const struct kernel *kernel, void *const buffers[ARG_COUNT], int64_t channel) {
+    double count = sum_at(kernel, buffers, 0, channel), mean = sum_at(kernel, buffers, 1, channel) / count;
+    return (struct statistics){count, mean, fmax(sum_at(kernel, buffers, 2, channel) / count - mean * mean, 0)};
+}
+
+static void update_running(const struct kernel *kernel, void *const buffers[ARG_COUNT], int64_t channel,
+                           const struct statistics *batch) {
     struct view running_mean = view_of(kernel, buffers, ARG_RUNNING_MEAN);
     struct view running_variance = view_of(kernel, buffers, ARG_RUNNING_VARIANCE);
-    double momentum = (double)kernel->op.batch_norm.momentum, count = (double)channel_count(c);
-    double unbiased = count > 1 ? variance * count / (count - 1) : variance;
-    view_set(running_mean, c->index, (1 - momentum) * view_get(running_mean, c->index) + momentum * mean);
-    view_set(running_variance, c->index,
-             (1 - momentum) * view_get(running_variance, c->index) + momentum * unbiased);
-    view_set(view_of(kernel, buffers, ARG_SAVED_MEAN), c->index, mean);
-    view_set(view_of(kernel, buffers, ARG_SAVED_VARIANCE), c->index, variance);
+    double momentum = (double)kernel->op.batch_norm.momentum, count = batch->count;
+    double unbiased = count > 1 ? batch->variance * count / (count - 1) : batch->variance;
+    view_set(running_mean, channel, (1 - momentum) * view_get(running_mean, channel) + momentum * batch->mean);
+    view_set(running_variance, channel, (1 - momentum) * view_get(running_variance, channel) + momentum * unbiased);
+    view_set(view_of(kernel, buffers, ARG_SAVED_MEAN), channel, batch->mean);
+    view_set(view_of(kernel, buffers, ARG_SAVED_VARIANCE), channel, batch->variance);
 }
 
 /* dst and, in training, the mask. */
@@ -92,10 +114,25 @@ static void forward(const struct kernel *kernel, void *const buffers[ARG_COUNT])
     }
     for (int64_t i = 0; i < dims_of(kernel, ARG_SRC)[1]; i++) {
         struct channel c = channel_of(kernel, i);
-        double mean, variance;
-        batch_statistics(&c, view_of(kernel, buffers, ARG_SRC), &mean, &variance);
-        update_running(kernel, buffers, &c, mean, variance);
-        normalise(kernel, buffers, &c, mean, variance);
+        struct statistics batch = kernel->op.batch_norm.synchronised ? summed_statistics(kernel, buffers, i)
+                                                                     : batch_statistics(&c, view_of(kernel, buffers, ARG_SRC));
+        update_running(kernel, buffers, i, &batch);
+        normalise(kernel, buffers, &c, batch.mean, batch.variance);
+    }
+}
+
+/* Another rank's sums can be added only where all are about the same point: about zero. */
+static void forward_sums(const struct kernel *kernel, void *const buffers[ARG_COUNT]) {
+    struct view src = view_of(kernel, buffers, ARG_SRC);
+    for (int64_t i = 0; i < dims_of(kernel, ARG_SRC)[1]; i++) {
+        struct channel c = channel_of(kernel, i);
+        double sums[3] = {(double)channel_count(&c)};
+        for (int64_t k = 0; k < channel_count(&c); k++) {
+            double x = view_get(src, channel_at(&c, k));
+            sums[1] += x;
+            sums[2] += x * x;
+        }
+        set_sums(kernel, buffers, i, sums);
     }
 }
 
@@ -103,7 +140,7 @@ static void forward(const struct kernel *kernel, void *const buffers[ARG_COUNT])
 struct backward {
     struct view src, diff_dst, diff_src, diff_residual;
     const unsigned char *mask;
-    double mean, inverse_deviation, factor; /* factor = scale * inverse_deviation */
+    double mean, inverse_deviation;
 };
 
 static struct backward backward_of(const struct kernel *kernel, void *const buffers[ARG_COUNT], int64_t i) {
@@ -117,8 +154,7 @@ static struct backward backward_of(const struct kernel *kernel, void *const buff
                              .diff_residual = view_of(kernel, buffers, ARG_DIFF_SRC2),
                              .mask = view_of(kernel, buffers, ARG_WORKSPACE).data,
                              .mean = view_get(mean, i),
-                             .inverse_deviation = inverse,
-                             .factor = view_get(view_of(kernel, buffers, ARG_SCALE), i) * inverse};
+                             .inverse_deviation = inverse};
 }
 
 static double gradient_at(const struct backward *b, int64_t at) {
@@ -129,33 +165,63 @@ static double normalised_at(const struct backward *b, int64_t at) {
     return (view_get(b->src, at) - b->mean) * b->inverse_deviation;
 }
 
-static void backward_channel(const struct kernel *kernel, void *const buffers[ARG_COUNT],
-                             const struct channel *c) {
-    struct backward b = backward_of(kernel, buffers, c->index);
-    int64_t count = channel_count(c);
-    double diff_scale = 0, diff_shift = 0;
-    for (int64_t k = 0; k < count; k++) {
-        int64_t at = channel_at(c, k);
-        diff_shift += gradient_at(&b, at);
-        diff_scale += gradient_at(&b, at) * normalised_at(&b, at);
+/* n, sum g and sum g (x - mean) of one channel. */
+static void gather_gradients(const struct backward *b, const struct channel *c, double sums[3]) {
+    sums[0] = (double)channel_count(c);
+    sums[1] = sums[2] = 0;
+    for (int64_t k = 0; k < channel_count(c); k++) {
+        double g = gradient_at(b, channel_at(c, k));
+        sums[1] += g;
+        sums[2] += g * (view_get(b->src, channel_at(c, k)) - b->mean);
     }
-    view_set(view_of(kernel, buffers, ARG_DIFF_SCALE), c->index, diff_scale);
-    view_set(view_of(kernel, buffers, ARG_DIFF_SHIFT), c->index, diff_shift);
-    double through_statistics = kernel->op.batch_norm.frozen ? 0 : 1 / (double)count;
-    for (int64_t k = 0; k < count; k++) {
+}
+
+static void set_parameter_gradients(const struct kernel *kernel, void *const buffers[ARG_COUNT], int64_t channel,
+                                    double inverse_deviation, const double sums[3]) {
+    view_set(view_of(kernel, buffers, ARG_DIFF_SCALE), channel, sums[2] * inverse_deviation);
+    view_set(view_of(kernel, buffers, ARG_DIFF_SHIFT), channel, sums[1]);
+}
+
+static void backward_channel(const struct kernel *kernel, void *const buffers[ARG_COUNT], const struct channel *c,
+                             const double sums[3]) {
+    struct backward b = backward_of(kernel, buffers, c->index);
+    double factor = view_get(view_of(kernel, buffers, ARG_SCALE), c->index) * b.inverse_deviation;
+    double share = kernel->op.batch_norm.frozen ? 0 : 1 / sums[0];
+    for (int64_t k = 0; k < channel_count(c); k++) {
         int64_t at = channel_at(c, k);
         double g = gradient_at(&b, at); /* read before either output, which may overlay it */
-        double mean_part = (diff_shift + normalised_at(&b, at) * diff_scale) * through_statistics;
-        view_set(b.diff_src, at, b.factor * (g - mean_part));
+        double mean_part = (sums[1] + normalised_at(&b, at) * sums[2] * b.inverse_deviation) * share;
+        view_set(b.diff_src, at, factor * (g - mean_part));
         if (b.diff_residual.data)
             view_set(b.diff_residual, at, g);
     }
 }
 
 static void backward(const struct kernel *kernel, void *const buffers[ARG_COUNT]) {
+    bool synchronised = kernel->op.batch_norm.synchronised && !kernel->op.batch_norm.frozen;
     for (int64_t i = 0; i < dims_of(kernel, ARG_SRC)[1]; i++) {
         struct channel c = channel_of(kernel, i);
-        backward_channel(kernel, buffers, &c);
+        struct backward b = backward_of(kernel, buffers, i);
+        double sums[3];
+        if (synchronised) {
+            for (int row = 0; row < 3; row++)
+                sums[row] = sum_at(kernel, buffers, row, i);
+        } else {
+            gather_gradients(&b, &c, sums);
+            set_parameter_gradients(kernel, buffers, i, b.inverse_deviation, sums);
+        }
+        backward_channel(kernel, buffers, &c, sums);
+    }
+}
+
+static void backward_sums(const struct kernel *kernel, void *const buffers[ARG_COUNT]) {
+    for (int64_t i = 0; i < dims_of(kernel, ARG_SRC)[1]; i++) {
+        struct channel c = channel_of(kernel, i);
+        struct backward b = backward_of(kernel, buffers, i);
+        double sums[3];
+        gather_gradients(&b, &c, sums);
+        set_parameter_gradients(kernel, buffers, i, b.inverse_deviation, sums);
+        set_sums(kernel, buffers, i, sums);
     }
 }
 
@@ -165,5 +231,10 @@ static size_t workspace_bytes(const struct kernel_request *request) {
 
 const struct reference_row reference_batch_norm = {
     .run = {[PASS_INFER] = infer, [PASS_FORWARD] = forward, [PASS_BACKWARD_DATA] = backward},
+    .workspace_bytes = workspace_bytes,
+};
+
+const struct reference_row reference_batch_norm_sums = {
+    .run = {[PASS_FORWARD] = forward_sums, [PASS_BACKWARD_DATA] = backward_sums},
     .workspace_bytes = workspace_bytes,
 };

@@ -12,7 +12,7 @@ struct reference_row {
     size_t (*workspace_bytes)(const struct kernel_request *request);
 };
 
-extern const struct reference_row reference_conv2d, reference_batch_norm, reference_max_pool,
+extern const struct reference_row reference_conv2d, reference_batch_norm, reference_batch_norm_sums, reference_max_pool,
     reference_global_average_pool, reference_activation, reference_add, reference_dropout, reference_linear,
     reference_softmax_cross_entropy, reference_gradient_norm, reference_sgd, reference_adamw,
     reference_rescale, reference_reorder;

@@ -8,6 +8,7 @@
 static const struct reference_row *const rows[OP_KIND_COUNT] = {
     [OP_CONV2D] = &reference_conv2d,
     [OP_BATCH_NORM] = &reference_batch_norm,
+    [OP_BATCH_NORM_SUMS] = &reference_batch_norm_sums,
     [OP_ACTIVATION] = &reference_activation,
     [OP_ADD] = &reference_add,
     [OP_MAX_POOL] = &reference_max_pool,

@@ -12,6 +12,7 @@
 #define WINDOW(k, s, before, after) {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
 #define CONV(out, in_groups, ...) {OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__}}
 #define NORM(...) {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__}}
+#define SUMS(...) {OP_BATCH_NORM_SUMS, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, .synchronised = true, __VA_ARGS__}}
 #define DIMS4(n, c, h, w) {4, {n, c, h, w}}
 #define DIMS2(n, f) {2, {n, f}}
 /* clang-format on */
@@ -91,6 +92,8 @@ static const struct {
      {DIMS4(1, 3, 8, 8)},
      ERROR_INVALID,
      "momentum"},
+    {SUMS(.frozen = true), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "nothing to sum"},
+    {SUMS(.frozen = false), {DIMS2(1, 3)}, ERROR_SHAPE, "4 dimensions"},
     {{OP_ACTIVATION, .activation = ACTIVATION_NONE}, {DIMS2(1, 3)}, ERROR_INVALID, "which activation"},
     {{OP_ADD, .activation = ACTIVATION_NONE}, {DIMS2(1, 3), DIMS2(1, 4)}, ERROR_SHAPE, "cannot add"},
     {{OP_MAX_POOL, .max_pool = WINDOW(2, 2, 2, 0)},
@@ -168,6 +171,21 @@ static const struct {
       ">diff_scale "
       ">diff_shift",
       NULL}},
+    {NORM(.synchronised = true, .residual = true, .activation = ACTIVATION_RELU),
+     DIMS4(2, 4, 5, 5),
+     {"<src <src2 <scale <shift <running_mean <running_variance >dst/src",
+      "<src <src2 <scale <shift =running_mean =running_variance >dst >saved_mean >saved_variance <sums "
+      ">workspace",
+      "<src <scale <saved_mean <saved_variance <sums <workspace <diff_dst >diff_src >diff_src2/diff_dst", NULL}},
+    {NORM(.synchronised = true, .frozen = true), /* there is nothing to synchronise */
+     DIMS4(2, 4, 5, 5),
+     {"<src <scale <shift <running_mean <running_variance >dst/src",
+      "<src <scale <shift <running_mean <running_variance >dst",
+      "<src <scale <running_mean <running_variance <diff_dst >diff_src/diff_dst >diff_scale >diff_shift",
+      NULL}},
+    {SUMS(.residual = true, .activation = ACTIVATION_RELU),
+     DIMS4(2, 4, 5, 5),
+     {NULL, "<src >sums", "<src <saved_mean <saved_variance >sums <workspace <diff_dst >diff_scale >diff_shift", NULL}},
     {{OP_ACTIVATION, .activation = ACTIVATION_RELU},
      DIMS2(2, 4),
      {"<src >dst/src", "<src >dst/src", "<dst <diff_dst >diff_src/diff_dst", NULL}},
@@ -226,7 +244,7 @@ static void arguments_of_every_pass(void **state) {
 
 static void arguments_carry_shapes_and_dtypes(void **state) {
     const struct op conv = CONV(6, 2, .window = WINDOW(3, 2, 1, 1), .bias = true);
-    const struct op loss = {OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}},
+    const struct op sums = SUMS(.frozen = false), loss = {OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}},
                     sgd = {OP_SGD, .optimizer = {false}};
     struct shape image = DIMS4(2, 4, 5, 7), rows = DIMS2(8, 3), flat = {1, {256}}, wanted;
     struct op_args args;
@@ -238,6 +256,11 @@ static void arguments_carry_shapes_and_dtypes(void **state) {
     assert_int_equal(args.desc[ARG_DIFF_WEIGHT].bytes, 6 * 2 * 3 * 3 * 4);
     wanted = (struct shape)DIMS4(2, 6, 3, 4);
     assert_true(shape_equal(&args.desc[ARG_DIFF_DST].shape, &wanted));
+    assert_true(op_arguments(&sums, PASS_FORWARD, &image, &args, NULL));
+    wanted = (struct shape)DIMS2(3, 4);
+    assert_true(shape_equal(&args.desc[ARG_SUMS].shape, &wanted));
+    assert_int_equal(args.desc[ARG_SUMS].dtype, DTYPE_F64);
+    assert_int_equal(args.desc[ARG_SUMS].bytes, 3 * 4 * 8);
     assert_true(op_arguments(&loss, PASS_FORWARD, &rows, &args, NULL));
     assert_int_equal(args.desc[ARG_LABEL].dtype, DTYPE_S32);
     assert_int_equal(args.desc[ARG_LABEL].shape.dims[0], 8);
@@ -278,6 +301,7 @@ static const struct {
      "conv2d 32 3x5/1x2 pad 0:1,1:2 groups 32 +residual relu6"},
     {NORM(.frozen = true, .activation = ACTIVATION_RELU),
      "batch_norm epsilon 1e-05 momentum 0.1 frozen relu"},
+    {NORM(.synchronised = true), "batch_norm epsilon 1e-05 momentum 0.1 synchronised"},
     {{OP_MAX_POOL, .max_pool = WINDOW(3, 2, 1, 1)}, "max_pool 3x3/2 pad 1"},
     {{OP_LINEAR, .linear = {3, true}}, "linear 3 +bias"},
     {{OP_ADD, .activation = ACTIVATION_RELU}, "add relu"},
