@@ -26,7 +26,8 @@ struct rewrite {
     int chain_count;
     int *map;           /* by old node: the new node whose output replaces it */
     int *parameter_map; /* by new parameter: the old one, or -1 (a bias that the fold makes) */
-    bool inference, freeze_batch_norm;
+    bool inference;
+    enum norm_statistics statistics;
 };
 
 static void rewrite_fini(struct rewrite *rewrite) {
@@ -170,8 +171,10 @@ static bool emit_plain(struct rewrite *rewrite, int old, struct error *err) {
 
 static bool emit_chain(struct rewrite *rewrite, const struct chain *chain, struct error *err) {
     struct op op = chain_op(rewrite, chain);
-    if (op.kind == OP_BATCH_NORM && rewrite->freeze_batch_norm)
-        op.batch_norm.frozen = true;
+    if (op.kind == OP_BATCH_NORM) {
+        op.batch_norm.frozen |= rewrite->statistics == NORM_STATISTICS_RUNNING;
+        op.batch_norm.synchronised = rewrite->statistics == NORM_STATISTICS_ALL_RANKS && !op.batch_norm.frozen;
+    }
     int inputs[OP_MAX_INPUTS] = {rewrite->map[rewrite->from->nodes[chain->head].inputs[0]]};
     if (chain->residual >= 0)
         inputs[1] = rewrite->map[chain->residual];
@@ -198,9 +201,8 @@ static bool rewrite_run(struct rewrite *rewrite, struct error *err) {
 }
 
 struct graph *graph_fuse_for_training(const struct graph *graph, struct device *device, enum precision precision,
-                                      bool freeze_batch_norm, struct error *err) {
-    struct rewrite rewrite = {
-        .from = graph, .device = device, .precision = precision, .freeze_batch_norm = freeze_batch_norm};
+                                      enum norm_statistics statistics, struct error *err) {
+    struct rewrite rewrite = {.from = graph, .device = device, .precision = precision, .statistics = statistics};
     if (!rewrite_run(&rewrite, err))
         return NULL;
     rewrite_fini(&rewrite);

@@ -33,6 +33,23 @@ bool plan_precision_supported(struct device *device, enum precision precision, e
     return error_set(err, ERROR_UNSUPPORTED, "precision %s: not on this device, %s", precision_name(precision), info.name);
 }
 
+/** Asks for the kernel that gathers a synchronised batch norm's sums. */
+static bool check_synchronised(const struct plan_spec *spec, struct error *err) {
+    struct kernel_request request = {.op = {OP_BATCH_NORM_SUMS, .batch_norm = {.epsilon = 1e-5f, .synchronised = true}},
+                                     .pass = PASS_BACKWARD_DATA};
+    struct shape shape = shape_of(4, (int64_t)1, (int64_t)16, (int64_t)8, (int64_t)8);
+    struct device_info info;
+    if (spec->freeze_batch_norm)
+        return error_set(err, ERROR_INVALID, "a batch norm is frozen or synchronised, not both");
+    if (!op_arguments(&request.op, request.pass, &shape, &request.args, err))
+        return false;
+    precision_apply(spec->precision, &request.op, &request.args);
+    if (spec->device->ops->supports(spec->device, &request))
+        return true;
+    spec->device->ops->info(spec->device, &info);
+    return error_set(err, ERROR_UNSUPPORTED, "synchronised batch norm: not on this device, %s", info.name);
+}
+
 static bool check_spec(const struct plan_spec *spec, struct error *err) {
     if (spec->precision == PRECISION_INT8)
         return error_set(err, ERROR_INVALID, "a quantised graph says so itself: its plan's precision is that of the rest");
@@ -45,6 +62,8 @@ static bool check_spec(const struct plan_spec *spec, struct error *err) {
     if (spec->share && (spec->mode != PLAN_INFER || !spec->share->store || !device_shares(spec->share->device, spec->device) ||
                         spec->share->precision != spec->precision))
         return error_set(err, ERROR_INVALID, "only inference plans of one precision, on devices that share, share weights");
+    if (spec->mode == PLAN_TRAIN && spec->synchronise_batch_norm && !check_synchronised(spec, err))
+        return false;
     if (spec->mode == PLAN_TRAIN && spec->optimizer != OP_SGD && spec->optimizer != OP_ADAMW)
         return error_set(err, ERROR_INVALID, "a training plan's optimizer is SGD or AdamW");
     return true;
@@ -52,7 +71,10 @@ static bool check_spec(const struct plan_spec *spec, struct error *err) {
 
 /** The graph that is trained: fused, with the loss as its last node. */
 static struct graph *training_graph(const struct plan_spec *spec, struct error *err) {
-    struct graph *graph = graph_fuse_for_training(spec->graph, spec->device, spec->precision, spec->freeze_batch_norm, err);
+    enum norm_statistics statistics = spec->freeze_batch_norm        ? NORM_STATISTICS_RUNNING
+                                      : spec->synchronise_batch_norm ? NORM_STATISTICS_ALL_RANKS
+                                                                     : NORM_STATISTICS_BATCH;
+    struct graph *graph = graph_fuse_for_training(spec->graph, spec->device, spec->precision, statistics, err);
     if (!graph)
         return NULL;
     struct op loss = {.kind = OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {spec->label_smoothing}};
@@ -126,6 +148,8 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
     ok = ok && (plan->mode == PLAN_TRAIN ? plan_make_state(plan, spec, err) : load_stored_weights(plan, err));
     ok = ok && plan_prepare_parts(plan, plan->mode == PLAN_TRAIN && spec->parts > 1 ? spec->parts : 1, err);
     ok = ok && plan_place(plan, err) && upload_class_weights(plan, spec->class_weights, err);
+    if (ok)
+        plan_bind_sums(plan);
     if (!ok) {
         plan_destroy(plan);
         return NULL;

@@ -31,6 +31,7 @@ struct plan_spec {
     size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */
     bool recompute;             /**< keep few activations and compute the others again in the backward pass */
     bool freeze_batch_norm;     /**< normalise with running statistics and leave them alone */
+    bool synchronise_batch_norm; /**< statistics of all ranks' images (of a part): blocking reductions; not beside freeze_batch_norm */
     float label_smoothing;
     const float *class_weights; /**< (K), or NULL for ones */
     enum op_kind optimizer;     /**< OP_SGD or OP_ADAMW */
@@ -80,11 +81,11 @@ void plan_shape(const struct plan *plan, struct plan_shape *out);
 /**
  * PLAN_TRAIN: says which part of a step's batch the next run is, 0 to parts - 1. Gradients of parts are summed: behind the last
  * one's segments the reductions hold the sum of all (HYPER_GRADIENT_SCALE makes a mean of it). Each part has batch statistics
- * of its own and moves the running ones.
+ * of its own and moves the running ones; reductions that block are due in every part.
  */
 void plan_set_part(struct plan *plan, int part);
 
-/** Runs all segments; for plans that need no reduction. */
+/** Runs all segments; for plans that need no reduction: without one a synchronised batch norm sees this rank's images only. */
 bool plan_run(struct plan *plan, struct error *err);
 
 /** PLAN_TRAIN: gradient norm, clipping, optimiser and EMA, with these numbers (enum hyper). Skips the update

@@ -102,7 +102,7 @@ static int parameter_in_role(const struct graph *graph, int node, enum arg arg, 
     return -1;
 }
 
-static struct kernel *prepare(struct compiler *compiler, int node, enum pass pass);
+static struct kernel *prepare(struct compiler *compiler, int node, const struct op *op, enum pass pass);
 
 /**
  * What a weight that a kernel wants in a narrow dtype is kept as between the steps: f32, as its gradient arrives, so that the
@@ -110,7 +110,8 @@ static struct kernel *prepare(struct compiler *compiler, int node, enum pass pas
  */
 static bool master_desc(struct compiler *compiler, int parameter, struct tensor_desc *out) {
     const struct graph_parameter *row = &compiler->plan->graph->parameters[parameter];
-    struct kernel *backward = prepare(compiler, row->node, PASS_BACKWARD_WEIGHT);
+    const struct op *op = &compiler->plan->graph->nodes[row->node].op;
+    struct kernel *backward = prepare(compiler, row->node, op, PASS_BACKWARD_WEIGHT);
     if (!backward)
         return false;
     *out = backward->args.desc[row->role.diff];
@@ -199,10 +200,10 @@ static void request_layouts(struct compiler *compiler, int node, struct kernel_r
     }
 }
 
-static struct kernel *prepare(struct compiler *compiler, int node, enum pass pass) {
+static struct kernel *prepare(struct compiler *compiler, int node, const struct op *op, enum pass pass) {
     const struct plan *plan = compiler->plan;
     const struct graph_node *row = &plan->graph->nodes[node];
-    struct kernel_request request = {.op = row->op, .pass = pass};
+    struct kernel_request request = {.op = *op, .pass = pass};
     struct shape shapes[OP_MAX_INPUTS] = {0};
     graph_input_shapes(plan->graph, row, plan->batch, shapes);
     struct kernel *kernel = NULL;
@@ -298,8 +299,9 @@ static bool choose_values(struct compiler *compiler, int node, const struct kern
     return true;
 }
 
-bool compiler_emit(struct compiler *compiler, int node, enum pass pass, int values[ARG_COUNT]) {
-    struct kernel *kernel = prepare(compiler, node, pass);
+/** As compiler_emit, of an operation that need not be the node's own. */
+static bool emit(struct compiler *compiler, int node, const struct op *op, enum pass pass, int values[ARG_COUNT]) {
+    struct kernel *kernel = prepare(compiler, node, op, pass);
     if (!kernel)
         return false;
     if (!choose_values(compiler, node, kernel, values)) {
@@ -315,6 +317,29 @@ bool compiler_emit(struct compiler *compiler, int node, enum pass pass, int valu
     return true;
 }
 
+bool compiler_emit(struct compiler *compiler, int node, enum pass pass, int values[ARG_COUNT]) {
+    return emit(compiler, node, &compiler->plan->graph->nodes[node].op, pass, values);
+}
+
+/**
+ * What a synchronised batch norm needs before its pass: a step that gathers this rank's sums, behind which the ranks add theirs.
+ * `values` are that step's; all -1 for any other operation.
+ */
+static bool emit_sums(struct compiler *compiler, int node, enum pass pass, int values[ARG_COUNT]) {
+    struct plan *plan = compiler->plan;
+    struct op op = plan->graph->nodes[node].op;
+    for (int arg = 0; arg < ARG_COUNT; arg++)
+        values[arg] = -1;
+    if (op.kind != OP_BATCH_NORM || !op.batch_norm.synchronised || pass == PASS_INFER)
+        return true;
+    op.kind = OP_BATCH_NORM_SUMS;
+    if (!emit(compiler, node, &op, pass, values))
+        return false;
+    compiler->nodes[node].args[ARG_SUMS] = values[ARG_SUMS];
+    plan->steps[plan->step_count - 1].blocks = true;
+    return true;
+}
+
 static bool emit_forward(struct compiler *compiler, int node) {
     struct plan *plan = compiler->plan;
     struct node_state *state = &compiler->nodes[node];
@@ -327,7 +352,8 @@ static bool emit_forward(struct compiler *compiler, int node) {
         return state->output >= 0;
     }
     int values[ARG_COUNT];
-    if (!compiler_emit(compiler, node, plan->mode == PLAN_TRAIN ? PASS_FORWARD : PASS_INFER, values))
+    enum pass pass = plan->mode == PLAN_TRAIN ? PASS_FORWARD : PASS_INFER;
+    if (!emit_sums(compiler, node, pass, values) || !compiler_emit(compiler, node, pass, values))
         return false;
     memcpy(state->args, values, sizeof values);
     state->output = values[ARG_DST];
@@ -376,6 +402,8 @@ static bool emit_backward_data(struct compiler *compiler, int node) {
         return true;
     }
     int values[ARG_COUNT];
+    if (!emit_sums(compiler, node, PASS_BACKWARD_DATA, values) || !collect_gradients(compiler, node, values))
+        return false;
     if (!compiler_emit(compiler, node, PASS_BACKWARD_DATA, values) || !collect_gradients(compiler, node, values))
         return false;
     if (!add_diff(compiler, row->inputs[0], values[ARG_DIFF_SRC]))

@@ -28,11 +28,13 @@ struct step {
     struct kernel *kernel;
     int values[ARG_COUNT]; /**< by role; -1: absent */
     void *buffers[ARG_COUNT];
+    bool blocks; /**< the ranks add up its ARG_SUMS before the next step */
 };
 
 struct segment {
     int first_step, step_count;
     int first_reduction, reduction_count;
+    int first_bucket;   /**< of the reductions; one before it blocks: the ARG_SUMS of the segment's last step */
     struct event *done; /**< recorded behind the last step, where the device is asynchronous; else NULL */
 };
 
@@ -94,7 +96,7 @@ struct plan {
     struct kernel *norm_kernel, *optimizer_kernel;
     int parts, part;       /**< of a step's batch, and which of them runs */
     float *held;           /**< parts > 1: the sum of the gradients of the parts before */
-    struct kernel **sums;  /**< parts > 1: by reduction, adds to or from `held` */
+    struct kernel **sums;  /**< parts > 1: by reduction, adds to or from `held`; NULL for one that blocks */
     char fingerprint[65];
 };
 
@@ -109,12 +111,18 @@ bool plan_place(struct plan *plan, struct error *err);
 
 /** Training: orders the parameters by gradient readiness, cuts buckets and segments, allocates flat buffers, loads the values. */
 bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct error *err);
+/** Points the reductions that block at what their steps write. After plan_place. */
+void plan_bind_sums(struct plan *plan);
 /** Frees the arena, the flat buffers and what else the plan holds on the device. */
 void plan_free_state(struct plan *plan);
 
 /** Gradient accumulation over that many parts: memory and kernels. After plan_make_state. */
 bool plan_prepare_parts(struct plan *plan, int parts, struct error *err);
 void plan_free_parts(struct plan *plan);
+/** Whether buckets of gradients are complete behind a segment. */
+static inline bool segment_has_buckets(const struct segment *segment) {
+    return segment->first_bucket < segment->first_reduction + segment->reduction_count;
+}
 /** Behind a segment's steps: puts its buckets to those of the parts before. */
 bool plan_sum_parts(struct plan *plan, const struct segment *segment, struct error *err);
 

@@ -29,7 +29,8 @@ bool plan_prepare_parts(struct plan *plan, int parts, struct error *err) {
     if (!plan->sums)
         return error_set(err, ERROR_MEMORY, "plan: out of memory");
     for (int i = 0; i < plan->reduction_count; i++) {
-        if (!(plan->sums[i] = prepare_sum(plan, plan->reductions[i].count, err)))
+        bool bucket = !plan->reductions[i].blocking;
+        if (bucket && !(plan->sums[i] = prepare_sum(plan, plan->reductions[i].count, err)))
             return false;
     }
     return true;
@@ -55,8 +56,9 @@ static bool sum_bucket(struct plan *plan, int reduction, struct error *err) {
 }
 
 bool plan_sum_parts(struct plan *plan, const struct segment *segment, struct error *err) {
-    for (int i = 0; plan->parts > 1 && i < segment->reduction_count; i++) {
-        if (!sum_bucket(plan, segment->first_reduction + i, err))
+    int end = segment->first_reduction + segment->reduction_count;
+    for (int i = segment->first_bucket; plan->parts > 1 && i < end; i++) {
+        if (!sum_bucket(plan, i, err))
             return false;
     }
     return true;

@@ -87,19 +87,54 @@ static int lay_out_parameters(struct plan *plan, struct ready *order) {
     return count;
 }
 
-/** Ends a bucket, and the segment with the step that completes it; a step may complete several buckets. */
-static void end_bucket(struct plan *plan, int64_t first, int64_t end, int step) {
-    float *gradients = plan->flat[PLAN_GRADIENTS];
-    plan->reductions[plan->reduction_count] =
-        (struct plan_reduction){.buffer = gradients + first, .dtype = DTYPE_F32, .count = end - first};
+/** A reduction and the step that completes it. */
+struct cut {
+    int step;
+    struct plan_reduction reduction;
+};
+
+/** A sum that blocks goes before the buckets of its step, so that the next segment waits for no more than it needs. */
+static int compare_cuts(const void *a, const void *b) {
+    const struct cut *left = a, *right = b;
+    if (left->step != right->step)
+        return left->step - right->step;
+    if (left->reduction.blocking != right->reduction.blocking)
+        return left->reduction.blocking ? -1 : 1;
+    return (left->reduction.buffer > right->reduction.buffer) - (left->reduction.buffer < right->reduction.buffer);
+}
+
+/** The buckets, as parameters become ready, and the sums that block, whose buffers plan_bind_sums knows. Returns how many. */
+static int find_cuts(const struct plan *plan, const struct ready *order, int count, size_t bucket_bytes, struct cut *cuts) {
+    int found = 0;
+    int64_t first = 0;
+    for (int i = 0; i < count; i++) {
+        int64_t end = i + 1 < count ? plan->parameters[order[i + 1].parameter].offset : plan->flat_count;
+        if ((size_t)(end - first) * sizeof(float) < bucket_bytes && i + 1 < count)
+            continue;
+        float *buffer = (float *)plan->flat[PLAN_GRADIENTS] + first;
+        cuts[found++] = (struct cut){order[i].step, {.buffer = buffer, .dtype = DTYPE_F32, .count = end - first}};
+        first = end;
+    }
+    for (int i = 0; i < plan->step_count; i++) {
+        const struct tensor_desc *sums = &plan->steps[i].kernel->args.desc[ARG_SUMS];
+        if (plan->steps[i].blocks)
+            cuts[found++] =
+                (struct cut){i, {.dtype = sums->dtype, .count = shape_count(&sums->shape), .blocking = true}};
+    }
+    qsort(cuts, (size_t)found, sizeof *cuts, compare_cuts);
+    return found;
+}
+
+/** Appends a reduction, and ends the segment with the step that completes it; a step may complete several. */
+static void add_cut(struct plan *plan, const struct cut *cut) {
     struct segment *last = plan->segment_count ? &plan->segments[plan->segment_count - 1] : NULL;
-    int next_step = last ? last->first_step + last->step_count : 0;
-    if (last && step < next_step)
+    int next_step = last ? last->first_step + last->step_count : 0, reduction = plan->reduction_count++;
+    plan->reductions[reduction] = cut->reduction;
+    if (last && cut->step < next_step)
         last->reduction_count++;
     else
-        plan->segments[plan->segment_count++] =
-            (struct segment){next_step, step + 1 - next_step, plan->reduction_count, 1, NULL};
-    plan->reduction_count++;
+        plan->segments[plan->segment_count++] = (struct segment){next_step, cut->step + 1 - next_step, reduction, 1,
+                                                                 reduction + cut->reduction.blocking, NULL};
 }
 
 /** Gives each segment with reductions the event that gates them, where the device runs behind the host's back. */
@@ -117,24 +152,32 @@ static bool make_events(struct plan *plan, struct error *err) {
 }
 
 static bool cut_segments(struct plan *plan, const struct ready *order, int count, size_t bucket_bytes, struct error *err) {
-    plan->segments = calloc((size_t)count + 2, sizeof *plan->segments);
-    plan->reductions = calloc((size_t)count + 2, sizeof *plan->reductions);
-    if (!plan->segments || !plan->reductions)
+    size_t most = (size_t)(count + plan->step_count) + 2; /* at most one sum a step blocks */
+    struct cut *cuts = calloc(most, sizeof *cuts);
+    plan->segments = calloc(most, sizeof *plan->segments);
+    plan->reductions = calloc(most, sizeof *plan->reductions);
+    if (!cuts || !plan->segments || !plan->reductions) {
+        free(cuts);
         return error_set(err, ERROR_MEMORY, "plan: out of memory");
-    int64_t first = 0;
-    for (int i = 0; i < count; i++) {
-        int64_t end = i + 1 < count ? plan->parameters[order[i + 1].parameter].offset : plan->flat_count;
-        if ((size_t)(end - first) * sizeof(float) < bucket_bytes && i + 1 < count)
-            continue;
-        end_bucket(plan, first, end, order[i].step);
-        first = end;
     }
+    int found = find_cuts(plan, order, count, bucket_bytes, cuts);
+    for (int i = 0; i < found; i++)
+        add_cut(plan, &cuts[i]);
+    free(cuts);
     struct segment *last = plan->segment_count ? &plan->segments[plan->segment_count - 1] : NULL;
-    int done = last ? last->first_step + last->step_count : 0;
+    int done = last ? last->first_step + last->step_count : 0, end = plan->reduction_count;
     if (done < plan->step_count)
-        plan->segments[plan->segment_count++] =
-            (struct segment){done, plan->step_count - done, plan->reduction_count, 0, NULL};
+        plan->segments[plan->segment_count++] = (struct segment){done, plan->step_count - done, end, 0, end, NULL};
     return make_events(plan, err);
+}
+
+void plan_bind_sums(struct plan *plan) {
+    for (int i = 0; i < plan->segment_count; i++) {
+        const struct segment *segment = &plan->segments[i];
+        const struct step *last = &plan->steps[segment->first_step + segment->step_count - 1];
+        if (segment->first_reduction < segment->first_bucket)
+            plan->reductions[segment->first_reduction].buffer = last->buffers[ARG_SUMS];
+    }
 }
 
 static void *device_zeroed(struct plan *plan, size_t bytes, struct error *err) {
@@ -224,7 +267,7 @@ static bool make_fingerprint(struct plan *plan, struct error *err) {
                 plan->device->ops->layout_text(plan->device, &value->desc, layout, sizeof layout));
     }
     for (int i = 0; i < plan->reduction_count; i++)
-        fprintf(out, "bucket %lld\n", (long long)plan->reductions[i].count);
+        fprintf(out, "%s %lld\n", plan->reductions[i].blocking ? "sums" : "bucket", (long long)plan->reductions[i].count);
     fclose(out);
     struct digest digest = digest_of(text, size);
     digest_hex(&digest, plan->fingerprint);

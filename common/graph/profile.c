@@ -20,7 +20,7 @@ struct measurement {
 /* --- what is timed --- */
 
 static bool sums_buckets(const struct plan *plan, const struct segment *segment) {
-    return plan->parts > 1 && segment->reduction_count > 0;
+    return plan->parts > 1 && segment_has_buckets(segment);
 }
 
 static int count_steps(const struct plan *plan) {
@@ -65,9 +65,9 @@ static double bytes_of(const struct kernel *kernel) {
 /** Behind each part but the first a bucket is added to the sum of those before; behind the first it is copied. */
 static void describe_sums(const struct plan *plan, const struct segment *segment, struct profile_step *out) {
     *out = (struct profile_step){.name = "buckets", .kind = op_kind_name(OP_ADD), .pass = "sum_parts",
-                                 .kernel = plan->sums[segment->first_reduction]};
-    for (int i = 0; i < segment->reduction_count; i++) {
-        const struct kernel *kernel = plan->sums[segment->first_reduction + i];
+                                 .kernel = plan->sums[segment->first_bucket]};
+    for (int i = segment->first_bucket; i < segment->first_reduction + segment->reduction_count; i++) {
+        const struct kernel *kernel = plan->sums[i];
         double bucket_bytes = (double)kernel->args.desc[ARG_DST].bytes;
         out->fallbacks += kernel->reference_fallback;
         out->bytes += (plan->parts - 1) * bytes_of(kernel) + 2 * bucket_bytes;

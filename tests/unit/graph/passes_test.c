@@ -21,9 +21,9 @@ static int count_kind(const struct graph *graph, enum op_kind kind) {
     return count;
 }
 
-static struct graph *fuse(const struct graph *graph, struct device *device, bool freeze) {
+static struct graph *fuse(const struct graph *graph, struct device *device, enum norm_statistics statistics) {
     struct error err = {0};
-    struct graph *fused = graph_fuse_for_training(graph, device, PRECISION_F32, freeze, &err);
+    struct graph *fused = graph_fuse_for_training(graph, device, PRECISION_F32, statistics, &err);
     if (!fused)
         fail_msg("%s", err.message);
     return fused;
@@ -44,7 +44,7 @@ static struct graph *fold(const struct graph *graph, struct device *device) {
 static void training_merges_norm_add_and_activation(void **state) {
     (void)state;
     struct device *device = network_device();
-    struct graph *graph = network_graph(0.5), *fused = fuse(graph, device, false);
+    struct graph *graph = network_graph(0.5), *fused = fuse(graph, device, NORM_STATISTICS_BATCH);
     assert_int_equal(count_kind(fused, OP_CONV2D), 4);
     assert_int_equal(count_kind(fused, OP_BATCH_NORM), 4);
     assert_int_equal(count_kind(fused, OP_ACTIVATION), 0);
@@ -68,11 +68,14 @@ static void freezing_reaches_every_norm(void **state) {
     (void)state;
     struct device *device = network_device();
     struct graph *graph = network_graph(0);
-    for (int freeze = 0; freeze < 2; freeze++) {
-        struct graph *fused = fuse(graph, device, freeze);
+    for (int statistics = NORM_STATISTICS_BATCH; statistics <= NORM_STATISTICS_RUNNING; statistics++) {
+        struct graph *fused = fuse(graph, device, (enum norm_statistics)statistics);
         for (int i = 0; i < fused->node_count; i++) {
-            if (fused->nodes[i].op.kind == OP_BATCH_NORM)
-                assert_int_equal(fused->nodes[i].op.batch_norm.frozen, freeze);
+            const struct batch_norm *norm = &fused->nodes[i].op.batch_norm;
+            if (fused->nodes[i].op.kind != OP_BATCH_NORM)
+                continue;
+            assert_int_equal(norm->frozen, statistics == NORM_STATISTICS_RUNNING);
+            assert_int_equal(norm->synchronised, statistics == NORM_STATISTICS_ALL_RANKS);
         }
         graph_destroy(fused);
     }
@@ -123,7 +126,7 @@ static void a_value_with_two_readers_is_not_merged_away(void **state) {
         assert_int_equal(count_kind(folded, OP_BATCH_NORM), rows[i].norms);
         assert_int_equal(count_kind(folded, OP_ACTIVATION), rows[i].activations);
         graph_destroy(folded);
-        struct graph *fused = fuse(graph, device, false);
+        struct graph *fused = fuse(graph, device, NORM_STATISTICS_BATCH);
         assert_int_equal(count_kind(fused, OP_ACTIVATION), rows[i].at == 1);
         graph_destroy(fused);
         graph_destroy(graph);

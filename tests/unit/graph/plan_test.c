@@ -7,8 +7,14 @@
 #include <string.h>
 
 /* Every promise is kept in each of these. */
-static const enum precision precisions[] = {PRECISION_F32, PRECISION_BF16};
+static const struct {
+    const char *name;
+    enum precision precision;
+    bool synchronised;
+} variants[] = {{"f32", PRECISION_F32, false}, {"bf16", PRECISION_BF16, false}, {"f32, synchronised", PRECISION_F32, true}};
 static enum precision tested;
+static bool synchronised;
+enum { NORMS = 4 }; /* of the network */
 
 struct fixture {
     struct device *device;
@@ -36,7 +42,8 @@ static int teardown(void **state) {
 
 static struct plan_spec spec_of(const struct fixture *fixture, enum plan_mode mode, int batch) {
     return (struct plan_spec){.graph = fixture->graph, .parameters = fixture->parameters, .device = fixture->device, .mode = mode,
-                              .precision = tested, .batch = batch, .optimizer = OP_ADAMW, .ema = true, .bucket_bytes = 600};
+                              .precision = tested, .batch = batch, .optimizer = OP_ADAMW, .ema = true, .bucket_bytes = 600,
+                              .synchronise_batch_norm = synchronised};
 }
 
 static struct plan *make(const struct fixture *fixture, enum plan_mode mode, int batch) {
@@ -177,6 +184,8 @@ static int reductions_of(const struct plan *plan, int last, const float *begin, 
         int count = plan_reductions(plan, segment, &rows);
         for (int i = 0; i < count; i++) {
             const float *buffer = rows[i].buffer;
+            if (rows[i].blocking)
+                continue;
             assert_int_equal(rows[i].dtype, DTYPE_F32);
             bool apart = end <= buffer || begin >= buffer + rows[i].count;
             assert_true(apart || (begin >= buffer && end <= buffer + rows[i].count));
@@ -209,9 +218,74 @@ static void every_gradient_is_reduced_once_and_not_too_early(void **state) {
         assert_int_equal(reductions_of(plan, ready - 1, begin, end), 0);
         trainable++;
     }
-    assert_int_equal(trainable, 4 * 3 + 2);
+    assert_int_equal(trainable, NORMS * 3 + 2);
     assert_int_equal(reductions_of(plan, last, plan->flat[PLAN_GRADIENTS], plan->flat[PLAN_GRADIENTS]), 0);
     plan_destroy(plan);
+}
+
+/** The step that reads what a step summed up. */
+static int reader_of_sums(const struct plan *plan, int step) {
+    int reader = step + 1;
+    while (reader < plan->step_count && plan->steps[reader].values[ARG_SUMS] != plan->steps[step].values[ARG_SUMS])
+        reader++;
+    return reader;
+}
+
+/** A step's sums are the first reduction behind its segment, which ends with it; returns the segment. */
+static int check_sums(const struct plan *plan, int step) {
+    const struct plan_reduction *rows;
+    int segment = segment_of_step(plan, step);
+    assert_int_equal(plan->segments[segment].first_step + plan->segments[segment].step_count, step + 1);
+    assert_true(plan_reductions(plan, segment, &rows) >= 1 && rows[0].blocking);
+    assert_ptr_equal(rows[0].buffer, plan->steps[step].buffers[ARG_SUMS]);
+    assert_int_equal(rows[0].dtype, DTYPE_F64);
+    assert_int_equal(rows[0].count, shape_count(&plan->steps[step].kernel->args.desc[ARG_SUMS].shape));
+    return segment;
+}
+
+static void statistics_are_summed_before_they_are_used(void **state) {
+    struct plan *plan = make(*state, PLAN_TRAIN, 2);
+    int sums = 0, blocking = 0;
+    for (int i = 0; i < plan->step_count; i++) {
+        if (plan->steps[i].kernel->op.kind != OP_BATCH_NORM_SUMS)
+            continue;
+        int reader = reader_of_sums(plan, i);
+        assert_true(reader < plan->step_count && plan->steps[reader].node == plan->steps[i].node);
+        assert_int_equal(plan->steps[reader].kernel->op.kind, OP_BATCH_NORM);
+        assert_true(check_sums(plan, i) < segment_of_step(plan, reader));
+        sums++;
+    }
+    for (int i = 0; i < plan->reduction_count; i++)
+        blocking += plan->reductions[i].blocking;
+    assert_int_equal(sums, synchronised ? 2 * NORMS : 0); /* forward and backward */
+    assert_int_equal(blocking, sums);
+    plan_destroy(plan);
+}
+
+/** The largest difference of two plans' gradients over the largest gradient; for plans that lay parameters out alike. */
+static double gradients_apart(const struct plan *a, const struct plan *b) {
+    const float *left = a->flat[PLAN_GRADIENTS], *right = b->flat[PLAN_GRADIENTS];
+    double worst = 0, most = 0;
+    assert_int_equal(a->flat_count, b->flat_count);
+    for (int64_t i = 0; i < a->flat_count; i++) {
+        worst = fmax(worst, fabs((double)left[i] - (double)right[i]));
+        most = fmax(most, fabs((double)right[i]));
+    }
+    assert_true(most > 0);
+    return worst / most;
+}
+
+static void one_rank_alone_learns_as_without_synchronising(void **state) {
+    struct plan_spec spec = spec_of(*state, PLAN_TRAIN, 4);
+    struct plan *plan = network_plan(&spec);
+    spec.synchronise_batch_norm = !synchronised;
+    struct plan *other = network_plan(&spec);
+    network_step(plan, 4);
+    network_step(other, 4);
+    /* bf16: what differs in the last bit of f32 may be rounded to the next bf16. */
+    assert_true(gradients_apart(plan, other) < (tested == PRECISION_F32 ? 1e-5 : 0x1p-6));
+    plan_destroy(plan);
+    plan_destroy(other);
 }
 
 static void inference_is_one_segment_without_reductions(void **state) {
@@ -226,6 +300,11 @@ static void fingerprints_tell_plans_apart(void **state) {
     struct plan_spec spec = spec_of(*state, PLAN_TRAIN, 2), other = spec;
     other.bucket_bytes = 3000;
     struct plan *a = network_plan(&spec), *b = network_plan(&spec), *c = network_plan(&other);
+    other = spec;
+    other.synchronise_batch_norm = !synchronised;
+    struct plan *d = network_plan(&other);
+    assert_string_not_equal(plan_fingerprint(a), plan_fingerprint(d));
+    plan_destroy(d);
     assert_int_equal(strlen(plan_fingerprint(a)), 64);
     assert_string_equal(plan_fingerprint(a), plan_fingerprint(b));
     assert_string_not_equal(plan_fingerprint(a), plan_fingerprint(c));
@@ -305,6 +384,7 @@ static void answers_do_not_depend_on_the_batch(void **state) {
 static bool statistics_move(const struct fixture *fixture, bool freeze) {
     struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 4);
     spec.freeze_batch_norm = freeze;
+    spec.synchronise_batch_norm = synchronised && !freeze;
     struct plan *plan = network_plan(&spec);
     network_step(plan, 4);
     struct parameters *out = parameters_create(fixture->graph, NULL);
@@ -333,6 +413,7 @@ static struct plan *sum_of_parts(const struct fixture *fixture, int parts) {
     float *images = network_images(6);
     spec.graph = graph;
     spec.freeze_batch_norm = true;
+    spec.synchronise_batch_norm = false;
     spec.parts = parts;
     struct plan *plan = network_plan(&spec);
     for (int part = 0; part < parts; part++) {
@@ -373,6 +454,25 @@ static void refuse(const struct plan_spec *spec, enum error_code code) {
     assert_int_equal(err.code, code);
 }
 
+/* The reference's table, without the sums of a synchronised batch norm. */
+static bool supports_no_sums(struct device *device, const struct kernel_request *request) {
+    return request->op.kind != OP_BATCH_NORM_SUMS && plain_ops.supports(device, request);
+}
+
+static void synchronising_is_refused_where_it_cannot_be(void **state) {
+    struct fixture *fixture = *state;
+    struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 1);
+    spec.synchronise_batch_norm = spec.freeze_batch_norm = true;
+    refuse(&spec, ERROR_INVALID);
+    spec.freeze_batch_norm = false;
+    plain_ops = *fixture->device->ops;
+    struct device_ops ops = plain_ops;
+    ops.supports = supports_no_sums;
+    fixture->device->ops = &ops;
+    refuse(&spec, ERROR_UNSUPPORTED);
+    fixture->device->ops = &plain_ops;
+}
+
 static void specs_that_make_no_sense_are_refused(void **state) {
     struct fixture *fixture = *state;
     struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 0);
@@ -404,6 +504,8 @@ int main(void) {
         WITH(nothing_is_allocated_or_prepared_per_step),
         WITH(segments_cover_every_step_once),
         WITH(every_gradient_is_reduced_once_and_not_too_early),
+        WITH(statistics_are_summed_before_they_are_used),
+        WITH(one_rank_alone_learns_as_without_synchronising),
         WITH(inference_is_one_segment_without_reductions),
         WITH(fingerprints_tell_plans_apart),
         WITH(buffers_come_back_exactly),
@@ -412,12 +514,14 @@ int main(void) {
         WITH(answers_do_not_depend_on_the_batch),
         WITH(frozen_norms_leave_their_statistics_alone),
         WITH(gradients_of_parts_add_up),
+        WITH(synchronising_is_refused_where_it_cannot_be),
         WITH(specs_that_make_no_sense_are_refused),
     };
     int failed = 0;
-    for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
-        tested = precisions[i];
-        failed += cmocka_run_group_tests_name(precision_name(tested), tests, NULL, NULL);
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+        tested = variants[i].precision;
+        synchronised = variants[i].synchronised;
+        failed += cmocka_run_group_tests_name(variants[i].name, tests, NULL, NULL);
     }
     return failed;
 }

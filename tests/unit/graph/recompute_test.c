@@ -1,4 +1,5 @@
 /* Computing activations again changes the memory that a plan takes, and nothing that it learns. */
+#include "common/graph/passes.h"
 #include "common/graph/plan_internal.h"
 #include "tests/unit/graph/network.h"
 
@@ -35,12 +36,13 @@ static struct graph *deep_network(void) {
     return graph;
 }
 
-static struct plan *make(struct device *device, bool recompute, bool freeze, enum precision precision) {
+static struct plan *make(struct device *device, bool recompute, enum norm_statistics statistics, enum precision precision) {
     struct graph *graph = deep_network();
     struct parameters *parameters = network_parameters(graph, 3);
     struct plan_spec spec = {.graph = graph, .parameters = parameters, .device = device, .mode = PLAN_TRAIN,
                              .precision = precision, .batch = BATCH, .optimizer = OP_SGD, .recompute = recompute,
-                             .freeze_batch_norm = freeze};
+                             .freeze_batch_norm = statistics == NORM_STATISTICS_RUNNING,
+                             .synchronise_batch_norm = statistics == NORM_STATISTICS_ALL_RANKS};
     struct plan *plan = network_plan(&spec);
     network_step(plan, BATCH);
     parameters_destroy(parameters);
@@ -69,9 +71,9 @@ static void same_running_statistics(const struct plan *a, const struct plan *b) 
     }
 }
 
-static void check(bool freeze, enum precision precision, double tolerance) {
+static void check(enum norm_statistics statistics, enum precision precision, double tolerance) {
     struct device *device = network_device();
-    struct plan *kept = make(device, false, freeze, precision), *again = make(device, true, freeze, precision);
+    struct plan *kept = make(device, false, statistics, precision), *again = make(device, true, statistics, precision);
     struct plan_memory all, few;
     plan_memory(kept, &all);
     plan_memory(again, &few);
@@ -87,22 +89,40 @@ static void check(bool freeze, enum precision precision, double tolerance) {
 /* What is saved of a batch's statistics is rounded to f32, hence the tolerance. */
 static void gradients_stay_and_memory_shrinks(void **state) {
     (void)state;
-    check(false, PRECISION_F32, 1e-5);
+    check(NORM_STATISTICS_BATCH, PRECISION_F32, 1e-5);
+}
+
+static int count_reductions_that_block(const struct plan *plan) {
+    int count = 0;
+    for (int i = 0; i < plan->reduction_count; i++)
+        count += plan->reductions[i].blocking;
+    return count;
+}
+
+static void nothing_is_summed_over_the_ranks_again(void **state) {
+    (void)state;
+    struct device *device = network_device();
+    struct plan *again = make(device, true, NORM_STATISTICS_ALL_RANKS, PRECISION_F32);
+    assert_int_equal(count_reductions_that_block(again), 2 * DEPTH);
+    plan_destroy(again);
+    device_close(device);
+    check(NORM_STATISTICS_ALL_RANKS, PRECISION_F32, 1e-5);
 }
 
 static void frozen_norms_are_computed_again_exactly(void **state) {
     (void)state;
-    check(true, PRECISION_F32, 1e-30);
+    check(NORM_STATISTICS_RUNNING, PRECISION_F32, 1e-30);
 }
 
 static void narrow_activations_too(void **state) {
     (void)state;
-    check(true, PRECISION_BF16, 1e-30);
+    check(NORM_STATISTICS_RUNNING, PRECISION_BF16, 1e-30);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_stay_and_memory_shrinks),
+        cmocka_unit_test(nothing_is_summed_over_the_ranks_again),
         cmocka_unit_test(frozen_norms_are_computed_again_exactly),
         cmocka_unit_test(narrow_activations_too),
     };
