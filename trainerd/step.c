@@ -18,10 +18,13 @@ static bool wait_all(const struct step *step, struct tickets *tickets, struct er
     return true;
 }
 
-static bool start_reductions(const struct step *step, int segment, struct tickets *tickets, struct error *err) {
+/** Gradients are due to the other ranks in the last part only; what blocks is, in every part. */
+static bool start_reductions(const struct step *step, int segment, bool last, struct tickets *tickets, struct error *err) {
     const struct plan_reduction *reductions;
     int count = plan_reductions(step->plan, segment, &reductions);
     for (int i = 0; i < count; i++) {
+        if (!last && !reductions[i].blocking)
+            continue;
         if (tickets->count == COLLECTIVE_TICKETS && !wait_all(step, tickets, err))
             return false;
         int *ticket = &tickets->ids[tickets->count];
@@ -44,7 +47,7 @@ static bool run_part(const struct step *step, const struct step_input *input, bo
     if (!plan_set_images(step->plan, input->images, err) || !plan_set_targets(step->plan, input->labels, input->seed, err))
         return false;
     for (int segment = 0; segment < plan_segment_count(step->plan); segment++) {
-        if (!plan_run_segment(step->plan, segment, err) || (last && !start_reductions(step, segment, tickets, err)))
+        if (!plan_run_segment(step->plan, segment, err) || !start_reductions(step, segment, last, tickets, err))
             return false;
     }
     return true;

@@ -3,6 +3,7 @@
 
 #include "common/base/digest.h"
 #include "common/base/rng.h"
+#include "common/graph/passes.h"
 #include "common/models/layers.h"
 #include "ranks.h"
 
@@ -14,7 +15,18 @@
 #include <string.h>
 #include <cmocka.h>
 
-enum { BATCH = 4, CHANNELS = 2, SIDE = 9, IMAGE = CHANNELS * SIDE * SIDE, CLASSES = 3, STEPS = 3 };
+enum { BATCH = 4, CHANNELS = 2, SIDE = 9, IMAGE = CHANNELS * SIDE * SIDE, CLASSES = 3, STEPS = 3, FEATURES = 8 };
+
+/* A board's values: losses, running means and variances, then the first weights of the convolution. */
+enum { MEANS_AT = STEPS, VARIANCES_AT = MEANS_AT + FEATURES, WEIGHTS_AT = VARIANCES_AT + FEATURES };
+
+/* How a block is trained. */
+struct manner {
+    enum norm_statistics statistics;
+    enum precision precision;
+    int parts;
+    bool interleaved; /* rank r has the images whose place in the batch is r past a multiple of the ranks */
+};
 
 /* A block and its head, bound to a device. */
 struct block {
@@ -27,7 +39,7 @@ struct block {
 static struct graph *build(struct error *err) {
     struct graph *graph = graph_create();
     struct layers layers = {graph, err, 1e-5f};
-    struct convolution convolution = {.channels = 8, .size = 3, .stride = 2, .groups = 1};
+    struct convolution convolution = {.channels = FEATURES, .size = 3, .stride = 2, .groups = 1};
     int x = graph_add_input(graph, CHANNELS, SIDE, SIDE, err);
     x = layer_convolution(&layers, "conv1", x, &convolution);
     x = layer_batch_norm(&layers, "bn1", x);
@@ -39,16 +51,17 @@ static struct graph *build(struct error *err) {
     return NULL;
 }
 
-/* bucket_bytes 1: every parameter is a bucket of its own, as many reductions as can be. */
-static bool block_init(struct block *block, int batch, int parts, bool frozen, struct error *err) {
+/* batch: of this rank. bucket_bytes 1: every parameter is a bucket of its own, as many reductions as can be. */
+static bool block_init(struct block *block, int batch, const struct manner *manner, struct error *err) {
     struct device_spec device = {.name = "onednn", .threads = 1, .deterministic = true};
     if (!(block->device = device_open(&device, err)) || !(block->graph = build(err)) ||
         !(block->weights = parameters_create(block->graph, err)))
         return false;
     parameters_initialise(block->graph, block->weights, 1);
     struct plan_spec spec = {.graph = block->graph, .parameters = block->weights, .device = block->device, .mode = PLAN_TRAIN,
-                             .batch = batch / parts, .parts = parts, .bucket_bytes = 1, .freeze_batch_norm = frozen,
-                             .optimizer = OP_SGD};
+                             .precision = manner->precision, .batch = batch / manner->parts, .parts = manner->parts,
+                             .bucket_bytes = 1, .freeze_batch_norm = manner->statistics == NORM_STATISTICS_RUNNING,
+                             .synchronise_batch_norm = manner->statistics == NORM_STATISTICS_ALL_RANKS, .optimizer = OP_SGD};
     return (block->plan = plan_create(&spec, err));
 }
 
@@ -60,34 +73,41 @@ static void block_fini(struct block *block) {
 }
 
 /* A rank's share of the step's batch: what an image is follows from its place in the global order. */
-static void draw(int step, int first, int count, float *images, int32_t *labels) {
-    for (int row = 0; row < count; row++) {
+static void draw(int step, const struct job *job, bool interleaved, float *images, int32_t *labels) {
+    int share = BATCH / job->world_size;
+    for (int row = 0; row < share; row++) {
+        int place = interleaved ? row * job->world_size + job->rank : job->rank * share + row;
         struct rng rng;
-        rng_init(&rng, 3, RNG_TEST, (uint64_t)(step * BATCH + first + row), 0);
+        rng_init(&rng, 3, RNG_TEST, (uint64_t)(step * BATCH + place), 0);
         labels[row] = (int32_t)rng_below(&rng, CLASSES);
         for (int i = 0; i < IMAGE; i++)
             images[row * IMAGE + i] = rng_normal(&rng) + (float)labels[row];
     }
 }
 
-static bool train(struct block *block, int parts, struct job *job, struct collective *collective, struct error *err) {
+static bool train(struct block *block, const struct manner *manner, struct job *job, struct collective *collective,
+                  struct error *err) {
     float images[BATCH * IMAGE];
     int32_t labels[BATCH];
-    int share = BATCH / job->world_size;
     float hyper[HYPER_COUNT] = {[HYPER_LEARNING_RATE] = 0.1f, [HYPER_MOMENTUM] = 0.9f,
-                                [HYPER_GRADIENT_SCALE] = 1.0f / (float)(job->world_size * parts)};
+                                [HYPER_GRADIENT_SCALE] = 1.0f / (float)(job->world_size * manner->parts)};
     struct step step = {block->plan, collective, TIMEOUT_MS};
     for (int i = 0; i < STEPS; i++) {
-        draw(i, job->rank * share, share, images, labels);
-        struct step_input input = {images, labels, {1, i, job->rank * share}};
+        draw(i, job, manner->interleaved, images, labels);
+        struct step_input input = {images, labels, {1, i, job->rank * (BATCH / job->world_size)}};
         if (!step_run(&step, &input, hyper, &job->board->values[job->rank][i], err))
             return false;
     }
     return plan_export(block->plan, PLAN_VALUES, block->weights, err);
 }
 
-/* Leaves the learnt weights' digests, and the first weights of the convolution, on the board. */
+static void copy_values(const struct block *block, const char *name, float *to, int count) {
+    memcpy(to, block->weights->tensors[graph_find_parameter(block->graph, name)].data, (size_t)count * sizeof *to);
+}
+
+/* Leaves the learnt weights' digests, the running statistics and some weights on the board. */
 static void tell(const struct block *block, struct job *job) {
+    float *values = job->board->values[job->rank];
     int slot = 0;
     for (int i = 0; i < block->graph->parameter_count; i++) {
         const struct tensor *tensor = &block->weights->tensors[i];
@@ -96,14 +116,15 @@ static void tell(const struct block *block, struct job *job) {
         struct digest digest = digest_of(tensor->data, tensor_bytes(tensor));
         memcpy(&job->board->hash[job->rank][slot++], &digest, sizeof(uint64_t));
     }
-    int first = graph_find_parameter(block->graph, "conv1.weight");
-    memcpy(job->board->values[job->rank] + STEPS, block->weights->tensors[first].data, (VALUES - STEPS) * sizeof(float));
+    copy_values(block, "bn1.running_mean", values + MEANS_AT, FEATURES);
+    copy_values(block, "bn1.running_var", values + VARIANCES_AT, FEATURES);
+    copy_values(block, "conv1.weight", values + WEIGHTS_AT, VALUES - WEIGHTS_AT);
 }
 
-static void run_block(struct job *job, struct collective *collective, int parts, bool frozen) {
+static void run_block(struct job *job, struct collective *collective, const struct manner *manner) {
     struct error err = {0};
     struct block block = {0};
-    bool ok = block_init(&block, BATCH / job->world_size, parts, frozen, &err) && train(&block, parts, job, collective, &err);
+    bool ok = block_init(&block, BATCH / job->world_size, manner, &err) && train(&block, manner, job, collective, &err);
     if (!ok)
         fprintf(stderr, "rank %d: %s\n", job->rank, err.message);
     CHECK(ok);
@@ -111,46 +132,92 @@ static void run_block(struct job *job, struct collective *collective, int parts,
     block_fini(&block);
 }
 
-static void run_frozen(struct job *job, struct collective *collective) {
-    run_block(job, collective, 1, true);
-}
-
-static void run_frozen_in_parts(struct job *job, struct collective *collective) {
-    run_block(job, collective, 2, true);
-}
-
-static void run_with_batch_statistics(struct job *job, struct collective *collective) {
-    run_block(job, collective, 1, false);
-}
+/* A job's body for each manner: ranks are other processes, and a body takes nothing else. */
+#define BODY(NAME, ...)                                                                                      \
+    static void NAME(struct job *job, struct collective *collective) {                                       \
+        run_block(job, collective, &(struct manner){__VA_ARGS__});                                           \
+    }
+BODY(run_frozen, NORM_STATISTICS_RUNNING, .parts = 1)
+BODY(run_frozen_in_parts, NORM_STATISTICS_RUNNING, .parts = 2)
+BODY(run_with_batch_statistics, NORM_STATISTICS_BATCH, .parts = 1)
+BODY(run_synchronised, NORM_STATISTICS_ALL_RANKS, .parts = 1)
+/* Part p of both ranks together has the images 2p and 2p + 1: those of a single rank's part p. */
+BODY(run_synchronised_in_parts, NORM_STATISTICS_ALL_RANKS, .parts = 2, .interleaved = true)
+BODY(run_with_batch_statistics_in_parts, NORM_STATISTICS_BATCH, .parts = 2)
+BODY(run_bf16, NORM_STATISTICS_BATCH, PRECISION_BF16, .parts = 1)
+BODY(run_synchronised_bf16, NORM_STATISTICS_ALL_RANKS, PRECISION_BF16, .parts = 1)
 
 static void both_ranks_end_with_the_same_weights(void **state) {
     (void)state;
     struct board *board = run_well(2, run_with_batch_statistics);
     assert_memory_equal(board->hash[0], board->hash[1], sizeof board->hash[0]);
-    assert_memory_equal(board->values[0] + STEPS, board->values[1] + STEPS, (VALUES - STEPS) * sizeof(float));
+    assert_memory_equal(board->values[0] + WEIGHTS_AT, board->values[1] + WEIGHTS_AT, (VALUES - WEIGHTS_AT) * sizeof(float));
     assert_true(board->values[0][0] != board->values[1][0]); /* each saw images of its own */
+    assert_true(board->values[0][MEANS_AT] != board->values[1][MEANS_AT]);
     board_destroy(board);
 }
 
-static void take_the_steps_of_one(int ranks, void (*run)(struct job *, struct collective *)) {
-    struct board *one = run_well(1, run_frozen), *board = run_well(ranks, run);
+/* Two runs of the same steps by other numbers of ranks. */
+struct comparison {
+    void (*one)(struct job *, struct collective *), (*others)(struct job *, struct collective *);
+    int ranks;
+    double tolerance;
+};
+
+static void take_the_steps_of_one(const struct comparison *c) {
+    struct board *one = run_well(1, c->one), *board = run_well(c->ranks, c->others);
     for (int i = 0; i < STEPS; i++)
-        assert_float_equal(one->values[0][i], (board->values[0][i] + board->values[ranks - 1][i]) / 2, 1e-5);
+        assert_float_equal(one->values[0][i], (board->values[0][i] + board->values[c->ranks - 1][i]) / 2, c->tolerance);
     for (int i = STEPS; i < VALUES; i++)
-        assert_float_equal(one->values[0][i], board->values[0][i], 1e-5);
+        assert_float_equal(one->values[0][i], board->values[0][i], c->tolerance);
     board_destroy(one);
     board_destroy(board);
 }
 
 static void two_ranks_take_the_steps_of_one(void **state) {
     (void)state;
-    take_the_steps_of_one(2, run_frozen);
+    take_the_steps_of_one(&(struct comparison){run_frozen, run_frozen, 2, 1e-5});
 }
 
 static void parts_take_the_steps_of_the_whole(void **state) {
     (void)state;
-    take_the_steps_of_one(1, run_frozen_in_parts);
-    take_the_steps_of_one(2, run_frozen_in_parts);
+    take_the_steps_of_one(&(struct comparison){run_frozen, run_frozen_in_parts, 1, 1e-5});
+    take_the_steps_of_one(&(struct comparison){run_frozen, run_frozen_in_parts, 2, 1e-5});
+}
+
+static void synchronised_ranks_take_the_steps_of_one(void **state) {
+    (void)state;
+    take_the_steps_of_one(&(struct comparison){run_with_batch_statistics, run_synchronised, 2, 1e-5});
+}
+
+static void each_part_is_synchronised(void **state) {
+    (void)state;
+    take_the_steps_of_one(&(struct comparison){run_with_batch_statistics_in_parts, run_synchronised_in_parts, 2, 1e-5});
+}
+
+static bool device_has(enum precision precision) {
+    struct device_spec spec = {.name = "onednn", .threads = 1};
+    struct device *device = device_open(&spec, NULL);
+    bool has = device && plan_precision_supported(device, precision, PLAN_TRAIN, NULL);
+    device_close(device);
+    return has;
+}
+
+/* What differs in f32's last bit may be rounded to the next bf16, 2^-8 away: activations and gradients of order 1, in each step. */
+static void synchronised_ranks_in_bf16(void **state) {
+    (void)state;
+    if (!device_has(PRECISION_BF16))
+        skip();
+    take_the_steps_of_one(&(struct comparison){run_bf16, run_synchronised_bf16, 2, 0x1p-7});
+}
+
+static void synchronised_ranks_keep_the_same_running_statistics(void **state) {
+    (void)state;
+    struct board *board = run_well(2, run_synchronised);
+    assert_memory_equal(board->hash[0], board->hash[1], sizeof board->hash[0]);
+    assert_memory_equal(board->values[0] + STEPS, board->values[1] + STEPS, (VALUES - STEPS) * sizeof(float));
+    assert_true(board->values[0][0] != board->values[1][0]); /* each saw images of its own */
+    board_destroy(board);
 }
 
 int main(void) {
@@ -158,6 +225,10 @@ int main(void) {
         cmocka_unit_test(both_ranks_end_with_the_same_weights),
         cmocka_unit_test(two_ranks_take_the_steps_of_one),
         cmocka_unit_test(parts_take_the_steps_of_the_whole),
+        cmocka_unit_test(synchronised_ranks_take_the_steps_of_one),
+        cmocka_unit_test(each_part_is_synchronised),
+        cmocka_unit_test(synchronised_ranks_in_bf16),
+        cmocka_unit_test(synchronised_ranks_keep_the_same_running_statistics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
