@@ -31,7 +31,7 @@ struct plan_spec {
     size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */
     bool recompute;             /**< keep few activations and compute the others again in the backward pass */
     bool freeze_batch_norm;     /**< normalise with running statistics and leave them alone */
-    bool synchronise_batch_norm; /**< statistics of all ranks' images (of a part): blocking reductions; not beside freeze_batch_norm */
+    bool synchronise_batch_norm; /**< statistics are of all ranks' images, by reductions that block; not beside freezing */
     float label_smoothing;
     const float *class_weights; /**< (K), or NULL for ones */
     enum op_kind optimizer;     /**< OP_SGD or OP_ADAMW */

@@ -74,8 +74,8 @@ struct conv2d {
  * Ioffe & Szegedy 2015. Training: normalises with the batch's biased variance and updates the running statistics with
  * `momentum` (running = (1 - momentum) * running + momentum * batch; the running variance is unbiased), as PyTorch does.
  * Inference, or `frozen`: normalises with the running statistics and leaves them alone.
- * `synchronised` (and not frozen): the batch is that of all ranks, as in PyTorch's SyncBatchNorm. OP_BATCH_NORM_SUMS, with the same
- * attributes, gathers a rank's ARG_SUMS; ranks add theirs up; the batch norm takes the total instead of gathering itself:
+ * `synchronised` (and not frozen): the batch is that of all ranks, as in PyTorch's SyncBatchNorm. OP_BATCH_NORM_SUMS, with the
+ * same attributes, gathers a rank's ARG_SUMS; ranks add theirs up; the batch norm takes the total instead of gathering itself:
  * mean = sum x / n, variance = sum x^2 / n - mean^2. The gradients of scale and shift stay a rank's own, since buckets sum them.
  * dst = activation(scale * (src - mean) / sqrt(variance + epsilon) + shift + residual).
  */
@@ -164,7 +164,7 @@ enum arg {
     ARG_DST,
     ARG_SAVED_MEAN,     /**< (C) batch mean */
     ARG_SAVED_VARIANCE, /**< (C) biased batch variance */
-    ARG_SUMS,           /**< f64 (3, C): elements n, sum x, sum x^2; backward n, sum g, sum g (x - mean). Ranks may add theirs up */
+    ARG_SUMS,           /**< f64 (3, C): n, sum x, sum x^2; backward n, sum g, sum g (x - mean). Ranks may add theirs up */
     ARG_WORKSPACE,      /**< device-private bytes from forward to backward (masks, arg-max) */
     ARG_SCRATCH,        /**< device-private bytes during one run */
     ARG_LABEL,          /**< s32 (N) */

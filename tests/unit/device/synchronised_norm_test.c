@@ -62,7 +62,7 @@ struct whole {
 };
 
 static void request(struct kernel_request *out, enum pass pass) {
-    struct shape inputs[2] = {{4, {NORM_RANKS * IMAGES, CHANNELS, HEIGHT, WIDTH}}, {4, {NORM_RANKS * IMAGES, CHANNELS, HEIGHT, WIDTH}}};
+    struct shape all = {4, {NORM_RANKS * IMAGES, CHANNELS, HEIGHT, WIDTH}}, inputs[OP_MAX_INPUTS] = {all, all};
     struct error err = {0};
     *out = (struct kernel_request){.op = norm, .pass = pass};
     out->op.batch_norm.synchronised = false;
@@ -164,8 +164,8 @@ static double average(const struct norm_ranks *ranks, int64_t channel, double ab
 }
 
 /*
- * Squares of values about 1e4 are about 1e8: where a deviation is 1, sums about zero keep the variance to 1e8 2^-53 = 1e-8 in f64 (in f32
- * they would lose it altogether). What is left is f32's own: the gathering loops', and that of the result.
+ * Squares of values about 1e4 are about 1e8: where a deviation is 1, sums about zero keep the variance to 1e8 2^-53 = 1e-8 in f64
+ * (in f32 they would lose it altogether). What is left is f32's own: the gathering loops', and that of the result.
  */
 static void a_large_mean_costs_no_digits(void **state) {
     (void)state;

@@ -203,7 +203,7 @@ static bool device_has(enum precision precision) {
     return has;
 }
 
-/* What differs in f32's last bit may be rounded to the next bf16, 2^-8 away: activations and gradients of order 1, in each step. */
+/* What differs in f32's last bit may be rounded to the next bf16, 2^-8 away: values of order 1, in each step. */
 static void synchronised_ranks_in_bf16(void **state) {
     (void)state;
     if (!device_has(PRECISION_BF16))
