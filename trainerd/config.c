@@ -105,6 +105,9 @@ static void check_model(struct config *config, const struct trainer_model_config
             config_problem(config, lists[i].key, "%d values for %d input channels", lists[i].count,
                            model->input_channels);
     }
+    if (model->freeze_batch_norm && model->sync_batch_norm)
+        config_problem(config, "model.sync_batch_norm",
+                       "and model.freeze_batch_norm exclude each other: frozen statistics stay what they are");
     if ((model->mean.count == 0) != (model->stddev.count == 0))
         config_problem(config, model->mean.count ? "model.mean" : "model.stddev",
                        "model.mean and model.stddev go together");

@@ -27,7 +27,7 @@ struct trainer_model_config {
     int input_channels, size;
     const char *init; /**< weights to start from; "": fresh */
     double dropout;
-    bool freeze_batch_norm;
+    bool freeze_batch_norm, sync_batch_norm;
     struct double_list mean, stddev; /**< of grey / 255; empty: the recipe's own */
 };
 

@@ -88,6 +88,8 @@ static const struct schema_row rows[] = {
     ROW("model.dropout", DOUBLE, model.dropout, "0", RANGE(0, .95), HELP("before the last layer")),
     ROW("model.freeze_batch_norm", BOOL, model.freeze_batch_norm, "false",
         HELP("normalise with the running statistics, unchanged")),
+    ROW("model.sync_batch_norm", BOOL, model.sync_batch_norm, "false",
+        HELP("batch norm's statistics are of all ranks' images, not each rank's own; two waits for the slowest rank a layer")),
     ROW("model.mean", DOUBLE_LIST, model.mean, "[]", RANGE(-4, 5),
         HELP("subtracted from grey / 255, one a channel; none: 0.5, or ImageNet's for three channels")),
     ROW("model.stddev", DOUBLE_LIST, model.stddev, "[]", RANGE(.00390625, 8),

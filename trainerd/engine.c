@@ -23,6 +23,7 @@ struct plan_spec engine_plan(const struct trainer_config *config, int ranks) {
                               .batch = config->train.batch_size / ranks / config->train.parts,
                               .bucket_bytes = config->collective.bucket_bytes,
                               .freeze_batch_norm = config->model.freeze_batch_norm,
+                              .synchronise_batch_norm = config->model.sync_batch_norm && ranks > 1,
                               .label_smoothing = (float)config->train.label_smoothing,
                               .optimizer = optimizer_kind(config), .ema = config->train.ema_decay > 0};
 }

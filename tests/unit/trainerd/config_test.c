@@ -74,6 +74,8 @@ static void keys_are_checked_against_each_other(void **state) {
          ":2:3: train.batch_size: 33 images cannot be shared evenly by device.ranks 2 and train.parts 1"},
         {"train: {}\ndata: {directory: x}\ndevice: {ranks: 2}\ncollective: {name: solo}\n",
          "collective.name: solo is for one"},
+        {"train: {}\ndata: {directory: x}\nmodel: {freeze_batch_norm: true, sync_batch_norm: true}\n",
+         ":3:34: model.sync_batch_norm: and model.freeze_batch_norm exclude each other"},
         {"train: {}\ndata: {directory: x}\ndevice: {name: cuda, ranks: 2}\n", ":3:22: device.ranks: training on several GPUs"},
         {"train: {}\ndata: {directory: x}\ncollective: {name: nccl}\n",
          "collective.name: nccl adds what is in the memory of GPUs"},
