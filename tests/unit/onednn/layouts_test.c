@@ -183,7 +183,8 @@ struct results {
 
 /* A batch norm with residual, forward and backward. */
 static void batch_norm(int threads, enum activation activation, const struct kept *kept, const struct results *results) {
-    const struct op op = {OP_BATCH_NORM, .batch_norm = {1e-5f, .1f, false, true, activation}};
+    const struct op op = {
+        OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = .1f, .residual = true, .activation = activation}};
     struct device *device = open_device(threads);
     struct work forward = work_create(device, &op, PASS_FORWARD, kept);
     struct work backward = work_create(device, &op, PASS_BACKWARD_DATA, kept);
@@ -373,7 +374,7 @@ static void averages_are_the_same_in_any_layout(void **state) {
 static void padding_stays_zero(void **state) {
     struct device *device = open_device(2);
     const struct kept kept = {shape_of(4, (int64_t)2, (int64_t)20, (int64_t)3, (int64_t)3), PRECISION_F32, dnnl_aBcd16b};
-    const struct op op = {OP_BATCH_NORM, .batch_norm = {1e-5f, .1f, false, false, ACTIVATION_NONE}};
+    const struct op op = {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = .1f}};
     struct work work = work_create(device, &op, PASS_FORWARD, &kept);
     (void)state;
     fill(&work, ARG_SRC, 1, 2);
