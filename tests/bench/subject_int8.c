@@ -78,7 +78,7 @@ bool subject_quantise(struct subject *subject, struct error *err) {
     struct device_info info;
     subject->device->ops->info(subject->device, &info);
     table.rows = folded ? calloc((size_t)folded->node_count + 1, sizeof *table.rows) : NULL;
-    bool good = table.rows || error_set(err, ERROR_MEMORY, "out of memory for a quantisation");
+    bool good = table.rows || (folded && error_set(err, ERROR_MEMORY, "out of memory for a quantisation"));
     good = good && calibrate(subject, folded, parameters, &table, err) && (graph = graph_quantise(folded, &table, err)) &&
            (integers = quantise_parameters(folded, parameters, &table, graph, info.int8_weight_bits, err));
     parameters_destroy(parameters);
