@@ -90,6 +90,16 @@ int graph_find_parameter(const struct graph *graph, const char *name) {
     return -1;
 }
 
+int graph_parameter_in_role(const struct graph *graph, int node, enum arg arg, bool diff) {
+    const struct graph_node *row = &graph->nodes[node];
+    for (int i = 0; i < row->parameter_count; i++) {
+        const struct op_parameter *role = &graph->parameters[row->parameters[i]].role;
+        if ((diff ? role->diff : role->arg) == arg)
+            return row->parameters[i];
+    }
+    return -1;
+}
+
 int graph_consumer_count(const struct graph *graph, int node) {
     int count = 0;
     for (int i = node + 1; i < graph->node_count; i++) {

@@ -49,6 +49,9 @@ int graph_add_input(struct graph *graph, int64_t channels, int64_t height, int64
 /** The parameter of that name; -1 where there is none. */
 int graph_find_parameter(const struct graph *graph, const char *name);
 
+/** The parameter of a node that plays the role, or (diff) whose gradient does; -1 where there is none. */
+int graph_parameter_in_role(const struct graph *graph, int node, enum arg arg, bool diff);
+
 /** Shapes of a node's inputs for that batch size. */
 void graph_input_shapes(const struct graph *graph, const struct graph_node *node, int64_t batch, struct shape *out);
 

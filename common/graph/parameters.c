@@ -76,6 +76,11 @@ void parameters_initialise(const struct graph *graph, struct parameters *paramet
         initialise_one(graph, &graph->parameters[i], &parameters->tensors[i], seed);
 }
 
+struct tensor *parameters_in_role(const struct graph *graph, const struct parameters *parameters, int node, enum arg arg) {
+    int parameter = graph_parameter_in_role(graph, node, arg, false);
+    return parameter < 0 ? NULL : &parameters->tensors[parameter];
+}
+
 void parameters_copy(struct parameters *to, const struct parameters *from) {
     for (int i = 0; i < to->count; i++)
         memcpy(to->tensors[i].data, from->tensors[i].data, tensor_bytes(&to->tensors[i]));

@@ -19,5 +19,8 @@ void parameters_destroy(struct parameters *parameters);
  */
 void parameters_initialise(const struct graph *graph, struct parameters *parameters, uint64_t seed);
 
+/** The tensor of a node's parameter in that role; NULL where it has none. */
+struct tensor *parameters_in_role(const struct graph *graph, const struct parameters *parameters, int node, enum arg arg);
+
 /** Copies all tensors; both belong to the same graph. */
 void parameters_copy(struct parameters *to, const struct parameters *from);

@@ -209,24 +209,15 @@ struct graph *graph_fuse_for_training(const struct graph *graph, struct device *
     return rewrite.to;
 }
 
-static const struct tensor *parameter_of(const struct graph *graph, const struct parameters *parameters, int node, enum arg arg) {
-    const struct graph_node *row = &graph->nodes[node];
-    for (int i = 0; i < row->parameter_count; i++) {
-        if (graph->parameters[row->parameters[i]].role.arg == arg)
-            return &parameters->tensors[row->parameters[i]];
-    }
-    return NULL;
-}
-
 /** Scales the folded convolution's weight and makes its bias: w' = w f, b' = (b - m) f + t with f = s / sqrt(v + e). */
 static void fold_norm(const struct rewrite *rewrite, const struct parameters *parameters, const struct chain *chain,
                       struct tensor *weight, struct tensor *bias) {
     const struct graph *graph = rewrite->from;
-    const float *scale = parameter_of(graph, parameters, chain->norm, ARG_SCALE)->data;
-    const float *shift = parameter_of(graph, parameters, chain->norm, ARG_SHIFT)->data;
-    const float *mean = parameter_of(graph, parameters, chain->norm, ARG_RUNNING_MEAN)->data;
-    const float *variance = parameter_of(graph, parameters, chain->norm, ARG_RUNNING_VARIANCE)->data;
-    const struct tensor *old_bias = parameter_of(graph, parameters, chain->head, ARG_BIAS);
+    const float *scale = parameters_in_role(graph, parameters, chain->norm, ARG_SCALE)->data;
+    const float *shift = parameters_in_role(graph, parameters, chain->norm, ARG_SHIFT)->data;
+    const float *mean = parameters_in_role(graph, parameters, chain->norm, ARG_RUNNING_MEAN)->data;
+    const float *variance = parameters_in_role(graph, parameters, chain->norm, ARG_RUNNING_VARIANCE)->data;
+    const struct tensor *old_bias = parameters_in_role(graph, parameters, chain->head, ARG_BIAS);
     double epsilon = graph->nodes[chain->norm].op.batch_norm.epsilon;
     int64_t channels = weight->shape.dims[0], each = shape_count(&weight->shape) / channels;
     for (int64_t c = 0; c < channels; c++) {
@@ -253,8 +244,8 @@ static struct parameters *fold_parameters(const struct rewrite *rewrite, const s
         if (chain->norm < 0)
             continue;
         int node = rewrite->map[chain->tail];
-        fold_norm(rewrite, parameters, chain, (struct tensor *)parameter_of(rewrite->to, folded, node, ARG_WEIGHT),
-                  (struct tensor *)parameter_of(rewrite->to, folded, node, ARG_BIAS));
+        fold_norm(rewrite, parameters, chain, parameters_in_role(rewrite->to, folded, node, ARG_WEIGHT),
+                  parameters_in_role(rewrite->to, folded, node, ARG_BIAS));
     }
     return folded;
 }

@@ -17,9 +17,8 @@ struct graph *graph_fuse_for_training(const struct graph *graph, struct device *
 /**
  * For inference: drops dropout, folds batch norm into the convolution before it (w' = w s / sqrt(v + e), b' = (b - m) s /
  * sqrt(v + e) + t), and merges convolution, bias, residual add and activation where the device supports it in that
- * precision; device NULL: wherever it can be. Convolutions that were merged before
- * stay as they are, 8-bit ones too. Returns an owned graph with parameters of its
- * own (owned, in *folded).
+ * precision; device NULL: wherever it can be. Convolutions that were merged before stay as they are, 8-bit ones too. Returns an
+ * owned graph with parameters of its own (owned, in *folded).
  */
 struct graph *graph_fold_for_inference(const struct graph *graph, const struct parameters *parameters, struct device *device,
                                        enum precision precision, struct parameters **folded, struct error *err);

@@ -91,17 +91,6 @@ static int value_as(struct compiler *compiler, int node, int value, const struct
     return copy;
 }
 
-/** The parameter of a node that plays the role, -1 where there is none. */
-static int parameter_in_role(const struct graph *graph, int node, enum arg arg, bool diff) {
-    const struct graph_node *row = &graph->nodes[node];
-    for (int i = 0; i < row->parameter_count; i++) {
-        const struct op_parameter *role = &graph->parameters[row->parameters[i]].role;
-        if ((diff ? role->diff : role->arg) == arg)
-            return row->parameters[i];
-    }
-    return -1;
-}
-
 static struct kernel *prepare(struct compiler *compiler, int node, const struct op *op, enum pass pass);
 
 /**
@@ -164,7 +153,7 @@ static int input_value(struct compiler *compiler, int node, enum arg arg, const 
     case ARG_SEED: return fixed_value(compiler, &plan->seed, desc);
     default: break;
     }
-    int parameter = parameter_in_role(plan->graph, node, arg, false);
+    int parameter = graph_parameter_in_role(plan->graph, node, arg, false);
     if (compiler->recomputing && saved_in_place_of(arg, state) >= 0)
         return saved_in_place_of(arg, state);
     return parameter >= 0 ? parameter_value(compiler, parameter, desc) : state->args[arg];
@@ -263,7 +252,7 @@ static int output_value(struct compiler *compiler, int node, enum arg arg, const
     struct plan *plan = compiler->plan;
     if (arg == ARG_LOSS)
         return fixed_value(compiler, &plan->loss, desc);
-    int parameter = parameter_in_role(plan->graph, node, arg, true);
+    int parameter = graph_parameter_in_role(plan->graph, node, arg, true);
     if (parameter < 0)
         return plan_add_value(plan, desc, STORAGE_ARENA, compiler->err);
     struct value *master = &plan->values[compiler->parameter_values[parameter]];
@@ -364,7 +353,7 @@ static bool emit_forward(struct compiler *compiler, int node) {
 static bool collect_gradients(struct compiler *compiler, int node, const int *values) {
     struct plan *plan = compiler->plan;
     for (int arg = 0; arg < ARG_COUNT; arg++) {
-        int parameter = values[arg] >= 0 ? parameter_in_role(plan->graph, node, (enum arg)arg, true) : -1;
+        int parameter = values[arg] >= 0 ? graph_parameter_in_role(plan->graph, node, (enum arg)arg, true) : -1;
         if (parameter < 0)
             continue;
         int gradient = values[arg];

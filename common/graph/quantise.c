@@ -5,6 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool quantisation_has_row(const struct graph_node *node) {
+    return node->op.kind == OP_CONV2D || node->op.kind == OP_INPUT;
+}
+
+struct quantisation_row quantisation_row_of(const struct graph_node *node, const struct range *range, enum range_method method) {
+    bool convolution = node->op.kind == OP_CONV2D;
+    bool six = convolution && node->op.conv2d.activation == ACTIVATION_RELU6;
+    float scale = range_scale(range, method);
+    struct quantisation_row row = {
+        .int8 = convolution, .dtype = range_dtype(range), .scale = six ? fminf(scale, 6.0f / UINT8_MAX) : scale};
+    memcpy(row.node, node->name, sizeof row.node);
+    return row;
+}
+
 const struct quantisation_row *quantisation_find(const struct quantisation *table, const char *node) {
     for (int i = 0; i < table->count; i++) {
         if (strcmp(table->rows[i].node, node) == 0)
@@ -244,15 +258,6 @@ static struct weight_grid grid_of(enum dtype source, int weight_bits) {
     return source == DTYPE_S8 ? (struct weight_grid){2, 126} : (struct weight_grid){1, 63};
 }
 
-static struct tensor *in_role(const struct graph *graph, const struct parameters *parameters, int node, enum arg arg) {
-    const struct graph_node *row = &graph->nodes[node];
-    for (int i = 0; i < row->parameter_count; i++) {
-        if (graph->parameters[row->parameters[i]].role.arg == arg)
-            return &parameters->tensors[row->parameters[i]];
-    }
-    return NULL;
-}
-
 /** Rounds one output channel's weights; returns its scale. */
 static float round_channel(const float *weights, int64_t count, const struct weight_grid *grid, int8_t *out) {
     float largest = 0;
@@ -265,11 +270,11 @@ static float round_channel(const float *weights, int64_t count, const struct wei
 }
 
 static void carry_convolution(const struct carry *carry) {
-    const struct tensor *weight = in_role(carry->folded, carry->from, carry->old, ARG_WEIGHT);
-    const struct tensor *bias = in_role(carry->folded, carry->from, carry->old, ARG_BIAS);
-    int8_t *out = in_role(carry->quantised, carry->to, carry->new, ARG_WEIGHT)->data;
-    float *factor = in_role(carry->quantised, carry->to, carry->new, ARG_SCALE)->data;
-    float *shift = in_role(carry->quantised, carry->to, carry->new, ARG_BIAS)->data;
+    const struct tensor *weight = parameters_in_role(carry->folded, carry->from, carry->old, ARG_WEIGHT);
+    const struct tensor *bias = parameters_in_role(carry->folded, carry->from, carry->old, ARG_BIAS);
+    int8_t *out = parameters_in_role(carry->quantised, carry->to, carry->new, ARG_WEIGHT)->data;
+    float *factor = parameters_in_role(carry->quantised, carry->to, carry->new, ARG_SCALE)->data;
+    float *shift = parameters_in_role(carry->quantised, carry->to, carry->new, ARG_BIAS)->data;
     int64_t channels = weight->shape.dims[0], each = shape_count(&weight->shape) / channels;
     struct weight_grid grid = grid_of(carry->quantised->nodes[carry->new].op.conv2d.int8.src, carry->weight_bits);
     for (int64_t c = 0; c < channels; c++) {
@@ -286,7 +291,9 @@ static void carry_plain(const struct carry *carry) {
         struct tensor *to = &carry->to->tensors[new->parameters[i]];
         memcpy(to->data, carry->from->tensors[old->parameters[i]].data, tensor_bytes(to));
     }
-    struct tensor *weight = old->op.kind == OP_LINEAR ? in_role(carry->quantised, carry->to, carry->new, ARG_WEIGHT) : NULL;
+    struct tensor *weight = old->op.kind == OP_LINEAR
+                                ? parameters_in_role(carry->quantised, carry->to, carry->new, ARG_WEIGHT)
+                                : NULL;
     for (int64_t i = 0; weight && i < shape_count(&weight->shape); i++)
         ((float *)weight->data)[i] *= carry->source_scale;
 }

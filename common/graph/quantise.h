@@ -1,5 +1,6 @@
 #pragma once
 #include "common/graph/parameters.h"
+#include "common/graph/range.h"
 
 /**
  * How one node of a folded graph is quantised. `int8`: its convolution computes in integers. `dtype` and `scale`: how its output
@@ -17,6 +18,11 @@ struct quantisation {
     int count;
     struct quantisation_row *rows; /**< owned or borrowed, as its maker says */
 };
+
+/** Whether a node has a row: the pictures, and what convolutions write. Pools keep their source's scale. */
+bool quantisation_has_row(const struct graph_node *node);
+/** A node's row from what was seen of its output, computing in 8 bits where it is a convolution; a ReLU6's integers end at 6. */
+struct quantisation_row quantisation_row_of(const struct graph_node *node, const struct range *range, enum range_method method);
 
 /** The row of a node; NULL where it has none. */
 const struct quantisation_row *quantisation_find(const struct quantisation *table, const char *node);

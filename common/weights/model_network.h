@@ -1,8 +1,9 @@
 #pragma once
-#include "common/device/device.h"
 #include "common/graph/quantise.h"
 #include "common/op/precision.h"
 #include "common/weights/model_file.h"
+
+struct device;
 
 /** The network of a model file, ready for a plan: with `precision` as plan_spec wants it. Owned. */
 struct model_network {

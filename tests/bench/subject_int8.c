@@ -2,21 +2,13 @@
 
 #include "common/graph/passes.h"
 #include "common/graph/quantise.h"
-#include "common/graph/range.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /*
  * For speed any ranges would do; those that the made-up pictures show keep the answers near the f32 ones, so that it can be seen
  * that the right thing is timed.
  */
-
-static bool has_row(const struct graph_node *node) {
-    return node->op.kind == OP_CONV2D || node->op.kind == OP_INPUT;
-}
 
 static bool observe_node(struct plan *plan, int node, int64_t batch, struct quantisation_row *row, struct error *err) {
     const struct graph_node *of = plan_node(plan, node);
@@ -28,12 +20,7 @@ static bool observe_node(struct plan *plan, int node, int64_t batch, struct quan
     if (good) {
         range_widen(range, values, count);
         range_count(range, values, count);
-        bool six = of->op.kind == OP_CONV2D && of->op.conv2d.activation == ACTIVATION_RELU6;
-        float scale = range_scale(range, RANGE_MIN_MAX);
-        *row = (struct quantisation_row){.int8 = of->op.kind == OP_CONV2D,
-                                         .dtype = range_dtype(range),
-                                         .scale = six ? fminf(scale, 6.0f / UINT8_MAX) : scale};
-        snprintf(row->node, sizeof row->node, "%s", of->name);
+        *row = quantisation_row_of(of, range, RANGE_MIN_MAX);
     }
     free(values);
     free(range);
@@ -44,7 +31,7 @@ static bool observe(struct subject *subject, struct quantisation *table, struct 
     const struct graph_node *node;
     bool good = plan_run(subject->plan, err);
     for (int i = 0; good && (node = plan_node(subject->plan, i)) != NULL; i++) {
-        if (has_row(node))
+        if (quantisation_has_row(node))
             good = observe_node(subject->plan, i, subject->options.batch, &table->rows[table->count++], err);
     }
     return good;

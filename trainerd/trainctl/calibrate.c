@@ -23,10 +23,6 @@ struct calibrator {
 
 /* --- what was seen --- */
 
-static bool has_row(const struct graph_node *node) {
-    return node->op.kind == OP_CONV2D || node->op.kind == OP_INPUT;
-}
-
 /** A row for every tensor that a convolution writes, and for the pictures. */
 static bool make_rows(struct calibrator *c) {
     const struct graph *graph = c->spec->folded;
@@ -38,7 +34,7 @@ static bool make_rows(struct calibrator *c) {
     if (!c->out->table.rows || !c->out->methods || !c->ranges || !c->nodes)
         return error_set(c->err, ERROR_MEMORY, "calibration: out of memory");
     for (int i = 0; i < graph->node_count; i++) {
-        if (!has_row(&graph->nodes[i]))
+        if (!quantisation_has_row(&graph->nodes[i]))
             continue;
         struct quantisation_row *row = &c->out->table.rows[c->out->table.count];
         snprintf(row->node, sizeof row->node, "%s", graph->nodes[i].name);
@@ -117,18 +113,16 @@ static bool observe(struct calibrator *c) {
 
 /* --- what a choice costs --- */
 
-/** The largest real value that a ReLU6 lets pass is the end of its integers. */
-static float scale_of(const struct calibrator *c, int row, enum range_method method) {
-    const struct op *op = &c->spec->folded->nodes[c->nodes[row]].op;
-    float scale = range_scale(&c->ranges[row], method);
-    bool six = op->kind == OP_CONV2D && op->conv2d.activation == ACTIVATION_RELU6;
-    return six ? fminf(scale, 6.0f / UINT8_MAX) : scale;
+static struct quantisation_row row_by(const struct calibrator *c, int row, enum range_method method) {
+    return quantisation_row_of(&c->spec->folded->nodes[c->nodes[row]], &c->ranges[row], method);
 }
 
+/** Leaves alone whether the node computes in 8 bits: that is the stem's question. */
 static void choose(struct calibrator *c, int row, enum range_method method) {
+    struct quantisation_row by = row_by(c, row, method);
     c->out->methods[row] = method;
-    c->out->table.rows[row].dtype = range_dtype(&c->ranges[row]);
-    c->out->table.rows[row].scale = scale_of(c, row, method);
+    c->out->table.rows[row].dtype = by.dtype;
+    c->out->table.rows[row].scale = by.scale;
 }
 
 static bool answer(struct calibrator *c, const struct graph *graph, const struct parameters *parameters) {
@@ -169,7 +163,7 @@ static bool search_row(struct calibrator *c, int row) {
     enum range_method best = c->out->methods[row];
     for (enum range_method method = 0; method < RANGE_METHOD_COUNT; method++) {
         double loss;
-        float now = c->out->table.rows[row].scale, other = scale_of(c, row, method);
+        float now = c->out->table.rows[row].scale, other = row_by(c, row, method).scale;
         if (fabsf(other - now) < 0.01f * now)
             continue; /* the same range by another name */
         choose(c, row, method);
