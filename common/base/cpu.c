@@ -1,5 +1,8 @@
 #include "common/base/cpu.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,16 +39,37 @@ bool cpu_pin(const struct cpu_set *set, struct error *err) {
     return sched_setaffinity(0, sizeof mask, &mask) == 0 || error_set_errno(err, "sched_setaffinity");
 }
 
-const char *cpu_instruction_set(void) {
 #if defined(__x86_64__)
+/* What compilers' built-in names lack (Intel's Software Developer's Manual, CPUID leaf 7). */
+static bool has_avx512_bf16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
+static bool has_amx_bf16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22);
+}
+
+static const char *avx512_kind(void) {
+    if (has_amx_bf16())
+        return "avx512_amx";
+    if (has_avx512_bf16())
+        return "avx512_bf16";
+    return __builtin_cpu_supports("avx512vnni") ? "avx512_vnni" : "avx512";
+}
+
+const char *cpu_instruction_set(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f"))
-        return __builtin_cpu_supports("avx512vnni") ? "avx512_vnni" : "avx512";
+        return avx512_kind();
     return __builtin_cpu_supports("avx2") ? "avx2" : "sse";
-#else
-    return "generic";
-#endif
 }
+#else
+const char *cpu_instruction_set(void) {
+    return "generic";
+}
+#endif
 
 bool cpu_environment(char *const argv[], const char *const pairs[][2], struct error *err) {
     bool missing = false;

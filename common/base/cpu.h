@@ -17,7 +17,10 @@ void cpu_share(const struct cpu_set *set, int part, int parts, struct cpu_set *o
 /** Pins the calling thread, and the threads it starts from now on, to set. */
 bool cpu_pin(const struct cpu_set *set, struct error *err);
 
-/** The instruction-set name that decides which kernels run, e.g. "avx512_core_amx"; "generic" where unknown. */
+/**
+ * The instruction-set name that decides which kernels run: "avx512_amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "sse";
+ * "generic" on other processors.
+ */
 const char *cpu_instruction_set(void);
 
 /**

@@ -2,6 +2,7 @@
 #include "tests/unit/base/test.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -78,6 +79,26 @@ static void the_instruction_set_has_a_name(void **state) {
     assert_string_equal(cpu_instruction_set(), cpu_instruction_set());
 }
 
+static bool kernel_says(const char *flag) {
+    char line[8192], wanted[32];
+    bool found = false;
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    snprintf(wanted, sizeof wanted, " %s ", flag);
+    while (file && !found && fgets(line, sizeof line, file))
+        found = strncmp(line, "flags", 5) == 0 && strstr(line, wanted);
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* Kernels differ, and so may the bits of what they compute. */
+static void the_instruction_set_tells_bf16_from_what_came_before(void **state) {
+    const char *name = cpu_instruction_set();
+    (void)state;
+    assert_int_equal(kernel_says("avx512_bf16"), strcmp(name, "avx512_bf16") == 0 || strcmp(name, "avx512_amx") == 0);
+    assert_int_equal(kernel_says("avx512f"), strncmp(name, "avx512", 6) == 0);
+}
+
 static const char *const pairs[][2] = {{"THORAX_TEST_A", "1"}, {"THORAX_TEST_B", "two"}, {NULL, NULL}};
 
 /* The program starts itself anew in a child, which ends in the branch at the top of main. */
@@ -111,6 +132,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_pinned_thread_hands_its_processors_on),
         cmocka_unit_test(no_processors_at_all_are_an_error),
         cmocka_unit_test(the_instruction_set_has_a_name),
+        cmocka_unit_test(the_instruction_set_tells_bf16_from_what_came_before),
         cmocka_unit_test(missing_variables_start_the_program_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
