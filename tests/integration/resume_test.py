@@ -15,17 +15,24 @@ SEED = int(sys.argv.pop(3))
 from training_fixture import Run, draw_phantoms, gone, tensors  # noqa: E402: takes its own arguments
 
 STEPS_PER_EPOCH = 7
-OPTIMIZERS = {
+KINDS = {
     "sgd": {"optimizer.name": "sgd"},
     # The smallest network, for the optimiser with the largest checkpoints.
     "adamw": {"optimizer.name": "adamw", "optimizer.learning_rate": 0.002, "model.architecture": "efficientnet_lite0"},
+    "bf16": {"optimizer.name": "sgd", "train.precision": "bf16", "model.sync_batch_norm": "true", "train.parts": 2},
 }
-SECTIONS = {"sgd": {"value", "state", "ema"}, "adamw": {"value", "state", "state2", "ema"}}
+SECTIONS = {"sgd": {"value", "state", "ema"}, "adamw": {"value", "state", "state2", "ema"}, "bf16": {"value", "state", "ema"}}
 
 
-def settings(optimizer, ranks, every_steps):
+def has_bf16():
+    """Whether oneDNN has arithmetic for it here: what AVX-512 BF16 and AMX say of themselves."""
+    with open("/proc/cpuinfo") as file:
+        return "avx512_bf16" in file.read()
+
+
+def settings(kind, ranks, every_steps):
     return {
-        **OPTIMIZERS[optimizer],
+        **KINDS[kind],
         "device.ranks": ranks,
         "train.ema_decay": 0.9,
         "train.clip_norm": 5,
@@ -49,16 +56,16 @@ def step_of(checkpoint):
 
 
 class Resume(unittest.TestCase):
-    """Each way to be interrupted, for one rank and two, for either optimiser."""
+    """Each way to be interrupted, for one rank and two, in f32 for either optimiser, and in bf16 with synchronised batch norm."""
 
     uninterrupted = {}
 
     @classmethod
-    def reference(cls, optimizer, ranks):
+    def reference(cls, kind, ranks):
         """What a run leaves that nobody disturbed, and that saved only at its end."""
-        key = (optimizer, ranks)
+        key = (kind, ranks)
         if key not in cls.uninterrupted:
-            run = Run(f"whole-{optimizer}-{ranks}", {**settings(optimizer, ranks, 0), "checkpoint.every_epochs": 0}).finish()
+            run = Run(f"whole-{kind}-{ranks}", {**settings(kind, ranks, 0), "checkpoint.every_epochs": 0}).finish()
             cls.uninterrupted[key] = results(run)
             shutil.rmtree(run.folder)
         return cls.uninterrupted[key]
@@ -85,27 +92,27 @@ class Resume(unittest.TestCase):
         run.until(lambda: set(run.torn_checkpoints()) - set(before) and within())
         return self.kill(run)
 
-    def assert_same_end(self, run, optimizer, ranks):
-        ours, whole = results(run), self.reference(optimizer, ranks)
-        self.assertEqual({name.split("/")[0] for name in whole["weights"]}, SECTIONS[optimizer])
+    def assert_same_end(self, run, kind, ranks):
+        ours, whole = results(run), self.reference(kind, ranks)
+        self.assertEqual({name.split("/")[0] for name in whole["weights"]}, SECTIONS[kind])
         self.assertEqual(ours["weights"].keys(), whole["weights"].keys())
         self.assertEqual([name for name in whole["weights"] if ours["weights"][name] != whole["weights"][name]], [])
         self.assertEqual(len(whole["epochs"]), 2)
         self.assertEqual(ours["epochs"], whole["epochs"])
         self.assertEqual(ours["models"], whole["models"])
 
-    def twice_killed(self, optimizer, ranks):
-        name, starts = f"killed-{optimizer}-{ranks}", []
+    def twice_killed(self, kind, ranks):
+        name, starts = f"killed-{kind}-{ranks}", []
         for kill in self.kill_at_random, self.kill_while_writing:
-            starts.append(kill(Run(name, settings(optimizer, ranks, 2), "--resume", "auto")))
-        run = Run(name, settings(optimizer, ranks, 2), "--resume", "auto").finish()
+            starts.append(kill(Run(name, settings(kind, ranks, 2), "--resume", "auto")))
+        run = Run(name, settings(kind, ranks, 2), "--resume", "auto").finish()
         starts.append(run.events("start")[0]["at_step"])
         print(f"{name}: began at steps {starts}", flush=True)
         self.assertEqual(starts[0], 0)
         self.assertTrue(starts[0] < starts[1] <= starts[2])
         self.assertNotEqual(starts[2] % STEPS_PER_EPOCH, 0, "no resume within an epoch")
         self.assertEqual(len(os.listdir(f"{run.folder}/checkpoints")), 2, "half-written files stayed, or more than keep_last")
-        self.assert_same_end(run, optimizer, ranks)
+        self.assert_same_end(run, kind, ranks)
 
     def test_killed_twice_one_rank_sgd(self):
         self.twice_killed("sgd", 1)
@@ -118,6 +125,14 @@ class Resume(unittest.TestCase):
 
     def test_killed_twice_two_ranks_adamw(self):
         self.twice_killed("adamw", 2)
+
+    @unittest.skipUnless(has_bf16(), "this CPU has no bf16")
+    def test_killed_twice_one_rank_bf16(self):
+        self.twice_killed("bf16", 1)
+
+    @unittest.skipUnless(has_bf16(), "this CPU has no bf16")
+    def test_killed_twice_two_ranks_bf16(self):
+        self.twice_killed("bf16", 2)
 
     def test_sigterm_saves_where_it_stands_and_exits_with_0(self):
         run = Run("terminated", settings("sgd", 2, 0))
