@@ -25,7 +25,7 @@ struct rung {
 struct ladder {
     struct subject_options options;
     const char *batches;
-    bool serve;
+    bool serve, split;
     int count;
     struct rung rungs[MAX_RUNGS];
 };
@@ -145,7 +145,7 @@ static void close_rungs(struct ladder *ladder) {
 
 static int parse_options(int argc, char **argv, const struct ladder_program *program, struct ladder *ladder) {
     static const struct option rows[] = {
-        SUBJECT_OPTION_ROWS, {"serve", no_argument, 0, 'S'}, {"help", no_argument, 0, 'h'}, {0}};
+        SUBJECT_OPTION_ROWS, {"serve", no_argument, 0, 'S'}, {"split", no_argument, 0, 'X'}, {"help", no_argument, 0, 'h'}, {0}};
     for (int c; (c = getopt_long(argc, argv, "h", rows, NULL)) >= 0;) {
         if (c == 'h') {
             fputs(program->usage, stdout);
@@ -153,6 +153,8 @@ static int parse_options(int argc, char **argv, const struct ladder_program *pro
         }
         if (c == 'S') {
             ladder->serve = true;
+        } else if (c == 'X') {
+            ladder->split = true;
         } else if (c == 'b') {
             ladder->batches = optarg;
         } else if (!subject_take_option(&ladder->options, c, optarg)) {
@@ -163,11 +165,19 @@ static int parse_options(int argc, char **argv, const struct ladder_program *pro
     return optind == argc ? -1 : 2;
 }
 
+static bool serve_rung(struct ladder *ladder, struct error *err) {
+    struct subject *subject = &ladder->rungs[0].subject;
+    struct split *split = ladder->split ? split_open(subject, err) : NULL;
+    bool good = (split || !ladder->split) && serve(subject, split, stdin, stdout, err);
+    split_close(split);
+    return good;
+}
+
 static bool run(struct ladder *ladder, const int *batches, int count, struct error *err) {
     if (!open_rungs(ladder, batches, count, err))
         return false;
     if (ladder->serve)
-        return serve(&ladder->rungs[0].subject, stdin, stdout, err);
+        return serve_rung(ladder, err);
     if (!measure(ladder, err))
         return false;
     ladder->options.json ? print_json(ladder) : print_table(ladder);
@@ -185,6 +195,10 @@ int ladder_main(int argc, char **argv, const struct ladder_program *program) {
     if (code >= 0)
         return code;
     int count = parse_batches(ladder.batches, batches);
+    if (ladder.split && !(ladder.serve && ladder.options.infer)) {
+        fprintf(stderr, "%s: --split is for inference with --serve\n", program->name);
+        return 2;
+    }
     if (count == 0 || (ladder.serve && count != 1)) {
         fprintf(stderr, "%s: --batch takes numbers with commas between them, and with --serve one number\n", program->name);
         return 2;

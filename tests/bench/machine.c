@@ -44,6 +44,7 @@ struct machine machine_describe(const struct subject *subject) {
 }
 
 void machine_print_json(const struct machine *machine, FILE *out) {
-    fprintf(out, "{\"cpu\": \"%s\", \"cores\": %d, \"instruction_set\": \"%s\", \"device\": \"%s\"}", machine->cpu,
+    fprintf(out, "{\"cpu\": \"%s\", \"cores\": %d, \"instruction_set\": \"%s\", \"device\": \"%s\", ", machine->cpu,
             machine->cores, machine->instruction_set, machine->device);
+    fprintf(out, "\"split\": \"%s\"}", machine->split);
 }

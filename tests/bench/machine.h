@@ -9,6 +9,7 @@ struct machine {
     int cores;                   /**< that this process may use */
     const char *instruction_set; /**< as cpu_instruction_set names it */
     char device[64];             /**< with the library's version and the threads that compute */
+    char split[64];              /**< the parts that a batch is computed in; empty: in one */
 };
 
 struct machine machine_describe(const struct subject *subject);

@@ -1,5 +1,5 @@
 #pragma once
-#include "tests/bench/subject.h"
+#include "tests/bench/split.h"
 
 #include <stdio.h>
 
@@ -9,6 +9,7 @@
  *   run N     runs N steps (training: with the update) or batches: {"ms": [...]}, what each took
  *   logits    runs once, without an update: {"logits": [...]}, (N, K) in a row, and in training "loss"
  *   machine   {"cpu": ..., "device": ...}
+ * With a split (else NULL) batches are computed by it.
  * Returns false, with an error, at a line that is none of these and where a run fails.
  */
-bool serve(struct subject *subject, FILE *in, FILE *out, struct error *err);
+bool serve(struct subject *subject, struct split *split, FILE *in, FILE *out, struct error *err);

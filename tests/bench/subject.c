@@ -132,6 +132,11 @@ void subject_close(struct subject *subject) {
     graph_destroy(subject->graph);
 }
 
+void subject_draw(float *pixels, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        pixels[i] = (float)(i * 2654435761u % 2001) / 1000 - 1;
+}
+
 bool subject_fill(struct subject *subject, struct error *err) {
     const struct subject_options *o = &subject->options;
     size_t count = (size_t)o->batch * (size_t)o->channels * (size_t)o->size * (size_t)o->size;
@@ -139,8 +144,8 @@ bool subject_fill(struct subject *subject, struct error *err) {
     int32_t *labels = malloc((size_t)o->batch * sizeof *labels);
     const int64_t seed[3] = {1, 0, 0};
     bool good = (images && labels) || error_set(err, ERROR_MEMORY, "out of memory for a batch");
-    for (size_t i = 0; good && i < count; i++)
-        images[i] = (float)(i * 2654435761u % 2001) / 1000 - 1;
+    if (good)
+        subject_draw(images, count);
     for (int i = 0; good && i < o->batch; i++)
         labels[i] = i % SUBJECT_CLASSES;
     good = good && plan_set_images(subject->plan, images, err) &&

@@ -60,6 +60,8 @@ void subject_close(struct subject *subject);
 /** A batch of made-up pixels and labels: value i of the pixels (N, C, H, W) is (i * 2654435761 mod 2001) / 1000 - 1, label i
  * is i mod SUBJECT_CLASSES. */
 bool subject_fill(struct subject *subject, struct error *err);
+/** Those pixels alone. */
+void subject_draw(float *pixels, size_t count);
 
 /** Forward and, in training, backward; then the weights' update. update_ms, where not NULL, gets the latter's
  * time. */
