@@ -146,6 +146,12 @@ static const struct schema_row rows[] = {
      .min = 0,
      .max = 1024,
      .help = "that compute in each instance, on a CPU; 0: its share of the processors that this process has"},
+    {.key = "device.winograd",
+     .type = SCHEMA_BOOL,
+     .offset = FIELD(device_winograd),
+     .fallback = "true",
+     .help = "on CPUs with AVX-512, 3x3 convolutions in f32 by Winograd's filtering where it is faster: up to twice as fast, and "
+             "rounding several times as much"},
     {.key = "device.instances",
      .type = SCHEMA_INT,
      .offset = FIELD(device_instances),

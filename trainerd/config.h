@@ -70,6 +70,7 @@ struct trainer_schedule_config {
 struct trainer_device_config {
     const char *name;
     int ranks, threads;
+    bool winograd;
 };
 
 struct trainer_collective_config {

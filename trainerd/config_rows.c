@@ -178,6 +178,9 @@ static const struct schema_row rows[] = {
     ROW("device.ranks", INT, device.ranks, "1", RANGE(1, 1024), HELP("worker processes on this machine")),
     ROW("device.threads", INT, device.threads, "0", RANGE(0, 1024),
         HELP("that compute in each rank; 0: its share of the cores")),
+    ROW("device.winograd", BOOL, device.winograd, "true",
+        HELP("on CPUs with AVX-512, 3x3 convolutions in f32 by Winograd's filtering where it is faster: up to twice as fast, and "
+             "rounding several times as much")),
 
     ROW("collective.name", STRING, collective.name, "auto", .choices = collectives,
         HELP("how ranks add gradients; auto: solo for one rank, else gloo")),

@@ -26,11 +26,16 @@ struct device_spec {
     int index;          /**< which GPU; 0 on CPUs */
     int threads;        /**< compute team of a CPU device; 0: as many as the affinity mask of the caller allows */
     bool deterministic; /**< refuse or avoid kernels whose result varies from run to run */
+    /**
+     * Never by Winograd's minimal filtering (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2016), which
+     * computes f32 convolutions of 3 x 3 about twice as fast and rounds more
+     */
+    bool direct_convolutions;
     struct device *share; /**< an open device of that name to share layouts and memory with, or NULL; it may be closed first */
 };
 
 struct device_info {
-    char name[64];        /**< e.g. "onednn 2.6.3 (avx512_core_amx), 2 threads": what bit-equality of results depends on */
+    char name[64];        /**< e.g. "onednn 2.6.3 (avx512_amx), 2 threads": what bit-equality of results depends on */
     size_t memory_bytes;  /**< total, 0: unknown */
     /**
      * Weights of 8-bit convolutions are computed with exactly where they stay within this many bits: 8, or 7 ([-64, 63])

@@ -27,6 +27,11 @@ const struct op_case conformance_cases[] = {
     {CONV(32, 1, .window = WINDOW(1, 2, 0, 0)), SRC4(3, 16, 28, 29)},
     {CONV(64, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(2, 64, 7, 7)},
     {CONV(32, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(1, 32, 4, 4)},
+    /* Enough tiles of 4 x 4 for Winograd's filtering, whole ones and cut ones. */
+    {CONV(64, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(1, 64, 28, 28)},
+    {CONV(48, 1, .window = WINDOW(3, 1, 1, 1), .bias = true), SRC4(3, 80, 14, 14)},
+    {CONV(96, 1, .window = WINDOW(3, 1, 1, 1)), SRC4(12, 64, 7, 7)},
+    {CONV(32, 1, .window = WINDOW(3, 1, 0, 1)), SRC4(1, 32, 29, 31)},
     /* Odd channels, windows and paddings, biases. */
     {CONV(17, 1, .window = WINDOW(3, 1, 1, 1), .bias = true), SRC4(5, 13, 15, 11)},
     {CONV(3, 1, .window = WINDOW(5, 3, 2, 1), .bias = true), SRC4(2, 7, 33, 30)},
@@ -56,6 +61,10 @@ const struct op_case conformance_cases[] = {
     {CONV(16, 1, .window = WINDOW(1, 1, 0, 0), .residual = true, .activation = ACTIVATION_RELU6),
      SRC4(2, 24, 14, 14), .reach = 8},
     {CONV(8, 1, .window = WINDOW(3, 1, 1, 1), .activation = ACTIVATION_RELU), SRC4(1, 3, 9, 9)},
+    {CONV(64, 1, .window = WINDOW(3, 1, 1, 1), .bias = true, .activation = ACTIVATION_RELU), SRC4(1, 64, 28, 28)},
+    {CONV(64, 1, .window = WINDOW(3, 1, 1, 1), .bias = true, .residual = true, .activation = ACTIVATION_RELU),
+     SRC4(1, 32, 29, 29)},
+    {CONV(32, 1, .window = WINDOW(3, 1, 1, 1), .bias = true, .residual = true), SRC4(1, 48, 30, 28)},
 
     {NORM(.activation = ACTIVATION_NONE), SRC4(4, 16, 28, 28)},
     {NORM(.activation = ACTIVATION_NONE), SRC4(2, 13, 7, 9)},
@@ -155,6 +164,24 @@ static void random_conv2d(struct rng *rng, struct op_case *out) {
     out->src.dims[1] = in;
 }
 
+/* As large as Winograd's filtering wants them, mostly. */
+static void random_3x3(struct rng *rng, struct op_case *out) {
+    random_conv2d(rng, out);
+    out->op.conv2d.groups = 1;
+    if (out->op.conv2d.activation == ACTIVATION_RELU6)
+        out->op.conv2d.activation = ACTIVATION_RELU; /* which Winograd's kernels take */
+    out->op.conv2d.channels_out = between(rng, 32, 48);
+    out->src.dims[1] = between(rng, 32, 48);
+    out->src.dims[0] = between(rng, 4, 5);
+    for (int i = 0; i < 2; i++) {
+        out->op.conv2d.window.kernel[i] = 3;
+        out->op.conv2d.window.stride[i] = 1;
+        out->op.conv2d.window.pad_before[i] = between(rng, 0, 4) ? 1 : between(rng, 0, 2);
+        out->op.conv2d.window.pad_after[i] = between(rng, 0, 4) ? 1 : between(rng, 0, 2);
+        out->src.dims[2 + i] = between(rng, 9, 14);
+    }
+}
+
 static void random_int8_conv2d(struct rng *rng, struct op_case *out) {
     random_conv2d(rng, out);
     conformance_random_int8(rng, &out->op.conv2d, &out->variant);
@@ -176,7 +203,7 @@ static void random_max_pool(struct rng *rng, struct op_case *out) {
 
 void conformance_random_case(enum precision precision, uint64_t seed, uint32_t i, struct op_case *out) {
     static void (*const makers[])(struct rng *, struct op_case *) = {
-        random_conv2d, random_conv2d, random_conv2d, random_batch_norm, random_max_pool};
+        random_conv2d, random_conv2d, random_conv2d, random_3x3, random_batch_norm, random_max_pool};
     struct shape inputs[OP_MAX_INPUTS], shape;
     struct rng rng;
     rng_init(&rng, seed, RNG_TEST, i, 1);

@@ -31,7 +31,8 @@ bool session_open(struct session *session, const struct session_spec *spec, cons
         return false;
     const struct trainer_device_config *wanted = &session->config.device;
     struct device_spec device = {.name = strcmp(wanted->name, "auto") == 0 ? "onednn" : wanted->name,
-                                 .threads = wanted->threads};
+                                 .threads = wanted->threads,
+                                 .direct_convolutions = !wanted->winograd};
     return (session->device = device_open(&device, err));
 }
 

@@ -41,6 +41,7 @@ static bool forward_hint(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const
                          struct error *err) {
     struct primitive_spec forward = *spec;
     forward.pass = PASS_FORWARD;
+    forward.winograd = false; /* it only guides, and may be there for one pass and not for the other */
     if (spec->forward_weight.present)
         forward.weight = spec->forward_weight;
     return dnnl_ok(version_primitive_desc(out, engine, &forward, NULL, NULL), err, "describe the forward pass");

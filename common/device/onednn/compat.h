@@ -64,6 +64,7 @@ struct primitive_spec {
     struct md src, weight, bias, dst; /**< owned by whoever filled them in */
     /** PASS_BACKWARD_WEIGHT: the weights of the forward pass, whose dtype may be another than their gradient's; else absent */
     struct md forward_weight;
+    bool winograd; /**< FAMILY_CONVOLUTION: by Winograd's minimal filtering; ERROR_UNSUPPORTED where oneDNN has it not */
     dnnl_dims_t stride, kernel, pad_before, pad_after;
 };
 

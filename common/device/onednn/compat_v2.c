@@ -79,16 +79,24 @@ static dnnl_prop_kind_t forward_kind(enum pass pass) {
     return pass == PASS_INFER ? dnnl_forward_inference : dnnl_forward_training;
 }
 
+/*
+ * In inference Winograd's weights would be kept as they are transformed: four times as many, and in another order for each size
+ * of a batch. In training they are the ones of the direct kernels, of which plans can share one copy.
+ */
+static dnnl_prop_kind_t convolution_kind(const struct primitive_spec *s) {
+    return s->winograd ? dnnl_forward_training : forward_kind(s->pass);
+}
+
 static dnnl_status_t describe_convolution(dnnl_convolution_desc_t *out, const struct primitive_spec *s) {
     const dnnl_memory_desc_t *src = &s->src.value, *weight = &s->weight.value, *dst = &s->dst.value;
-    dnnl_alg_kind_t algorithm = dnnl_convolution_direct;
+    dnnl_alg_kind_t algorithm = s->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
     if (s->pass == PASS_BACKWARD_DATA)
         return dnnl_convolution_backward_data_desc_init(out, algorithm, src, weight, dst, s->stride, s->pad_before,
                                                         s->pad_after);
     if (s->pass == PASS_BACKWARD_WEIGHT)
         return dnnl_convolution_backward_weights_desc_init(out, algorithm, src, weight, optional(&s->bias), dst, s->stride,
                                                            s->pad_before, s->pad_after);
-    return dnnl_convolution_forward_desc_init(out, forward_kind(s->pass), algorithm, src, weight, optional(&s->bias), dst,
+    return dnnl_convolution_forward_desc_init(out, convolution_kind(s), algorithm, src, weight, optional(&s->bias), dst,
                                               s->stride, s->pad_before, s->pad_after);
 }
 

@@ -94,10 +94,18 @@ static dnnl_prop_kind_t forward_kind(enum pass pass) {
     return pass == PASS_INFER ? dnnl_forward_inference : dnnl_forward_training;
 }
 
+/*
+ * In inference Winograd's weights would be kept as they are transformed: four times as many, and in another order for each size
+ * of a batch. In training they are the ones of the direct kernels, of which plans can share one copy.
+ */
+static dnnl_prop_kind_t convolution_kind(const struct primitive_spec *s) {
+    return s->winograd ? dnnl_forward_training : forward_kind(s->pass);
+}
+
 static dnnl_status_t describe_convolution(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const struct primitive_spec *s,
                                           const_dnnl_primitive_attr_t attr, const_dnnl_primitive_desc_t hint) {
     const dnnl_dims_t dilation = {0};
-    dnnl_alg_kind_t algorithm = dnnl_convolution_direct;
+    dnnl_alg_kind_t algorithm = s->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
     if (s->pass == PASS_BACKWARD_DATA)
         return dnnl_convolution_backward_data_primitive_desc_create(out, engine, algorithm, s->src.value, s->weight.value,
                                                                     s->dst.value, s->stride, dilation, s->pad_before,
@@ -106,7 +114,7 @@ static dnnl_status_t describe_convolution(dnnl_primitive_desc_t *out, dnnl_engin
         return dnnl_convolution_backward_weights_primitive_desc_create(
             out, engine, algorithm, s->src.value, s->weight.value, optional(&s->bias), s->dst.value, s->stride, dilation,
             s->pad_before, s->pad_after, hint, attr);
-    return dnnl_convolution_forward_primitive_desc_create(out, engine, forward_kind(s->pass), algorithm, s->src.value,
+    return dnnl_convolution_forward_primitive_desc_create(out, engine, convolution_kind(s), algorithm, s->src.value,
                                                           s->weight.value, optional(&s->bias), s->dst.value, s->stride,
                                                           dilation, s->pad_before, s->pad_after, attr);
 }

@@ -7,6 +7,7 @@
 struct onednn_device {
     struct device base;
     int threads;
+    bool direct_convolutions; /**< device_spec's */
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     struct layouts *layouts;   /**< all that were handed out; the family that it shares with others */

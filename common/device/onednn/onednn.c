@@ -77,6 +77,7 @@ static struct device *onednn_open(const struct device_spec *spec, struct error *
     }
     device->base.ops = &onednn_device_ops;
     device->loops = loops_row(0);
+    device->direct_convolutions = spec->direct_convolutions;
     if (!join_family(device, spec->share, err) || !choose_threads(spec->threads, &device->threads, err) ||
         !dnnl_ok(dnnl_engine_create(&device->engine, dnnl_cpu, 0), err, "open the CPU") ||
         !dnnl_ok(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), err, "make a stream")) {
@@ -90,8 +91,9 @@ static void onednn_info(struct device *base, struct device_info *out) {
     const struct onednn_device *device = (const struct onednn_device *)base;
     const dnnl_version_t *version = dnnl_version();
     *out = (struct device_info){.int8_weight_bits = compat_int8_is_exact() ? 8 : 7, .host_memory = true};
-    snprintf(out->name, sizeof out->name, "onednn %d.%d.%d (%s), %d thread%s", version->major, version->minor, version->patch,
-             cpu_instruction_set(), device->threads, device->threads == 1 ? "" : "s");
+    snprintf(out->name, sizeof out->name, "onednn %d.%d.%d (%s), %d thread%s%s", version->major, version->minor, version->patch,
+             cpu_instruction_set(), device->threads, device->threads == 1 ? "" : "s",
+             device->direct_convolutions ? ", no winograd" : "");
 }
 
 static const struct onednn_kind *kind_of(const struct kernel_request *request) {
