@@ -156,7 +156,8 @@ class Handover(unittest.TestCase):
         publisher = self.publisher("publish.activate=auto", f"publish.gate={rules}")
         publisher.start()
         to = {"publish.to": publisher.endpoints["control"], "data.name": "phantoms"}
-        good = Run("good", {**JOB, **to, "train.epochs": 4}).finish()
+        good = Run("good", {**JOB, **to, "train.epochs": 12, "optimizer.learning_rate": 0.002}).finish()
+        self.assertLess(min(event["validation_loss"] for event in good.events("epoch")), 0.9, "it should have learnt something")
         best = good.events("handed_over")[-1]["digest"]
         publisher.ask("rollback", best, "--by", "test")  # there is no member that would make it stable
         bad = Run("bad", {**JOB, **to, "train.epochs": 1, "run.seed": 8, "optimizer.learning_rate": "1e-12"}).finish()
