@@ -49,24 +49,47 @@ static bool infer(const struct cuda_call *call, struct error *err) {
     return normalise(call, ARG_RUNNING_MEAN, ARG_RUNNING_VARIANCE, err);
 }
 
+/** Sums of this rank's images, folded: (channels) pairs at folded_of. */
+static bool moments(const struct cuda_call *call, struct error *err) {
+    struct channel_moments k = {
+        .shape = shape_of_call(call), .src = cuda_buffer(call, ARG_SRC), .sums = cuda_buffer(call, ARG_SCRATCH)};
+    return cuda_launched(call, launch_channel_moments(&k, k.shape.count * k.shape.slices, call->stream), err) &&
+           fold(call, &k.shape, err);
+}
+
 static bool forward(const struct cuda_call *call, struct error *err) {
+    const struct batch_norm *norm = &call->kernel->base.op.batch_norm;
     struct channels shape = shape_of_call(call);
-    if (call->kernel->base.op.batch_norm.frozen)
+    if (norm->frozen)
         return infer(call, err);
-    struct channel_moments moments = {
-        .shape = shape, .src = cuda_buffer(call, ARG_SRC), .sums = cuda_buffer(call, ARG_SCRATCH)};
-    struct finish_moments finish = {.sums = folded_of(call, &shape),
+    struct finish_moments finish = {.sums = norm->synchronised ? NULL : folded_of(call, &shape),
+                                    .all = cuda_buffer(call, ARG_SUMS),
                                     .mean = cuda_buffer(call, ARG_SAVED_MEAN),
                                     .variance = cuda_buffer(call, ARG_SAVED_VARIANCE),
                                     .running_mean = cuda_buffer(call, ARG_RUNNING_MEAN),
                                     .running_variance = cuda_buffer(call, ARG_RUNNING_VARIANCE),
+                                    .channels = shape.count,
                                     .count = (double)(shape.batch * shape.plane),
-                                    .momentum = call->kernel->base.op.batch_norm.momentum};
-    return cuda_launched(call, launch_channel_moments(&moments, shape.count * shape.slices, call->stream),
-                         err) &&
-           fold(call, &shape, err) &&
+                                    .momentum = norm->momentum};
+    return (norm->synchronised || moments(call, err)) &&
            cuda_launched(call, launch_finish_moments(&finish, shape.count, call->stream), err) &&
            normalise(call, ARG_SAVED_MEAN, ARG_SAVED_VARIANCE, err);
+}
+
+/** ARG_SUMS from the folded sums; variance: backward, that of the batch. */
+static bool publish(const struct cuda_call *call, const float *variance, struct error *err) {
+    struct channels shape = shape_of_call(call);
+    struct publish_sums k = {.sums = folded_of(call, &shape),
+                             .all = cuda_buffer(call, ARG_SUMS),
+                             .channels = shape.count,
+                             .count = (double)(shape.batch * shape.plane),
+                             .variance = variance,
+                             .epsilon = call->kernel->base.op.batch_norm.epsilon};
+    return cuda_launched(call, launch_publish_sums(&k, shape.count, call->stream), err);
+}
+
+static bool forward_sums(const struct cuda_call *call, struct error *err) {
+    return moments(call, err) && publish(call, NULL, err);
 }
 
 static struct norm_backward incoming_of(const struct cuda_call *call) {
@@ -96,37 +119,46 @@ static bool parameter_gradients(const struct cuda_call *call, struct error *err)
 }
 
 static bool backward(const struct cuda_call *call, struct error *err) {
+    const struct batch_norm *norm = &call->kernel->base.op.batch_norm;
     struct norm_gradient k = {.in = incoming_of(call),
                               .diff_shift = cuda_buffer(call, ARG_DIFF_SHIFT),
                               .diff_scale = cuda_buffer(call, ARG_DIFF_SCALE),
+                              .all = cuda_buffer(call, ARG_SUMS),
                               .diff_src = cuda_buffer(call, ARG_DIFF_SRC),
                               .diff_residual = cuda_buffer(call, ARG_DIFF_SRC2)};
-    if (!call->kernel->base.op.batch_norm.frozen)
+    if (!norm->frozen)
         k.through = (float)(1 / (double)(k.in.shape.batch * k.in.shape.plane));
-    return parameter_gradients(call, err) &&
+    return (k.all || parameter_gradients(call, err)) &&
            cuda_launched(call, launch_norm_gradient(&k, cuda_count(call, ARG_SRC), call->stream), err);
 }
 
-/** There is no kernel for OP_BATCH_NORM_SUMS, so nothing to take the sums of all ranks from. */
-static bool supports(const struct kernel_request *request) {
-    return request->pass == PASS_INFER || request->op.batch_norm.frozen || !request->op.batch_norm.synchronised;
+static bool backward_sums(const struct cuda_call *call, struct error *err) {
+    return parameter_gradients(call, err) && publish(call, cuda_buffer(call, ARG_SAVED_VARIANCE), err);
+}
+
+/** Whether a pass sums over images itself. */
+static bool gathers(const struct kernel *kernel) {
+    const struct batch_norm *norm = &kernel->op.batch_norm;
+    bool taken = norm->synchronised && !norm->frozen && kernel->op.kind == OP_BATCH_NORM;
+    return !taken && (kernel->pass == PASS_BACKWARD_DATA || (kernel->pass == PASS_FORWARD && !norm->frozen));
 }
 
 static bool prepare(struct cuda_kernel *kernel, struct error *err) {
     (void)err;
     const struct shape *src = &kernel->base.args.desc[ARG_SRC].shape;
     struct channels shape = channels_of(src);
-    bool sums = kernel->base.pass == PASS_BACKWARD_DATA ||
-                (kernel->base.pass == PASS_FORWARD && !kernel->base.op.batch_norm.frozen);
-    if (sums)
-        cuda_set_private(kernel, ARG_SCRATCH,
-                         (size_t)((shape.slices + 1) * shape.count) * sizeof(struct pair));
+    if (gathers(&kernel->base))
+        cuda_set_private(kernel, ARG_SCRATCH, (size_t)((shape.slices + 1) * shape.count) * sizeof(struct pair));
     cuda_set_private(kernel, ARG_WORKSPACE, (size_t)shape_count(src)); /* the mask */
     return true;
 }
 
 const struct cuda_row cuda_batch_norm = {
-    .supports = supports,
     .prepare = prepare,
     .run = {[PASS_INFER] = infer, [PASS_FORWARD] = forward, [PASS_BACKWARD_DATA] = backward},
+};
+
+const struct cuda_row cuda_batch_norm_sums = {
+    .prepare = prepare,
+    .run = {[PASS_FORWARD] = forward_sums, [PASS_BACKWARD_DATA] = backward_sums},
 };

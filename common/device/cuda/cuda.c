@@ -8,6 +8,7 @@
 static const struct cuda_row *const rows[OP_KIND_COUNT] = {
     [OP_CONV2D] = &cuda_conv2d,
     [OP_BATCH_NORM] = &cuda_batch_norm,
+    [OP_BATCH_NORM_SUMS] = &cuda_batch_norm_sums,
     [OP_ACTIVATION] = &cuda_activation,
     [OP_ADD] = &cuda_add,
     [OP_MAX_POOL] = &cuda_max_pool,
@@ -144,6 +145,7 @@ static bool dtype_fits(enum op_kind kind, enum arg arg, enum dtype dtype) {
     case ARG_SEED:
         return dtype == DTYPE_S64;
     case ARG_NORM:
+    case ARG_SUMS:
         return dtype == DTYPE_F64;
     case ARG_WORKSPACE:
     case ARG_SCRATCH:

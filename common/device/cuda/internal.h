@@ -66,7 +66,7 @@ struct cuda_row {
     /** Frees what prepare made but the struct; NULL: nothing. */
     void (*release)(struct cuda_kernel *kernel);
 };
-extern const struct cuda_row cuda_conv2d, cuda_batch_norm, cuda_activation, cuda_add, cuda_max_pool,
+extern const struct cuda_row cuda_conv2d, cuda_batch_norm, cuda_batch_norm_sums, cuda_activation, cuda_add, cuda_max_pool,
     cuda_global_average_pool, cuda_linear, cuda_dropout, cuda_softmax_cross_entropy, cuda_reorder,
     cuda_gradient_norm, cuda_sgd, cuda_adamw;
 

@@ -14,6 +14,7 @@
     X(channel_sum)                                                                                           \
     X(fold_pairs)                                                                                            \
     X(channel_moments)                                                                                       \
+    X(publish_sums)                                                                                          \
     X(finish_moments)                                                                                        \
     X(normalise)                                                                                             \
     X(norm_gradient_sums)                                                                                    \

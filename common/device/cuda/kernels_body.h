@@ -213,19 +213,39 @@ static inline void channel_moments_element(const struct channel_moments *k, int6
     k->sums[slice_at(s, i)] = sum;
 }
 
-/** Mean, biased variance and the running statistics of a channel, from its folded moments. */
+/** What a batch norm sums, of this rank and as ARG_SUMS has it: n, then a pair of sums a channel. */
+struct publish_sums {
+    const struct pair *sums; /* (channels); backward, those of norm_gradient_sums */
+    double *all;             /* (3, channels) */
+    int64_t channels;
+    double count;          /* elements of a channel */
+    const float *variance; /* (channels), backward: the second sum is wanted of g (x - mean), not of g xhat */
+    float epsilon;
+};
+
+static inline void publish_sums_element(const struct publish_sums *k, int64_t c) {
+    double inverse = k->variance ? (double)(1 / sqrtf(k->variance[c] + k->epsilon)) : 1;
+    k->all[c] = k->count;
+    k->all[k->channels + c] = k->sums[c].a;
+    k->all[2 * k->channels + c] = k->sums[c].b / inverse;
+}
+
+/** Mean, biased variance and the running statistics of a channel, from its folded moments or those of all ranks. */
 struct finish_moments {
-    const struct pair *sums;                                  /* (channels) */
+    const struct pair *sums;                                  /* (channels), or NULL: */
+    const double *all;                                        /* (3, channels), ARG_SUMS */
     float *mean, *variance, *running_mean, *running_variance; /* (channels) each */
-    double count;                                             /* elements of a channel */
+    int64_t channels;
+    double count; /* elements of a channel, where the sums are this rank's */
     float momentum;
 };
 
 static inline void finish_moments_element(const struct finish_moments *k, int64_t c) {
-    double mean = k->sums[c].a / k->count, variance = k->sums[c].b / k->count - mean * mean;
-    double momentum = (double)k->momentum;
+    double n = k->all ? k->all[c] : k->count, momentum = (double)k->momentum;
+    double mean = (k->all ? k->all[k->channels + c] : k->sums[c].a) / n;
+    double variance = (k->all ? k->all[2 * k->channels + c] : k->sums[c].b) / n - mean * mean;
     variance = variance < 0 ? 0 : variance;
-    double unbiased = k->count > 1 ? variance * k->count / (k->count - 1) : variance;
+    double unbiased = n > 1 ? variance * n / (n - 1) : variance;
     k->mean[c] = (float)mean;
     k->variance[c] = (float)variance;
     k->running_mean[c] = (float)((1 - momentum) * (double)k->running_mean[c] + momentum * mean);
@@ -301,22 +321,26 @@ static inline void finish_norm_gradient_element(const struct finish_norm_gradien
 }
 
 /**
- * diff_src = scale / deviation (g - through (diff_shift + xhat diff_scale)), diff_residual = g; `through` is
- * 1 / count, or 0 where the statistics are frozen. Either output may be diff_dst.
+ * diff_src = scale / deviation (g - through (sum g + xhat sum g xhat)), diff_residual = g; the sums are diff_shift and
+ * diff_scale, and `through` is 1 / count, or 0 where the statistics are frozen; or all that is of all ranks, in `all`.
+ * Either output may be diff_dst.
  */
 struct norm_gradient {
     struct norm_backward in;
-    const float *diff_shift, *diff_scale;
-    float *diff_src, *diff_residual; /* diff_residual may be NULL */
+    const float *diff_shift, *diff_scale; /* (channels), or NULL: */
+    const double *all;                    /* (3, channels), ARG_SUMS */
+    float *diff_src, *diff_residual;      /* diff_residual may be NULL */
     float through;
 };
 
 static inline void norm_gradient_element(const struct norm_gradient *k, int64_t i) {
-    int64_t c = i / k->in.shape.plane % k->in.shape.count;
+    int64_t channels = k->in.shape.count, c = i / k->in.shape.plane % channels;
     float inverse = norm_inverse_deviation(&k->in, c), g = norm_incoming(&k->in, i);
+    float sum = k->all ? (float)k->all[channels + c] : k->diff_shift[c];
+    float product = k->all ? (float)k->all[2 * channels + c] * inverse : k->diff_scale[c];
+    float through = k->all ? (float)(1 / k->all[c]) : k->through;
     float normalised = (k->in.src[i] - k->in.mean[c]) * inverse;
-    float statistics = (k->diff_shift[c] + normalised * k->diff_scale[c]) * k->through;
-    k->diff_src[i] = k->in.scale[c] * inverse * (g - statistics);
+    k->diff_src[i] = k->in.scale[c] * inverse * (g - (sum + normalised * product) * through);
     if (k->diff_residual)
         k->diff_residual[i] = g;
 }

@@ -84,8 +84,16 @@ void channel_moments_ranges(const struct channel_moments *k, int64_t count, stru
     WRITES(k->sums, count);
 }
 
-void finish_moments_ranges(const struct finish_moments *k, int64_t count, struct declaration *out) {
+void publish_sums_ranges(const struct publish_sums *k, int64_t count, struct declaration *out) {
     READS(k->sums, count);
+    WRITES(k->all, 3 * k->channels);
+    MAY_READ(k->variance, count);
+}
+
+void finish_moments_ranges(const struct finish_moments *k, int64_t count, struct declaration *out) {
+    if (!k->all)
+        READS(k->sums, count);
+    MAY_READ(k->all, 3 * k->channels);
     WRITES(k->mean, count);
     WRITES(k->variance, count);
     WRITES(k->running_mean, count);
@@ -107,7 +115,6 @@ static void norm_backward_ranges(const struct norm_backward *in, struct declarat
     READS(in->src, elements_of(&in->shape));
     READS(in->diff_dst, elements_of(&in->shape));
     MAY_READ(in->mask, elements_of(&in->shape));
-    READS(in->scale, in->shape.count);
     READS(in->mean, in->shape.count);
     READS(in->variance, in->shape.count);
 }
@@ -125,8 +132,12 @@ void finish_norm_gradient_ranges(const struct finish_norm_gradient *k, int64_t c
 
 void norm_gradient_ranges(const struct norm_gradient *k, int64_t count, struct declaration *out) {
     norm_backward_ranges(&k->in, out);
-    READS(k->diff_shift, k->in.shape.count);
-    READS(k->diff_scale, k->in.shape.count);
+    READS(k->in.scale, k->in.shape.count);
+    if (!k->all) {
+        READS(k->diff_shift, k->in.shape.count);
+        READS(k->diff_scale, k->in.shape.count);
+    }
+    MAY_READ(k->all, 3 * k->in.shape.count);
     WRITES(k->diff_src, count);
     MAY_WRITE(k->diff_residual, count);
 }
