@@ -115,6 +115,10 @@ static float *gather(const struct view4 *view, const void *memory) {
 static void scatter(const struct run *run, const struct view4 *view, void *memory, const float *values) {
     const struct epilogue *e = &run->epilogue;
     int64_t plane = (int64_t)view->dims[2] * view->dims[3];
+    if (view->dtype == DTYPE_F32 && view_is_nchw(view) && run->alpha == 1 && run->beta == 0 && !e->z && !e->bias && !e->relu) {
+        memcpy(memory, values, (size_t)view_count(view) * sizeof *values);
+        return;
+    }
     for (int64_t i = 0; i < view_count(view); i++) {
         int64_t at = place_of(view, i);
         double value = (double)run->alpha * (double)values[i];
@@ -123,7 +127,7 @@ static void scatter(const struct run *run, const struct view4 *view, void *memor
         if (e->z)
             value += (double)e->z_factor * element_load(e->z, e->z_view.dtype, place_of(&e->z_view, i));
         if (e->bias)
-            value += element_load(e->bias, view->dtype == DTYPE_F32 ? DTYPE_F32 : view->dtype, i / plane % view->dims[1]);
+            value += element_load(e->bias, view->dtype, i / plane % view->dims[1]);
         element_store(memory, view->dtype, at, e->relu && value < 0 ? 0 : value);
     }
 }

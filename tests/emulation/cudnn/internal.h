@@ -99,3 +99,8 @@ bool algorithm_fits(const struct algorithm *algorithm, const struct problem *pro
 void loop_forward(const struct sizes *s, const float *x, const float *w, float *y);
 void loop_data(const struct sizes *s, const float *w, const float *dy, float *dx);
 void loop_filter(const struct sizes *s, const float *x, const float *dy, float *dw);
+
+/** The same as matrix products; the results of the last two are added to what is there. */
+void product_forward(const struct sizes *s, const float *x, const float *w, float *y);
+void product_data(const struct sizes *s, const float *w, const float *dy, float *dx);
+void product_filter(const struct sizes *s, const float *x, const float *dy, float *dw);
