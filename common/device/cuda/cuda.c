@@ -36,6 +36,7 @@ bool cuda_check(struct cuda_device *device, cudaError_t result, const char *what
     if (result == cudaSuccess)
         return true;
     struct error cause = {0};
+    cudaGetLastError(); /* it is reported here: nobody should find it later */
     cuda_ok(result, what, &cause);
     error_prefix(&cause, "GPU %d", device->index);
     if (device->failure.code != ERROR_NONE)

@@ -19,6 +19,7 @@
     extern "C" cudaError_t launch_##name(const struct name *arguments, int64_t count, cudaStream_t stream) { \
         if (count <= 0)                                                                                      \
             return cudaSuccess;                                                                              \
+        cudaGetLastError(); /* what an earlier call left is not this launch's */                             \
         name##_kernel<<<grid_for(count), BLOCK_THREADS, 0, stream>>>(*arguments, count);                     \
         return cudaGetLastError();                                                                           \
     }

@@ -8,7 +8,6 @@ void *cuda_alloc(struct device *device, size_t bytes, struct error *err) {
     if (!cuda_enter(cuda, err))
         return NULL;
     if (!cuda_check(cuda, cudaMalloc(&memory, bytes ? bytes : 1), "cudaMalloc", err)) {
-        cudaGetLastError(); /* reported; a later launch should not find it */
         error_prefix(err, "%zu bytes on GPU %d", bytes, cuda->index);
         return NULL;
     }
@@ -59,6 +58,16 @@ void cuda_staging_fini(struct cuda_device *device) {
     cudaFreeHost(staging->memory);
 }
 
+/** Asks before it waits: in a step nearly every slot is free. */
+static bool await_slot(struct cuda_device *device, cudaEvent_t done, struct error *err) {
+    cudaError_t state = cudaEventQuery(done);
+    if (state == cudaErrorNotReady) {
+        cudaGetLastError();
+        state = cudaEventSynchronize(done);
+    }
+    return cuda_check(device, state, "cudaEventSynchronize", err);
+}
+
 /** Through the next slot; waits only where that slot's last upload is still on its way. */
 static bool upload_staged(struct cuda_device *device, void *dst, const void *src, size_t bytes,
                           cudaStream_t stream, struct error *err) {
@@ -66,7 +75,7 @@ static bool upload_staged(struct cuda_device *device, void *dst, const void *src
     int slot = staging->next;
     char *memory = staging->memory + (size_t)slot * STAGING_SLOT_BYTES;
     staging->next = (slot + 1) % STAGING_SLOTS;
-    if (!cuda_check(device, cudaEventSynchronize(staging->done[slot]), "cudaEventSynchronize", err))
+    if (!await_slot(device, staging->done[slot], err))
         return false;
     memcpy(memory, src, bytes);
     return cuda_check(device, cudaMemcpyAsync(dst, memory, bytes, cudaMemcpyHostToDevice, stream), "upload",

@@ -50,8 +50,10 @@ bool cuda_stream_wait(struct device *device, struct stream *stream, struct event
 int cuda_event_done(struct device *device, struct event *event, struct error *err) {
     (void)device;
     cudaError_t state = cudaEventQuery((cudaEvent_t)event);
-    if (state == cudaErrorNotReady)
+    if (state == cudaErrorNotReady) {
+        cudaGetLastError(); /* CUDA keeps it as an error, for whoever looks next */
         return 0;
+    }
     return cuda_ok(state, "work on the GPU", err) ? 1 : -1;
 }
 

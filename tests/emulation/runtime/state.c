@@ -67,11 +67,19 @@ void emulation_fail(enum emulation_failure failure, int64_t n) {
     state_unlock();
 }
 
+/** After a fault CUDA refuses whatever would give something back. */
+static bool any_device_failed(void) {
+    for (int i = 0; i < MOST_DEVICES; i++)
+        if (state.devices[i].error != cudaSuccess)
+            return true;
+    return false;
+}
+
 /** The last word: what was left behind, and the exit status where anything was found. A fork has nothing to say. */
 __attribute__((destructor)) static void finish(void) {
     if (owner && owner != getpid())
         return;
-    if (owner) {
+    if (owner && !any_device_failed()) {
         memory_report_leaks();
         handles_report_leaks();
     }
