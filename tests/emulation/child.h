@@ -4,7 +4,7 @@
 /** Programs that misbehave: each runs in a fork, since the emulation judges a process at its exit. */
 
 struct outcome {
-    int status;       /**< exit status; 128 + signal where one ended it */
+    int status; /**< exit status; 128 + signal where one ended it */
     char stderr_text[8192];
 };
 

@@ -209,8 +209,8 @@ static void count_step(void) {
     struct device *device = open_cuda(0);
     struct graph *graph = network_graph(0.3);
     struct parameters *parameters = network_parameters(graph, 5);
-    struct plan_spec spec = {.graph = graph, .parameters = parameters, .device = device, .mode = PLAN_TRAIN, .batch = BATCH,
-                             .optimizer = OP_SGD};
+    struct plan_spec spec = {
+        .graph = graph, .parameters = parameters, .device = device, .mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD};
     struct plan *plan = plan_create(&spec, &err);
     float *images = device->ops->host_alloc(device, sizeof(float[BATCH * NETWORK_PIXELS]), &err), loss;
     require(plan && images);

@@ -28,12 +28,11 @@ struct emulation_range {
 };
 
 /**
- * Queues work on a stream; NULL is the current device's legacy default stream. It runs later on that stream's own thread, in the
- * order of the stream, and may block, as NCCL's does, as long as what it waits for does not need this stream.
- * ranges: `count` of them, borrowed during the call. Each must lie in one live allocation: device memory of the stream's
- * device, or page-locked host memory. Each is compared with what earlier work on other streams does with the same bytes.
- * name: a string constant, for findings and the log. argument: `argument_bytes` bytes, copied; work gets the copy, aligned
- * to 16 bytes.
+ * Queues work on a stream; NULL is the current device's legacy default stream. It runs later on that stream's own thread, in
+ * the order of the stream, and may block, as NCCL's does, as long as what it waits for does not need this stream. ranges:
+ * `count` of them, borrowed during the call. Each must lie in one live allocation: device memory of the stream's device, or
+ * page-locked host memory. Each is compared with what earlier work on other streams does with the same bytes. name: a string
+ * constant, for findings and the log. argument: `argument_bytes` bytes, copied; work gets the copy, aligned to 16 bytes.
  * cudaErrorInvalidResourceHandle where there is no such stream, cudaErrorIllegalAddress where a range is not right (both are
  * findings, and the work is dropped), or the device's sticky error.
  */
@@ -43,7 +42,8 @@ cudaError_t emulation_enqueue(cudaStream_t stream, const char *name, const struc
 /** The device that a stream belongs to (NULL: the current one), or -1 where there is no such stream, which is a finding. */
 int emulation_stream_device(cudaStream_t stream, const char *who);
 
-/** Whether all bytes lie in one live allocation that this device may use; else a finding in the name of `who`. Queues nothing. */
+/** Whether all bytes lie in one live allocation that this device may use; else a finding in the name of `who`. Queues
+ * nothing. */
 bool emulation_check_range(int device, const char *who, const struct emulation_range *range);
 
 /** A finding unless memory is a multiple of that many bytes. Returns whether it is. */
@@ -66,7 +66,8 @@ int emulation_findings(void);
 
 /* --- handles: what a program creates and has to destroy --- */
 
-/** Enters a handle of a kind ("cudnnHandle_t", "ncclComm_t"; a string constant). Those that are still there at exit are findings. */
+/** Enters a handle of a kind ("cudnnHandle_t", "ncclComm_t"; a string constant). Those that are still there at exit are
+ * findings. */
 void emulation_handle_add(const char *kind, const void *handle);
 /** Takes it out. False, and a finding in the name of `who`, where it is not one of this kind, or not any more. */
 bool emulation_handle_remove(const char *kind, const void *handle, const char *who);
@@ -76,17 +77,17 @@ bool emulation_handle_check(const char *kind, const void *handle, const char *wh
 /* --- the log of calls --- */
 
 enum emulation_call {
-    EMULATION_LAUNCH,           /**< kernels of ours, by their names */
-    EMULATION_ALLOCATION,       /**< of device memory, cudaFree included */
-    EMULATION_HOST_ALLOCATION,  /**< of page-locked memory, cudaFreeHost included */
-    EMULATION_COPY,             /**< copies and fills, either way */
-    EMULATION_SYNCHRONISATION,  /**< the host waits: for a stream, an event, the device, or in a call that copies at once */
-    EMULATION_ORDER,            /**< events recorded and waited for by streams */
-    EMULATION_QUERY,            /**< the host asks and does not wait */
-    EMULATION_CUDNN,            /**< work that cuDNN queues */
-    EMULATION_CUBLAS,           /**< work that cuBLAS queues */
-    EMULATION_NCCL,             /**< collectives */
-    EMULATION_HANDLE,           /**< handles and descriptors made and destroyed, and set up */
+    EMULATION_LAUNCH,          /**< kernels of ours, by their names */
+    EMULATION_ALLOCATION,      /**< of device memory, cudaFree included */
+    EMULATION_HOST_ALLOCATION, /**< of page-locked memory, cudaFreeHost included */
+    EMULATION_COPY,            /**< copies and fills, either way */
+    EMULATION_SYNCHRONISATION, /**< the host waits: for a stream, an event, the device, or in a call that copies at once */
+    EMULATION_ORDER,           /**< events recorded and waited for by streams */
+    EMULATION_QUERY,           /**< the host asks and does not wait */
+    EMULATION_CUDNN,           /**< work that cuDNN queues */
+    EMULATION_CUBLAS,          /**< work that cuBLAS queues */
+    EMULATION_NCCL,            /**< collectives */
+    EMULATION_HANDLE,          /**< handles and descriptors made and destroyed, and set up */
     EMULATION_CALL_COUNT
 };
 

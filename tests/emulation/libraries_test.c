@@ -45,7 +45,8 @@ static void *filled(float value) {
 }
 
 static struct fixture set_up(void) {
-    struct fixture f = {.x = filled(2), .w = filled(1), .y = filled(0), .workspace = filled(0), .workspace_bytes = MEMORY_BYTES};
+    struct fixture f = {
+        .x = filled(2), .w = filled(1), .y = filled(0), .workspace = filled(0), .workspace_bytes = MEMORY_BYTES};
     int out = IMAGE - FILTER + 1;
     ok(cudaStreamCreateWithFlags(&f.stream, cudaStreamNonBlocking));
     dnn_ok(cudnnCreate(&f.handle));
@@ -97,10 +98,12 @@ static void sum_by_hand(void) {
     dnn_ok(convolve(&f, CUDNN_CONVOLUTION_FWD_ALGO_WINOGRAD, 1));
     child_require(first_of(&f, f.y) == 36, "and once more, added");
     dnn_ok(cudnnConvolutionBackwardData(f.handle, &one, f.w_view, f.w, f.y_view, f.y, f.convolution,
-                                        CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, f.workspace, f.workspace_bytes, &zero, f.x_view, f.x));
+                                        CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, f.workspace, f.workspace_bytes, &zero, f.x_view,
+                                        f.x));
     child_require(first_of(&f, f.x) == 36, "the corner is seen once");
     dnn_ok(cudnnConvolutionBackwardFilter(f.handle, &one, f.x_view, f.x, f.y_view, f.y, f.convolution,
-                                          CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, f.workspace, f.workspace_bytes, &zero, f.w_view, f.w));
+                                          CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, f.workspace, f.workspace_bytes, &zero,
+                                          f.w_view, f.w));
     /* The image is 36 times how many windows see a pixel: (1 2 3) x (1 2 3) there, so 36 * 36 * 36. */
     child_require(first_of(&f, f.w) == 36 * 36 * 36, "the first tap meets nine pixels");
     tear_down(&f);
@@ -123,8 +126,8 @@ static void sum_in_bf16_with_bias(void) {
     ok(cudaMemsetAsync(f.x, 0x40, MEMORY_BYTES, f.stream)); /* 0x4040 is 3 */
     ok(cudaMemsetAsync(f.w, 0x40, MEMORY_BYTES, f.stream));
     dnn_ok(cudnnConvolutionBiasActivationForward(f.handle, &one, f.x_view, f.x, f.w_view, f.w, f.convolution,
-                                                 CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, f.workspace, f.workspace_bytes,
-                                                 &one, f.y_view, f.y, bias, f.w, relu, f.y_view, f.y));
+                                                 CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, f.workspace,
+                                                 f.workspace_bytes, &one, f.y_view, f.y, bias, f.w, relu, f.y_view, f.y));
     ok(cudaMemcpyAsync(&result, f.y, sizeof result, cudaMemcpyDeviceToHost, f.stream));
     ok(cudaStreamSynchronize(f.stream));
     child_require(result == 0x42A8, "81 + 0 + 3 = 84 in bf16");
@@ -138,7 +141,9 @@ static void multiply(void) {
     float *a = filled(2), *b = filled(3), *c = filled(1), host[4];
     const float one = 1, half = 0.5f;
     child_require(cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS, "cublasCreate");
-    child_require(cublasSgemm(handle, CUBLAS_OP_T, CUBLAS_OP_N, 2, 2, 5, &one, a, 5, b, 5, &half, c, 2) == CUBLAS_STATUS_SUCCESS, "sgemm");
+    child_require(cublasSgemm(handle, CUBLAS_OP_T, CUBLAS_OP_N, 2, 2, 5, &one, a, 5, b, 5, &half, c, 2) ==
+                      CUBLAS_STATUS_SUCCESS,
+                  "sgemm");
     ok(cudaMemcpy(host, c, sizeof host, cudaMemcpyDeviceToHost));
     child_require(host[0] == 30.5f && host[3] == 30.5f, "5 * 6 + 0.5");
     child_require(cublasDestroy(handle) == CUBLAS_STATUS_SUCCESS, "cublasDestroy");
@@ -159,9 +164,11 @@ static void list_algorithms(void) {
     int count = 0;
     struct fixture f = set_up();
     dnn_ok(cudnnSetConvolution2dDescriptor(f.convolution, 0, 0, 1, 1, 1, 1, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
-    dnn_ok(cudnnGetConvolutionBackwardFilterAlgorithm_v7(f.handle, f.x_view, f.y_view, f.convolution, f.w_view, 8, &count, rows));
+    dnn_ok(cudnnGetConvolutionBackwardFilterAlgorithm_v7(f.handle, f.x_view, f.y_view, f.convolution, f.w_view, 8, &count,
+                                                         rows));
     child_require(count == 3 && rows[0].algo == CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0, "the fastest first");
-    child_require(rows[0].determinism == CUDNN_NON_DETERMINISTIC && rows[2].determinism == CUDNN_DETERMINISTIC, "determinism");
+    child_require(rows[0].determinism == CUDNN_NON_DETERMINISTIC && rows[2].determinism == CUDNN_DETERMINISTIC,
+                  "determinism");
     tear_down(&f);
 }
 
@@ -175,7 +182,8 @@ static void algorithms_are_listed(void **state) {
 static void say_wrong_result(void) {
     struct fixture f = set_up();
     dnn_ok(cudnnSetTensor4dDescriptor(f.y_view, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, 1, 1, IMAGE, IMAGE));
-    child_require(convolve(&f, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, 0) == CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "status");
+    child_require(convolve(&f, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, 0) == CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH,
+                  "status");
 }
 
 static void say_wrong_groups(void) {
@@ -204,7 +212,8 @@ static void set_nonsense(void) {
 static void bring_little_workspace(void) {
     struct fixture f = set_up();
     f.workspace_bytes = 16;
-    child_require(convolve(&f, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, 0) == CUDNN_STATUS_BAD_PARAM_SIZE_INSUFFICIENT,
+    child_require(convolve(&f, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, 0) ==
+                      CUDNN_STATUS_BAD_PARAM_SIZE_INSUFFICIENT,
                   "status");
 }
 

@@ -345,7 +345,8 @@ static void ordered_by_host(void) {
 }
 
 static void missing_order_between_streams_is_found(void **state) {
-    static const char text[] = "pointwise_kernel reads bytes 0 to 4000 of an allocation that cudaMemsetAsync writes on another stream";
+    static const char text[] =
+        "pointwise_kernel reads bytes 0 to 4000 of an allocation that cudaMemsetAsync writes on another stream";
     (void)state;
     assert_found(unordered, text);
     assert_found(ordered_wrongly, text);
@@ -500,7 +501,8 @@ static void count_calls(void) {
     behave_well();
     child_require(emulation_calls(EMULATION_LAUNCH) == 1 && emulation_calls_named("pointwise_kernel") == 1, "launches");
     child_require(emulation_calls_named("cudaMalloc") == 2 && emulation_calls(EMULATION_ALLOCATION) == 4, "allocations");
-    child_require(emulation_calls(EMULATION_SYNCHRONISATION) == 1 && emulation_calls(EMULATION_COPY) == 2, "waits and copies");
+    child_require(emulation_calls(EMULATION_SYNCHRONISATION) == 1 && emulation_calls(EMULATION_COPY) == 2,
+                  "waits and copies");
     emulation_clear_calls();
     child_require(emulation_calls(EMULATION_LAUNCH) == 0, "cleared");
 }

@@ -76,13 +76,20 @@ cublasStatus_t cublasGetVersion_v2(cublasHandle_t handle, int *version) {
 
 const char *cublasGetStatusString(cublasStatus_t status) {
     switch (status) {
-    case CUBLAS_STATUS_SUCCESS: return "the operation completed successfully";
-    case CUBLAS_STATUS_NOT_INITIALIZED: return "the library was not initialized";
-    case CUBLAS_STATUS_ALLOC_FAILED: return "the resource allocation failed";
-    case CUBLAS_STATUS_INVALID_VALUE: return "an unsupported value or parameter was passed to the function";
-    case CUBLAS_STATUS_NOT_SUPPORTED: return "the functionality requested is not supported";
-    case CUBLAS_STATUS_EXECUTION_FAILED: return "the GPU program failed to execute";
-    default: return "unknown error";
+    case CUBLAS_STATUS_SUCCESS:
+        return "the operation completed successfully";
+    case CUBLAS_STATUS_NOT_INITIALIZED:
+        return "the library was not initialized";
+    case CUBLAS_STATUS_ALLOC_FAILED:
+        return "the resource allocation failed";
+    case CUBLAS_STATUS_INVALID_VALUE:
+        return "an unsupported value or parameter was passed to the function";
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+        return "the functionality requested is not supported";
+    case CUBLAS_STATUS_EXECUTION_FAILED:
+        return "the GPU program failed to execute";
+    default:
+        return "unknown error";
     }
 }
 
@@ -160,14 +167,16 @@ static cublasStatus_t queue_product(cublasHandle_t handle, struct product *p, co
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!matrix_is_right(&p->a, "A", who) || !matrix_is_right(&p->b, "B", who) || !matrix_is_right(&p->c, "C", who))
         return CUBLAS_STATUS_INVALID_VALUE;
-    struct emulation_range ranges[] = {range_of(&p->a, false), range_of(&p->b, false), range_of(&p->c, true), handle->workspace};
+    struct emulation_range ranges[] = {range_of(&p->a, false), range_of(&p->b, false), range_of(&p->c, true),
+                                       handle->workspace};
     if (overlap(&ranges[2], &ranges[0]) || overlap(&ranges[2], &ranges[1]))
         emulation_finding("%s: C overlaps an operand", who);
     cudaError_t result = emulation_enqueue(handle->stream, who, ranges, 4, run_product, p, sizeof *p);
     return result == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
-static struct matrix operand(cublasOperation_t operation, int rows, int columns, const void *data, enum dtype dtype, int leading) {
+static struct matrix operand(cublasOperation_t operation, int rows, int columns, const void *data, enum dtype dtype,
+                             int leading) {
     bool transposed = operation != CUBLAS_OP_N;
     return (struct matrix){.data = (void *)data,
                            .dtype = dtype,
@@ -178,8 +187,8 @@ static struct matrix operand(cublasOperation_t operation, int rows, int columns,
 }
 
 cublasStatus_t cublasSgemm_v2(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k,
-                              const float *alpha, const float *A, int lda, const float *B, int ldb, const float *beta, float *C,
-                              int ldc) {
+                              const float *alpha, const float *A, int lda, const float *B, int ldb, const float *beta,
+                              float *C, int ldc) {
     struct product p = {.a = operand(transa, m, k, A, DTYPE_F32, lda),
                         .b = operand(transb, k, n, B, DTYPE_F32, ldb),
                         .c = operand(CUBLAS_OP_N, m, n, C, DTYPE_F32, ldc),

@@ -24,8 +24,8 @@ static candidate describe(const struct algorithm *row, const struct problem *pro
 }
 
 /** As cuDNN: those that fit first, the rest with a status that says no. */
-static cudnnStatus_t list(cudnnHandle_t handle, cudnnStatus_t made, const struct problem *problem, int wanted, int *count, void *out,
-                          const char *who) {
+static cudnnStatus_t list(cudnnHandle_t handle, cudnnStatus_t made, const struct problem *problem, int wanted, int *count,
+                          void *out, const char *who) {
     *count = 0;
     if (made != CUDNN_STATUS_SUCCESS || !handle_check(handle, who))
         return made != CUDNN_STATUS_SUCCESS ? made : CUDNN_STATUS_BAD_PARAM;
@@ -40,7 +40,8 @@ static cudnnStatus_t list(cudnnHandle_t handle, cudnnStatus_t made, const struct
 }
 
 cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t handle, const cudnnTensorDescriptor_t x,
-                                                     const cudnnFilterDescriptor_t w, const cudnnConvolutionDescriptor_t convolution,
+                                                     const cudnnFilterDescriptor_t w,
+                                                     const cudnnConvolutionDescriptor_t convolution,
                                                      const cudnnTensorDescriptor_t y, const int wanted, int *count,
                                                      cudnnConvolutionFwdAlgoPerf_t *out) {
     static const char who[] = "cudnnGetConvolutionForwardAlgorithm_v7";
@@ -115,7 +116,8 @@ static float *gather(const struct view4 *view, const void *memory) {
 static void scatter(const struct run *run, const struct view4 *view, void *memory, const float *values) {
     const struct epilogue *e = &run->epilogue;
     int64_t plane = (int64_t)view->dims[2] * view->dims[3];
-    if (view->dtype == DTYPE_F32 && view_is_nchw(view) && run->alpha == 1 && run->beta == 0 && !e->z && !e->bias && !e->relu) {
+    if (view->dtype == DTYPE_F32 && view_is_nchw(view) && run->alpha == 1 && run->beta == 0 && !e->z && !e->bias &&
+        !e->relu) {
         memcpy(memory, values, (size_t)view_count(view) * sizeof *values);
         return;
     }
@@ -179,8 +181,8 @@ static cudnnStatus_t check_algorithm(struct run *run, int number, const char *wh
     }
     size_t needed = algorithm->workspace(&run->problem.sizes);
     if (run->workspace_bytes < needed || (needed && !run->workspace)) {
-        emulation_finding("%s: a workspace of %zu bytes where algorithm %d needs %zu", who, run->workspace ? run->workspace_bytes : 0,
-                          number, needed);
+        emulation_finding("%s: a workspace of %zu bytes where algorithm %d needs %zu", who,
+                          run->workspace ? run->workspace_bytes : 0, number, needed);
         return CUDNN_STATUS_BAD_PARAM_SIZE_INSUFFICIENT;
     }
     return CUDNN_STATUS_SUCCESS;
@@ -231,10 +233,11 @@ static cudnnStatus_t start(cudnnHandle_t handle, cudnnStatus_t made, struct run 
     return made == CUDNN_STATUS_SUCCESS ? queue(handle, run, work, who) : made;
 }
 
-cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, const cudnnTensorDescriptor_t x_view, const void *x,
-                                      const cudnnFilterDescriptor_t w_view, const void *w,
+cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, const cudnnTensorDescriptor_t x_view,
+                                      const void *x, const cudnnFilterDescriptor_t w_view, const void *w,
                                       const cudnnConvolutionDescriptor_t convolution, cudnnConvolutionFwdAlgo_t algorithm,
-                                      void *workspace, size_t bytes, const void *beta, const cudnnTensorDescriptor_t y_view, void *y) {
+                                      void *workspace, size_t bytes, const void *beta, const cudnnTensorDescriptor_t y_view,
+                                      void *y) {
     static const char who[] = "cudnnConvolutionForward";
     struct run run = {.x = (void *)x, .w = (void *)w, .y = y, .workspace = workspace, .workspace_bytes = bytes};
     run.alpha = *(const float *)alpha;
@@ -245,9 +248,9 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, c
 
 cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alpha, const cudnnFilterDescriptor_t w_view,
                                            const void *w, const cudnnTensorDescriptor_t dy_view, const void *dy,
-                                           const cudnnConvolutionDescriptor_t convolution, cudnnConvolutionBwdDataAlgo_t algorithm,
-                                           void *workspace, size_t bytes, const void *beta, const cudnnTensorDescriptor_t dx_view,
-                                           void *dx) {
+                                           const cudnnConvolutionDescriptor_t convolution,
+                                           cudnnConvolutionBwdDataAlgo_t algorithm, void *workspace, size_t bytes,
+                                           const void *beta, const cudnnTensorDescriptor_t dx_view, void *dx) {
     static const char who[] = "cudnnConvolutionBackwardData";
     struct run run = {.x = dx, .w = (void *)w, .y = (void *)dy, .workspace = workspace, .workspace_bytes = bytes};
     run.alpha = *(const float *)alpha;
@@ -284,16 +287,17 @@ static cudnnStatus_t describe_epilogue(struct run *run, cudnnTensorDescriptor_t 
         emulation_finding("%s: z or the bias is not of the result's shape", who);
         return CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH;
     }
-    bool identity = activation->mode == CUDNN_ACTIVATION_IDENTITY && algorithm == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
+    bool identity =
+        activation->mode == CUDNN_ACTIVATION_IDENTITY && algorithm == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
     return e->relu || identity ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
 }
 
 cudnnStatus_t cudnnConvolutionBiasActivationForward(
     cudnnHandle_t handle, const void *alpha1, const cudnnTensorDescriptor_t x_view, const void *x,
     const cudnnFilterDescriptor_t w_view, const void *w, const cudnnConvolutionDescriptor_t convolution,
-    cudnnConvolutionFwdAlgo_t algorithm, void *workspace, size_t bytes, const void *alpha2, const cudnnTensorDescriptor_t z_view,
-    const void *z, const cudnnTensorDescriptor_t bias_view, const void *bias, const cudnnActivationDescriptor_t activation,
-    const cudnnTensorDescriptor_t y_view, void *y) {
+    cudnnConvolutionFwdAlgo_t algorithm, void *workspace, size_t bytes, const void *alpha2,
+    const cudnnTensorDescriptor_t z_view, const void *z, const cudnnTensorDescriptor_t bias_view, const void *bias,
+    const cudnnActivationDescriptor_t activation, const cudnnTensorDescriptor_t y_view, void *y) {
     static const char who[] = "cudnnConvolutionBiasActivationForward";
     struct run run = {.x = (void *)x, .w = (void *)w, .y = y, .workspace = workspace, .workspace_bytes = bytes};
     run.alpha = *(const float *)alpha1;

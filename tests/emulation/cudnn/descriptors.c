@@ -98,10 +98,14 @@ cudnnStatus_t cudnnGetStream(cudnnHandle_t handle, cudaStream_t *out) {
 
 enum dtype dtype_of(cudnnDataType_t type) {
     switch (type) {
-    case CUDNN_DATA_FLOAT: return DTYPE_F32;
-    case CUDNN_DATA_HALF: return DTYPE_F16;
-    case CUDNN_DATA_BFLOAT16: return DTYPE_BF16;
-    default: return DTYPE_NONE;
+    case CUDNN_DATA_FLOAT:
+        return DTYPE_F32;
+    case CUDNN_DATA_HALF:
+        return DTYPE_F16;
+    case CUDNN_DATA_BFLOAT16:
+        return DTYPE_BF16;
+    default:
+        return DTYPE_NONE;
     }
 }
 
@@ -182,18 +186,16 @@ static cudnnStatus_t set_tensor(cudnnTensorDescriptor_t tensor, struct view4 vie
     return status;
 }
 
-cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t tensor, cudnnTensorFormat_t format, cudnnDataType_t type, int n,
-                                         int c, int h, int w) {
+cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t tensor, cudnnTensorFormat_t format, cudnnDataType_t type,
+                                         int n, int c, int h, int w) {
     return set_tensor(tensor, packed_view(type, format == CUDNN_TENSOR_NHWC, n, c, h, w), format <= CUDNN_TENSOR_NHWC,
                       "cudnnSetTensor4dDescriptor");
 }
 
 cudnnStatus_t cudnnSetTensor4dDescriptorEx(cudnnTensorDescriptor_t tensor, cudnnDataType_t type, int n, int c, int h, int w,
                                            int n_stride, int c_stride, int h_stride, int w_stride) {
-    struct view4 view = {.dtype = dtype_of(type),
-                         .type = type,
-                         .dims = {n, c, h, w},
-                         .strides = {n_stride, c_stride, h_stride, w_stride}};
+    struct view4 view = {
+        .dtype = dtype_of(type), .type = type, .dims = {n, c, h, w}, .strides = {n_stride, c_stride, h_stride, w_stride}};
     return set_tensor(tensor, view, true, "cudnnSetTensor4dDescriptorEx");
 }
 
@@ -212,8 +214,8 @@ bool filter_check(cudnnFilterDescriptor_t filter, const char *who) {
     return emulation_handle_check(FILTER, filter, who) && is_set(filter->set, FILTER, who);
 }
 
-cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t filter, cudnnDataType_t type, cudnnTensorFormat_t format, int k,
-                                         int c, int h, int w) {
+cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t filter, cudnnDataType_t type, cudnnTensorFormat_t format,
+                                         int k, int c, int h, int w) {
     static const char who[] = "cudnnSetFilter4dDescriptor";
     struct view4 view = packed_view(type, format == CUDNN_TENSOR_NHWC, k, c, h, w);
     if (!emulation_handle_check(FILTER, filter, who))

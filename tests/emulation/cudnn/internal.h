@@ -11,7 +11,8 @@ struct cudnnContext {
     cudaStream_t stream;
 };
 
-/** Four dimensions, in the order of their meaning (n, c, h, w or k, c, r, s), with elements from one to the next along each. */
+/** Four dimensions, in the order of their meaning (n, c, h, w or k, c, r, s), with elements from one to the next along each.
+ */
 struct view4 {
     enum dtype dtype;
     cudnnDataType_t type;
@@ -76,11 +77,12 @@ struct problem {
 };
 
 /**
- * From checked descriptors. CUDNN_STATUS_BAD_PARAM... and a finding where they contradict each other; CUDNN_STATUS_NOT_SUPPORTED...
- * where cuDNN has no such combination of types and layouts.
+ * From checked descriptors. CUDNN_STATUS_BAD_PARAM... and a finding where they contradict each other;
+ * CUDNN_STATUS_NOT_SUPPORTED... where cuDNN has no such combination of types and layouts.
  */
-cudnnStatus_t problem_make(struct problem *out, enum direction direction, cudnnTensorDescriptor_t x, cudnnFilterDescriptor_t w,
-                           cudnnConvolutionDescriptor_t convolution, cudnnTensorDescriptor_t y, const char *who);
+cudnnStatus_t problem_make(struct problem *out, enum direction direction, cudnnTensorDescriptor_t x,
+                           cudnnFilterDescriptor_t w, cudnnConvolutionDescriptor_t convolution, cudnnTensorDescriptor_t y,
+                           const char *who);
 
 struct algorithm {
     int number; /**< in the enumeration of its direction */

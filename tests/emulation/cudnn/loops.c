@@ -3,8 +3,8 @@
 #include <string.h>
 
 /*
- * Sums over rows of the image, one tap of the filter at a time: the inner loops are over a row's pixels, which is good where groups
- * have few channels. A filter of one pixel without padding or steps sees the plane as a single row.
+ * Sums over rows of the image, one tap of the filter at a time: the inner loops are over a row's pixels, which is good where
+ * groups have few channels. A filter of one pixel without padding or steps sees the plane as a single row.
  */
 
 struct span {
@@ -26,7 +26,8 @@ static struct span span_of(const struct sizes *s, int axis, int tap) {
 
 static struct sizes flattened(const struct sizes *s) {
     struct sizes flat = *s;
-    bool pointwise = s->kernel[0] == 1 && s->kernel[1] == 1 && s->stride[0] == 1 && s->stride[1] == 1 && !s->pad[0] && !s->pad[1];
+    bool pointwise =
+        s->kernel[0] == 1 && s->kernel[1] == 1 && s->stride[0] == 1 && s->stride[1] == 1 && !s->pad[0] && !s->pad[1];
     if (pointwise) {
         flat.in[1] = flat.out[1] = s->in[0] * s->in[1];
         flat.in[0] = flat.out[0] = 1;
@@ -91,7 +92,8 @@ static inline void each_row(const struct sizes *s, const float *x, float *w, flo
         for (int t = 0; t < s->kernel[1]; t++) {
             struct span down = span_of(s, 0, r), right = span_of(s, 1, t);
             for (int p = down.first; p < down.last && right.first < right.last; p++)
-                row(x + (size_t)(p * s->stride[0] + down.offset) * (size_t)s->in[1] + right.first * s->stride[1] + right.offset,
+                row(x + (size_t)(p * s->stride[0] + down.offset) * (size_t)s->in[1] + right.first * s->stride[1] +
+                        right.offset,
                     s->stride[1], y + (size_t)p * (size_t)s->out[1] + right.first, right.last - right.first,
                     &w[r * s->kernel[1] + t]);
         }

@@ -46,8 +46,9 @@ static cudnnStatus_t configuration(const struct problem *p) {
     return nchw || nhwc ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED_LAYOUT;
 }
 
-cudnnStatus_t problem_make(struct problem *out, enum direction direction, cudnnTensorDescriptor_t x, cudnnFilterDescriptor_t w,
-                           cudnnConvolutionDescriptor_t convolution, cudnnTensorDescriptor_t y, const char *who) {
+cudnnStatus_t problem_make(struct problem *out, enum direction direction, cudnnTensorDescriptor_t x,
+                           cudnnFilterDescriptor_t w, cudnnConvolutionDescriptor_t convolution, cudnnTensorDescriptor_t y,
+                           const char *who) {
     if (!tensor_check(x, who) || !filter_check(w, who) || !convolution_check(convolution, who) || !tensor_check(y, who))
         return CUDNN_STATUS_BAD_PARAM;
     *out = (struct problem){.direction = direction, .x = x->view, .w = w->view, .y = y->view, .math = convolution->math};

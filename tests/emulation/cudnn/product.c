@@ -25,7 +25,8 @@ static void multiply_tile(const struct product *p, int i, int depth, int first, 
     const size_t s = p->a_column, n = (size_t)p->columns;
     const float *b = p->b + (size_t)depth * n + (size_t)first;
     float *restrict c0 = p->c + (size_t)i * n + (size_t)first, *restrict c1 = c0 + n;
-    const float x0 = a0[0], x1 = a0[s], x2 = a0[2 * s], x3 = a0[3 * s], y0 = a1[0], y1 = a1[s], y2 = a1[2 * s], y3 = a1[3 * s];
+    const float x0 = a0[0], x1 = a0[s], x2 = a0[2 * s], x3 = a0[3 * s], y0 = a1[0], y1 = a1[s], y2 = a1[2 * s],
+                y3 = a1[3 * s];
     for (int j = 0; j < count; j++) {
         float b0 = b[j], b1 = b[n + (size_t)j], b2 = b[2 * n + (size_t)j], b3 = b[3 * n + (size_t)j];
         c0[j] += x0 * b0 + x1 * b1 + x2 * b2 + x3 * b3;
@@ -97,7 +98,8 @@ static inline void add_back(float *place, float *pixel) {
 }
 
 /** One image, one channel, one tap. step: from one pixel's place to the next one's. */
-static inline void each_place(const struct sizes *s, float *plane, int r, int t, float *place, size_t step, place_function *visit) {
+static inline void each_place(const struct sizes *s, float *plane, int r, int t, float *place, size_t step,
+                              place_function *visit) {
     for (int p = 0; p < s->out[0]; p++)
         for (int q = 0; q < s->out[1]; q++, place += step) {
             int64_t at = seen(s, r, t, p, q);
@@ -112,7 +114,8 @@ static inline void each_column(const struct part *part, float *x, bool turned, p
     for (int row = 0; row < part->taps; row++)
         for (int n = 0; n < part->images; n++) {
             int c = row / (s->kernel[0] * s->kernel[1]), r = row / s->kernel[1] % s->kernel[0], t = row % s->kernel[1];
-            float *from = x + ((size_t)(part->first + n) * (size_t)s->channels + (size_t)(part->group * part->channels + c)) * plane;
+            float *from =
+                x + ((size_t)(part->first + n) * (size_t)s->channels + (size_t)(part->group * part->channels + c)) * plane;
             size_t pixel = (size_t)n * (size_t)part->pixels;
             float *place = part->columns + (turned ? pixel * step + (size_t)row : (size_t)row * width + pixel);
             each_place(s, from, r, t, place, step, visit);
@@ -138,8 +141,8 @@ static const float *weights_of(const struct part *part, const float *w) {
 }
 
 static void part_forward(const struct part *part, float *x, float *w, float *y) {
-    struct product p = {part->outputs, part->images * part->pixels, part->taps, weights_of(part, w), part->columns,
-                        (size_t)part->taps, 1, part->results};
+    struct product p = {part->outputs, part->images * part->pixels, part->taps, weights_of(part, w),
+                        part->columns, (size_t)part->taps,          1,          part->results};
     each_column(part, x, false, fetch);
     memset(part->results, 0, (size_t)p.rows * (size_t)p.columns * sizeof *p.c);
     multiply(&p);
@@ -148,7 +151,7 @@ static void part_forward(const struct part *part, float *x, float *w, float *y) 
 
 static void part_data(const struct part *part, float *dx, float *w, float *dy) {
     struct product p = {part->taps, part->images * part->pixels, part->outputs, weights_of(part, w), part->results,
-                        1, (size_t)part->taps, part->columns};
+                        1,          (size_t)part->taps,          part->columns};
     copy_results(part, dy, false);
     memset(part->columns, 0, (size_t)p.rows * (size_t)p.columns * sizeof *p.c);
     multiply(&p);
@@ -157,15 +160,16 @@ static void part_data(const struct part *part, float *dx, float *w, float *dy) {
 
 static void part_filter(const struct part *part, float *x, float *dw, float *dy) {
     int width = part->images * part->pixels;
-    struct product p = {part->outputs, part->taps, width, part->results, part->columns, (size_t)width, 1,
-                        (float *)weights_of(part, dw)};
+    struct product p = {part->outputs, part->taps,    width, part->results,
+                        part->columns, (size_t)width, 1,     (float *)weights_of(part, dw)};
     copy_results(part, dy, false);
     each_column(part, x, true, fetch);
     multiply(&p);
 }
 
 /** Cuts the batch into parts whose columns stay small. */
-static void each_part(const struct sizes *s, float *x, float *w, float *y, void (*work)(const struct part *, float *, float *, float *)) {
+static void each_part(const struct sizes *s, float *x, float *w, float *y,
+                      void (*work)(const struct part *, float *, float *, float *)) {
     struct part part = {.s = s, .channels = s->channels / s->groups, .outputs = s->outputs / s->groups};
     part.taps = part.channels * s->kernel[0] * s->kernel[1];
     part.pixels = s->out[0] * s->out[1];

@@ -138,8 +138,8 @@ static bool direction_is_right(const struct copy *copy, enum cudaMemcpyKind kind
     bool says_to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     if (kind == cudaMemcpyDefault || (from == says_from && to == says_to))
         return true;
-    emulation_finding("%s says from %s to %s, but copies from %p (%s) to %p (%s)", who, side[says_from], side[says_to], copy->src,
-                      side[from], copy->dst, side[to]);
+    emulation_finding("%s says from %s to %s, but copies from %p (%s) to %p (%s)", who, side[says_from], side[says_to],
+                      copy->src, side[from], copy->dst, side[to]);
     return false;
 }
 
@@ -164,7 +164,8 @@ static cudaError_t queue_copy(struct CUstream_st *stream, struct copy *copy, boo
         ranges[count++] = (struct emulation_range){copy->src, copy->bytes, false};
     if (memory_find(copy->dst))
         ranges[count++] = (struct emulation_range){copy->dst, copy->bytes, true};
-    if ((const char *)copy->src < (char *)copy->dst + copy->bytes && (char *)copy->dst < (const char *)copy->src + copy->bytes)
+    if ((const char *)copy->src < (char *)copy->dst + copy->bytes &&
+        (char *)copy->dst < (const char *)copy->src + copy->bytes)
         emulation_finding("%s: source and destination overlap", who);
     const struct work_spec spec = {
         .name = who, .run = run_copy, .argument = copy, .argument_bytes = sizeof *copy, .reads_pageable = pageable_source};
@@ -175,14 +176,16 @@ static cudaError_t queue_copy(struct CUstream_st *stream, struct copy *copy, boo
     return stream_enqueue(stream, &spec, ranges, count);
 }
 
-static cudaError_t copy_call(struct copy copy, enum cudaMemcpyKind kind, cudaStream_t stream, bool asynchronous, const char *who) {
+static cudaError_t copy_call(struct copy copy, enum cudaMemcpyKind kind, cudaStream_t stream, bool asynchronous,
+                             const char *who) {
     cudaError_t result = cudaErrorInvalidResourceHandle;
     if (!copy.bytes)
         return give(cudaSuccess);
     state_lock();
     struct CUstream_st *found = stream_find(stream, who);
     if (found)
-        result = direction_is_right(&copy, kind, who) ? queue_copy(found, &copy, asynchronous, who) : cudaErrorInvalidMemcpyDirection;
+        result = direction_is_right(&copy, kind, who) ? queue_copy(found, &copy, asynchronous, who)
+                                                      : cudaErrorInvalidMemcpyDirection;
     if (result == cudaSuccess && !asynchronous) {
         struct vector_clock clock = found->clock;
         stream_settle(found, found->enqueued);

@@ -138,9 +138,12 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
         enum cudaDeviceAttr attribute;
         int value;
     } rows[] = {
-        {cudaDevAttrMaxThreadsPerBlock, BLOCK_THREADS}, {cudaDevAttrMultiProcessorCount, MULTIPROCESSORS},
-        {cudaDevAttrComputeCapabilityMajor, 9},         {cudaDevAttrComputeCapabilityMinor, 0},
-        {cudaDevAttrWarpSize, WARP},                    {cudaDevAttrMemoryPoolsSupported, 0},
+        {cudaDevAttrMaxThreadsPerBlock, BLOCK_THREADS},
+        {cudaDevAttrMultiProcessorCount, MULTIPROCESSORS},
+        {cudaDevAttrComputeCapabilityMajor, 9},
+        {cudaDevAttrComputeCapabilityMinor, 0},
+        {cudaDevAttrWarpSize, WARP},
+        {cudaDevAttrMemoryPoolsSupported, 0},
     };
     if (device < 0 || device >= device_count())
         return give(cudaErrorInvalidDevice);

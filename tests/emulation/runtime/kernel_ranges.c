@@ -2,9 +2,9 @@
 
 /* `count` is the number of elements of the launch; kernels_body.h says what an element is. */
 
-#define READS(memory, elements) declare_range(out, (memory), (elements), sizeof *(memory), false, true)
-#define MAY_READ(memory, elements) declare_range(out, (memory), (elements), sizeof *(memory), false, false)
-#define WRITES(memory, elements) declare_range(out, (memory), (elements), sizeof *(memory), true, true)
+#define READS(memory, elements)     declare_range(out, (memory), (elements), sizeof *(memory), false, true)
+#define MAY_READ(memory, elements)  declare_range(out, (memory), (elements), sizeof *(memory), false, false)
+#define WRITES(memory, elements)    declare_range(out, (memory), (elements), sizeof *(memory), true, true)
 #define MAY_WRITE(memory, elements) declare_range(out, (memory), (elements), sizeof *(memory), true, false)
 
 void declare_range(struct declaration *out, const void *memory, int64_t count, size_t size, bool written, bool required) {

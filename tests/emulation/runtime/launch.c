@@ -164,7 +164,8 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void 
     return give(launch(kernel->row, arguments, stream));
 }
 
-cudaError_t cudaLaunchKernel(const void *stub, dim3 grid, dim3 block, void **arguments, size_t shared_bytes, cudaStream_t stream) {
+cudaError_t cudaLaunchKernel(const void *stub, dim3 grid, dim3 block, void **arguments, size_t shared_bytes,
+                             cudaStream_t stream) {
     cudaKernel_t kernel;
     cudaError_t result = __cudaGetKernel(&kernel, stub);
     return result == cudaSuccess ? __cudaLaunchKernel(kernel, grid, block, arguments, shared_bytes, stream) : result;

@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 
 /*
- * Allocations end at a guard page, so that a CPU body which leaves the ranges that were declared for it faults. What was freed
- * stays reserved, without access, until so many others were freed that an address may come again.
+ * Allocations end at a guard page, so that a CPU body which leaves the ranges that were declared for it faults. What was
+ * freed stays reserved, without access, until so many others were freed that an address may come again.
  */
 enum { PAGE_BYTES = 4096, MOST_FREED = 4096 };
 

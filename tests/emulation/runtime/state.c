@@ -26,7 +26,8 @@ static void read_environment(void) {
     state.memory_bytes = (size_t)from_environment("THORAX_EMULATION_MEMORY_MIB", 1, 1 << 20, DEFAULT_MEMORY_MIB) << 20;
     state.delay_us = (unsigned)from_environment("THORAX_EMULATION_DELAY_US", 0, 1000000, DEFAULT_DELAY_US);
     state.failures[EMULATION_FAIL_ALLOCATION] = from_environment("THORAX_EMULATION_FAIL_ALLOCATION", 0, LONG_MAX, 0);
-    state.failures[EMULATION_FAIL_HOST_ALLOCATION] = from_environment("THORAX_EMULATION_FAIL_HOST_ALLOCATION", 0, LONG_MAX, 0);
+    state.failures[EMULATION_FAIL_HOST_ALLOCATION] =
+        from_environment("THORAX_EMULATION_FAIL_HOST_ALLOCATION", 0, LONG_MAX, 0);
     state.failures[EMULATION_FAIL_LAUNCH] = from_environment("THORAX_EMULATION_FAIL_LAUNCH", 0, LONG_MAX, 0);
 }
 
@@ -36,8 +37,8 @@ struct state *state_lock(void) {
         owner = getpid();
         read_environment();
     } else if (owner != getpid()) {
-        emulation_finding("CUDA was used in process %d and is now used in its fork %d, where none of its streams run", (int)owner,
-                          (int)getpid());
+        emulation_finding("CUDA was used in process %d and is now used in its fork %d, where none of its streams run",
+                          (int)owner, (int)getpid());
         fflush(NULL);
         _exit(EMULATION_EXIT_FINDING);
     }

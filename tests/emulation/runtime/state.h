@@ -4,9 +4,9 @@
 #include <pthread.h>
 
 /**
- * What the emulated runtime knows, in one place and under one lock. Functions here want the lock held (state_lock) unless they
- * say otherwise. Streams and events are never given back to the C library: a handle that was destroyed is told from one that
- * never was.
+ * What the emulated runtime knows, in one place and under one lock. Functions here want the lock held (state_lock) unless
+ * they say otherwise. Streams and events are never given back to the C library: a handle that was destroyed is told from one
+ * that never was.
  */
 
 enum { MOST_STREAMS = 256, MOST_DEVICES = 16, NO_DEVICE = -1, ALLOCATION_ALIGNMENT = 256, POISON = 0xFF };
@@ -102,7 +102,8 @@ struct CUevent_st {
     double reached_ms;
 };
 
-/** The stream that is meant: NULL and cudaStreamLegacy are the current device's default one. NULL and a finding: no such stream. */
+/** The stream that is meant: NULL and cudaStreamLegacy are the current device's default one. NULL and a finding: no such
+ * stream. */
 struct CUstream_st *stream_find(cudaStream_t stream, const char *who);
 struct CUevent_st *event_find(cudaEvent_t event, const char *who);
 
@@ -117,7 +118,8 @@ struct work_spec {
 };
 
 /** Checks the ranges and queues the work. The device's sticky error, or cudaErrorIllegalAddress where a range is wrong. */
-cudaError_t stream_enqueue(struct CUstream_st *stream, const struct work_spec *spec, const struct emulation_range *ranges, int count);
+cudaError_t stream_enqueue(struct CUstream_st *stream, const struct work_spec *spec, const struct emulation_range *ranges,
+                           int count);
 /** Work queued on the stream from now on comes after that piece of work of the other one. */
 void stream_await(struct CUstream_st *stream, struct CUstream_st *other, uint64_t sequence, const struct vector_clock *clock);
 /** The host waits, the lock let go meanwhile, until that piece of work is done. */
@@ -144,8 +146,8 @@ struct state {
     struct CUevent_st *events;
     struct allocation *allocations;
     int64_t failures[EMULATION_FAILURE_COUNT]; /**< calls until one fails; 0: never */
-    size_t memory_bytes; /**< of each device */
-    unsigned delay_us;   /**< longest random delay */
+    size_t memory_bytes;                       /**< of each device */
+    unsigned delay_us;                         /**< longest random delay */
 };
 
 /** Takes the lock and returns the state, made at the first call from the environment. */

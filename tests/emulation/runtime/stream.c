@@ -167,7 +167,8 @@ static struct work *make_work(const struct work_spec *spec) {
     return work;
 }
 
-void stream_await(struct CUstream_st *stream, struct CUstream_st *other, uint64_t sequence, const struct vector_clock *clock) {
+void stream_await(struct CUstream_st *stream, struct CUstream_st *other, uint64_t sequence,
+                  const struct vector_clock *clock) {
     const struct work_spec spec = {.name = "wait"};
     clock_join(&stream->clock, clock);
     if (other == stream || other->completed >= sequence)
@@ -191,14 +192,16 @@ static void order_with_default(struct CUstream_st *stream) {
 
 /* --- queueing --- */
 
-static bool ranges_are_right(const struct CUstream_st *stream, const char *name, const struct emulation_range *ranges, int count) {
+static bool ranges_are_right(const struct CUstream_st *stream, const char *name, const struct emulation_range *ranges,
+                             int count) {
     bool right = true;
     for (int i = 0; i < count; i++)
         right = (ranges[i].bytes == 0 || memory_use(stream->device, name, &ranges[i])) && right;
     return right;
 }
 
-static void note_accesses(const struct CUstream_st *stream, const char *name, const struct emulation_range *ranges, int count) {
+static void note_accesses(const struct CUstream_st *stream, const char *name, const struct emulation_range *ranges,
+                          int count) {
     for (int i = 0; i < count; i++) {
         struct allocation *allocation = ranges[i].bytes ? memory_find(ranges[i].memory) : NULL;
         if (!allocation)
