@@ -32,7 +32,8 @@ struct emulation_range {
  * the order of the stream, and may block, as NCCL's does, as long as what it waits for does not need this stream. ranges:
  * `count` of them, borrowed during the call. Each must lie in one live allocation: device memory of the stream's device, or
  * page-locked host memory. Each is compared with what earlier work on other streams does with the same bytes. name: a string
- * constant, for findings and the log. argument: `argument_bytes` bytes, copied; work gets the copy, aligned to 16 bytes.
+ * constant, for findings and the log. argument: `argument_bytes` bytes, copied; work gets the copy, aligned to 16 bytes. On a
+ * stream that is captured the work becomes part of a graph, and runs at each launch of it: each time with a fresh copy.
  * cudaErrorInvalidResourceHandle where there is no such stream, cudaErrorIllegalAddress where a range is not right (both are
  * findings, and the work is dropped), or the device's sticky error.
  */
@@ -77,7 +78,8 @@ bool emulation_handle_check(const char *kind, const void *handle, const char *wh
 /* --- the log of calls --- */
 
 enum emulation_call {
-    EMULATION_LAUNCH,          /**< kernels of ours, by their names */
+    EMULATION_LAUNCH,          /**< kernels of ours, by their names; not those in a graph that is launched */
+    EMULATION_GRAPH,           /**< graphs that are launched */
     EMULATION_ALLOCATION,      /**< of device memory, cudaFree included */
     EMULATION_HOST_ALLOCATION, /**< of page-locked memory, cudaFreeHost included */
     EMULATION_COPY,            /**< copies and fills, either way */
@@ -104,6 +106,7 @@ enum emulation_failure {
     EMULATION_FAIL_ALLOCATION,      /**< cudaMalloc: cudaErrorMemoryAllocation */
     EMULATION_FAIL_HOST_ALLOCATION, /**< cudaMallocHost: the same */
     EMULATION_FAIL_LAUNCH,          /**< a kernel of ours: a sticky cudaErrorIllegalAddress once the stream comes to it */
+    EMULATION_FAIL_CAPTURE,         /**< cudaStreamEndCapture: cudaErrorStreamCaptureInvalidated, and there is no graph */
     EMULATION_FAILURE_COUNT
 };
 

@@ -1,64 +1,13 @@
-#include "common/device/cuda/kernels_body.h"
-#include "tests/emulation/child.h"
-#include "tests/emulation/emulation.h"
+#include "tests/emulation/fixture.h"
 
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <vector_types.h>
-
-#include <cmocka.h>
 
 /* The emulated runtime: what it does as CUDA does, and that each of its checks fires. */
-
-enum { COUNT = 1000, BYTES = COUNT * sizeof(float) };
-
-static const char *const two_devices[] = {"THORAX_EMULATION_DEVICES=2", NULL};
-
-static void ok(cudaError_t result) {
-    child_require(result == cudaSuccess, cudaGetErrorString(result));
-}
-
-static float *allocate(void) {
-    void *memory;
-    ok(cudaMalloc(&memory, BYTES));
-    return memory;
-}
-
-static cudaStream_t make_stream(void) {
-    cudaStream_t stream;
-    ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    return stream;
-}
-
-static cudaEvent_t make_event(void) {
-    cudaEvent_t event;
-    ok(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    return event;
-}
-
-/* --- a kernel of ours, as nvcc's host code would launch it --- */
-
-void __cudaRegisterFunction(void **handle, const char *stub, char *device_function, const char *device_name, int thread_limit,
-                            uint3 *tid, uint3 *bid, dim3 *block, dim3 *grid, int *warp);
-
-static cudaError_t launch_named(const char *name, const struct pointwise *k, int64_t count, cudaStream_t stream) {
-    static char stubs[2];
-    char *stub = &stubs[strcmp(name, "pointwise_kernel") != 0];
-    void *arguments[] = {(void *)k, &count};
-    __cudaRegisterFunction(NULL, stub, stub, name, -1, NULL, NULL, NULL, NULL, NULL);
-    return cudaLaunchKernel(stub, (dim3){1, 1, 1}, (dim3){256, 1, 1}, arguments, 0, stream);
-}
-
-static cudaError_t launch(const float *from, float *to, int64_t count, cudaStream_t stream) {
-    struct pointwise k = {.a = from, .dst = to, .activation = ACTIVATION_RELU};
-    return launch_named("pointwise_kernel", &k, count, stream);
-}
 
 /* --- what is right --- */
 
@@ -95,10 +44,6 @@ static void a_right_program_is_left_alone(void **state) {
         assert_string_equal(outcome.stderr_text, "");
         assert_int_equal(outcome.status, 0);
     }
-}
-
-static void meet(void *argument) {
-    pthread_barrier_wait(*(pthread_barrier_t **)argument);
 }
 
 /* Each stream's work waits for the other's: they end only where both run at once. */
@@ -397,8 +342,7 @@ static void time_without_timing(void) {
 }
 
 static void launch_unknown(void) {
-    struct pointwise k = {.a = allocate(), .dst = allocate()};
-    launch_named("nobodys_kernel", &k, COUNT, NULL);
+    launch_unregistered("nobodys_kernel");
 }
 
 static void use_in_fork(void) {

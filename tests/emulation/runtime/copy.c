@@ -6,7 +6,7 @@
 
 /* --- allocating --- */
 
-static cudaError_t allocate(void **out, size_t bytes, enum memory_kind kind) {
+static cudaError_t allocate(void **out, size_t bytes, enum memory_kind kind, const char *who) {
     struct state *state = state_lock();
     int device = device_current();
     cudaError_t result = state->device_count ? state->devices[device].error : cudaErrorNoDevice;
@@ -14,6 +14,8 @@ static cudaError_t allocate(void **out, size_t bytes, enum memory_kind kind) {
     bool ordered = failure_is_due(kind == MEMORY_DEVICE ? EMULATION_FAIL_ALLOCATION : EMULATION_FAIL_HOST_ALLOCATION);
     struct allocation *made = NULL;
     *out = NULL;
+    if (result == cudaSuccess)
+        result = capture_forbids(who);
     if (result == cudaSuccess && bytes) {
         made = full || ordered ? NULL : memory_create(bytes, kind, device);
         result = made ? cudaSuccess : cudaErrorMemoryAllocation;
@@ -26,18 +28,18 @@ static cudaError_t allocate(void **out, size_t bytes, enum memory_kind kind) {
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
     emulation_note(EMULATION_ALLOCATION, "cudaMalloc");
-    return allocate(out, bytes, MEMORY_DEVICE);
+    return allocate(out, bytes, MEMORY_DEVICE, "cudaMalloc");
 }
 
 cudaError_t cudaMallocHost(void **out, size_t bytes) {
     emulation_note(EMULATION_HOST_ALLOCATION, "cudaMallocHost");
-    return allocate(out, bytes, MEMORY_HOST);
+    return allocate(out, bytes, MEMORY_HOST, "cudaMallocHost");
 }
 
 cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned flags) {
     (void)flags;
     emulation_note(EMULATION_HOST_ALLOCATION, "cudaHostAlloc");
-    return allocate(out, bytes, MEMORY_HOST);
+    return allocate(out, bytes, MEMORY_HOST, "cudaHostAlloc");
 }
 
 /** As CUDA does, waits for all work of the device. What that orders is not promised, so it is not counted on here. */
@@ -48,7 +50,10 @@ static cudaError_t release(void *memory, enum memory_kind kind, bool registered,
     state_lock();
     struct allocation *found = memory_find(memory);
     bool right = found && found->memory == memory && found->kind == kind && registered == (found->mapping == NULL);
-    if (right) {
+    cudaError_t forbidden = capture_forbids(who);
+    if (forbidden != cudaSuccess)
+        result = forbidden;
+    else if (right) {
         int device = found->device;
         streams_settle(device);
         if (memory_find(memory) == found)
@@ -74,9 +79,11 @@ cudaError_t cudaHostRegister(void *memory, size_t bytes, unsigned flags) {
     (void)flags;
     emulation_note(EMULATION_HOST_ALLOCATION, "cudaHostRegister");
     state_lock();
-    struct allocation *made = memory_find(memory) ? NULL : memory_register(memory, bytes, device_current());
+    cudaError_t result = capture_forbids("cudaHostRegister");
+    if (result == cudaSuccess && (memory_find(memory) || !memory_register(memory, bytes, device_current())))
+        result = cudaErrorInvalidValue;
     state_unlock();
-    return give(made ? cudaSuccess : cudaErrorInvalidValue);
+    return give(result);
 }
 
 cudaError_t cudaHostUnregister(void *memory) {
@@ -104,7 +111,8 @@ struct copy {
     void *dst;
     const void *src;
     size_t bytes;
-    bool watched; /**< src is the host's: it must still be as it was when the copy was asked for */
+    bool asynchronous;
+    bool watched; /**< src is the host's: it must still be as it was when the copy was queued */
     uint64_t digest;
 };
 
@@ -147,16 +155,17 @@ static bool direction_is_right(const struct copy *copy, enum cudaMemcpyKind kind
  * What is not promised is not done: an upload reads its source late, ordinary memory's too, and a download leaves garbage
  * in its destination until it comes. Only what other queued copies have to do with is left alone.
  */
-static void prepare_host_side(struct CUstream_st *stream, struct copy *copy, bool asynchronous) {
+static void prepare_host_side(struct CUstream_st *stream, void *argument) {
+    struct copy *copy = argument;
     copy->watched = !is_device(copy->src) && !memory_is_busy(copy->src, copy->bytes, true);
     if (copy->watched)
         copy->digest = digest_of(copy->src, copy->bytes);
-    if (asynchronous && !is_device(copy->dst) && !stream->pageable_reads && !memory_is_busy(copy->dst, copy->bytes, false))
+    if (copy->asynchronous && !is_device(copy->dst) && !stream->pageable_reads && !memory_is_busy(copy->dst, copy->bytes, false))
         memset(copy->dst, POISON, copy->bytes);
 }
 
 /** With the lock. Ranges of ordinary host memory are nobody's to follow. */
-static cudaError_t queue_copy(struct CUstream_st *stream, struct copy *copy, bool asynchronous, const char *who) {
+static cudaError_t queue_copy(struct CUstream_st *stream, const struct copy *copy, const char *who) {
     struct emulation_range ranges[2];
     int count = 0;
     bool pageable_source = !memory_find(copy->src);
@@ -167,26 +176,31 @@ static cudaError_t queue_copy(struct CUstream_st *stream, struct copy *copy, boo
     if ((const char *)copy->src < (char *)copy->dst + copy->bytes &&
         (char *)copy->dst < (const char *)copy->src + copy->bytes)
         emulation_finding("%s: source and destination overlap", who);
-    const struct work_spec spec = {
-        .name = who, .run = run_copy, .argument = copy, .argument_bytes = sizeof *copy, .reads_pageable = pageable_source};
+    const struct work_spec spec = {.name = who,
+                                   .run = run_copy,
+                                   .prepare = prepare_host_side,
+                                   .argument = copy,
+                                   .argument_bytes = sizeof *copy,
+                                   .reads_pageable = pageable_source};
+    if (stream->capture && (pageable_source || !memory_find(copy->dst)))
+        return capture_forbids_stream(stream, "a copy from or to ordinary memory of the host");
     for (int i = 0; i < count; i++)
         if (!memory_use(stream->device, who, &ranges[i]))
             return cudaErrorInvalidValue;
-    prepare_host_side(stream, copy, asynchronous);
     return stream_enqueue(stream, &spec, ranges, count);
 }
 
-static cudaError_t copy_call(struct copy copy, enum cudaMemcpyKind kind, cudaStream_t stream, bool asynchronous,
-                             const char *who) {
+static cudaError_t copy_call(struct copy copy, enum cudaMemcpyKind kind, cudaStream_t stream, const char *who) {
     cudaError_t result = cudaErrorInvalidResourceHandle;
     if (!copy.bytes)
         return give(cudaSuccess);
     state_lock();
     struct CUstream_st *found = stream_find(stream, who);
     if (found)
-        result = direction_is_right(&copy, kind, who) ? queue_copy(found, &copy, asynchronous, who)
-                                                      : cudaErrorInvalidMemcpyDirection;
-    if (result == cudaSuccess && !asynchronous) {
+        result = copy.asynchronous ? cudaSuccess : capture_forbids(who);
+    if (result == cudaSuccess)
+        result = direction_is_right(&copy, kind, who) ? queue_copy(found, &copy, who) : cudaErrorInvalidMemcpyDirection;
+    if (result == cudaSuccess && !copy.asynchronous) {
         struct vector_clock clock = found->clock;
         stream_settle(found, found->enqueued);
         host_joins(&clock);
@@ -198,12 +212,13 @@ static cudaError_t copy_call(struct copy copy, enum cudaMemcpyKind kind, cudaStr
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
     emulation_note(EMULATION_COPY, "cudaMemcpyAsync");
-    return copy_call((struct copy){.dst = dst, .src = src, .bytes = bytes}, kind, stream, true, "cudaMemcpyAsync");
+    struct copy copy = {.dst = dst, .src = src, .bytes = bytes, .asynchronous = true};
+    return copy_call(copy, kind, stream, "cudaMemcpyAsync");
 }
 
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind) {
     emulation_note(EMULATION_SYNCHRONISATION, "cudaMemcpy");
-    return copy_call((struct copy){.dst = dst, .src = src, .bytes = bytes}, kind, NULL, false, "cudaMemcpy");
+    return copy_call((struct copy){.dst = dst, .src = src, .bytes = bytes}, kind, NULL, "cudaMemcpy");
 }
 
 /* --- filling --- */
@@ -228,7 +243,10 @@ static cudaError_t fill_call(struct fill fill, cudaStream_t stream, const char *
 }
 
 cudaError_t cudaMemset(void *dst, int value, size_t bytes) {
-    return fill_call((struct fill){dst, value, bytes}, NULL, "cudaMemset");
+    state_lock();
+    cudaError_t forbidden = capture_forbids("cudaMemset");
+    state_unlock();
+    return forbidden != cudaSuccess ? give(forbidden) : fill_call((struct fill){dst, value, bytes}, NULL, "cudaMemset");
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream) {

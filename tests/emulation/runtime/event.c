@@ -57,7 +57,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     struct CUstream_st *on = stream_find(stream, "cudaEventRecord");
     if (found && on && found->device != on->device)
         emulation_finding("cudaEventRecord: an event of device %d on a stream of device %d", found->device, on->device);
+    else if (found && on && on->capture)
+        result = capture_record(on, found);
     else if (found && on) {
+        found->captured = 0;
         const struct work_spec spec = {.name = "cudaEventRecord", .event = found};
         result = stream_enqueue(on, &spec, NULL, 0);
     }
@@ -73,7 +76,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     struct CUevent_st *found = event_find(event, "cudaStreamWaitEvent");
     struct CUstream_st *on = stream_find(stream, "cudaStreamWaitEvent");
     cudaError_t result = found && on ? state_held()->devices[on->device].error : cudaErrorInvalidResourceHandle;
-    if (found && on && !found->recorded)
+    if (found && on && (on->capture || found->captured))
+        result = capture_wait(on, found);
+    else if (found && on && !found->recorded)
         emulation_finding("cudaStreamWaitEvent: the event was never recorded, so nothing is waited for");
     else if (result == cudaSuccess)
         stream_await(on, found->stream, found->sequence, &found->clock);
@@ -96,7 +101,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     emulation_note(EMULATION_QUERY, "cudaEventQuery");
     state_lock();
     const struct CUevent_st *found = event_find(event, "cudaEventQuery");
-    cudaError_t result = !found ? cudaErrorInvalidResourceHandle : is_reached(found) ? reached(found) : cudaErrorNotReady;
+    cudaError_t result = found ? capture_forbids_event(found, "cudaEventQuery") : cudaErrorInvalidResourceHandle;
+    if (result == cudaSuccess)
+        result = is_reached(found) ? reached(found) : cudaErrorNotReady;
     state_unlock();
     return give(result);
 }
@@ -106,7 +113,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     cudaError_t result = cudaErrorInvalidResourceHandle;
     state_lock();
     const struct CUevent_st *found = event_find(event, "cudaEventSynchronize");
-    if (found) {
+    if (found)
+        result = capture_forbids_event(found, "cudaEventSynchronize");
+    if (found && result == cudaSuccess) {
         struct CUevent_st as_called = *found; /* another thread may record it anew meanwhile */
         if (as_called.recorded)
             stream_settle(as_called.stream, as_called.sequence);

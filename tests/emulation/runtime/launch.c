@@ -112,6 +112,14 @@ static void run_launch(void *argument) {
         launch->row->run(launch->arguments, launch->count, launch->backwards);
 }
 
+/** What may differ between launches of a graph: the order of the elements, and whether a failure is due. With the lock. */
+static void prepare_launch(struct CUstream_st *stream, void *argument) {
+    struct launch *launch = argument;
+    (void)stream;
+    launch->backwards = emulation_random() % 2;
+    launch->faults = failure_is_due(EMULATION_FAIL_LAUNCH);
+}
+
 static bool configuration_is_right(dim3 grid, dim3 block) {
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
     bool blocks = grid.x > 0 && grid.x <= INT32_MAX && grid.y > 0 && grid.y < 1 << 16 && grid.z > 0 && grid.z < 1 << 16;
@@ -121,8 +129,11 @@ static bool configuration_is_right(dim3 grid, dim3 block) {
 /** With the lock. The current device must be the stream's. */
 static cudaError_t queue_launch(const struct kernel_row *row, const struct launch *launch, const struct declaration *uses,
                                 cudaStream_t stream) {
-    const struct work_spec spec = {
-        .name = row->name, .run = run_launch, .argument = launch, .argument_bytes = sizeof *launch};
+    const struct work_spec spec = {.name = row->name,
+                                   .run = run_launch,
+                                   .prepare = prepare_launch,
+                                   .argument = launch,
+                                   .argument_bytes = sizeof *launch};
     struct CUstream_st *found = stream_find(stream, row->name);
     if (!found)
         return cudaErrorInvalidResourceHandle;
@@ -136,7 +147,7 @@ static cudaError_t queue_launch(const struct kernel_row *row, const struct launc
 
 /** Every kernel of ours takes its struct and the number of elements. */
 static cudaError_t launch(const struct kernel_row *row, void **arguments, cudaStream_t stream) {
-    struct launch launch = {.row = row, .backwards = emulation_random() % 2};
+    struct launch launch = {.row = row};
     struct declaration uses = {.kernel = row->name, .right = true};
     memcpy(launch.arguments, arguments[0], row->argument_bytes);
     memcpy(&launch.count, arguments[1], sizeof launch.count);
@@ -145,7 +156,6 @@ static cudaError_t launch(const struct kernel_row *row, void **arguments, cudaSt
         return cudaErrorMisalignedAddress;
     state_lock();
     launch.device = device_current();
-    launch.faults = failure_is_due(EMULATION_FAIL_LAUNCH);
     cudaError_t result = queue_launch(row, &launch, &uses, stream);
     state_unlock();
     return result;

@@ -29,6 +29,7 @@ static void read_environment(void) {
     state.failures[EMULATION_FAIL_HOST_ALLOCATION] =
         from_environment("THORAX_EMULATION_FAIL_HOST_ALLOCATION", 0, LONG_MAX, 0);
     state.failures[EMULATION_FAIL_LAUNCH] = from_environment("THORAX_EMULATION_FAIL_LAUNCH", 0, LONG_MAX, 0);
+    state.failures[EMULATION_FAIL_CAPTURE] = from_environment("THORAX_EMULATION_FAIL_CAPTURE", 0, LONG_MAX, 0);
 }
 
 struct state *state_lock(void) {

@@ -78,6 +78,12 @@ struct work {
     _Alignas(16) char argument[];
 };
 
+/** Nodes of a graph, by their numbers. */
+struct node_set {
+    uint64_t *words;
+    int count; /**< of words */
+};
+
 struct CUstream_st {
     struct CUstream_st *next;
     int device, slot, priority;
@@ -89,6 +95,8 @@ struct CUstream_st {
     int pageable_reads; /**< queued copies whose source the host may not touch, and cannot be followed */
     struct work *first, *last;
     pthread_cond_t wake;
+    struct capture *capture; /**< that work goes to instead of being done, or NULL */
+    struct node_set before;  /**< in it: what comes before whatever is queued next */
 };
 
 struct CUevent_st {
@@ -100,6 +108,8 @@ struct CUevent_st {
     uint64_t sequence; /**< in that stream, of the newest record */
     struct vector_clock clock;
     double reached_ms;
+    uint64_t captured;      /**< the number of the capture that it was recorded in last; 0: in none */
+    struct node_set before; /**< in that capture: what it stands for */
 };
 
 /** The stream that is meant: NULL and cudaStreamLegacy are the current device's default one. NULL and a finding: no such
@@ -111,6 +121,9 @@ struct CUevent_st *event_find(cudaEvent_t event, const char *who);
 struct work_spec {
     const char *name;
     void (*run)(void *argument);
+    /** Called with the stream's own copy of the argument each time that it is queued: once, or at each launch of a graph that
+     * it is in. NULL: nothing is to be done then. */
+    void (*prepare)(struct CUstream_st *stream, void *argument);
     const void *argument;
     size_t argument_bytes;
     struct CUevent_st *event;
@@ -129,6 +142,50 @@ void streams_settle(int device);
 /** All that the stream was given comes before whatever the host does from now on. */
 void host_joins(const struct vector_clock *clock);
 
+/* --- capture: capture.c makes bodies of graphs, graph.c runs them --- */
+
+struct node {
+    struct work_spec spec; /**< its argument is the node's own */
+    struct emulation_range *ranges;
+    int range_count;
+    struct node_set before;
+};
+
+/** What a graph and the executables that were made from it share. */
+struct graph_body {
+    int references, device;
+    struct node *nodes;
+    int count, capacity;
+};
+
+struct capture {
+    struct capture *next;
+    uint64_t number;
+    struct CUstream_st *origin;
+    enum cudaStreamCaptureMode mode;
+    const void *thread; /**< that began it */
+    cudaError_t broken; /**< why it cannot become a graph any more */
+    struct graph_body *body;
+};
+
+bool node_set_has(const struct node_set *set, int node);
+void graph_body_release(struct graph_body *body);
+/** A handle of the program's for it. Takes the body. */
+cudaGraph_t graph_create(struct graph_body *body);
+/** Instead of queueing: the work becomes a node behind those that the stream has come to. */
+cudaError_t capture_add(struct CUstream_st *stream, const struct work_spec *spec, const struct emulation_range *ranges,
+                        int count);
+/** The same for recording an event, and for waiting for one where the stream, or the event, is part of a capture. */
+cudaError_t capture_record(struct CUstream_st *stream, struct CUevent_st *event);
+cudaError_t capture_wait(struct CUstream_st *stream, struct CUevent_st *event);
+/** cudaSuccess, or a finding and an error, where a capture keeps this thread from such a call; breaks the capture. */
+cudaError_t capture_forbids(const char *who);
+/** The same for looking at a stream or an event that is part of a capture, and for what would order the legacy stream behind
+ * one. */
+cudaError_t capture_forbids_stream(struct CUstream_st *stream, const char *who);
+cudaError_t capture_forbids_event(const struct CUevent_st *event, const char *who);
+cudaError_t capture_forbids_legacy(const struct CUstream_st *stream, const char *who);
+
 /* --- devices and the whole --- */
 
 struct emulated_device {
@@ -144,6 +201,8 @@ struct state {
     struct vector_clock host;
     struct CUstream_st *streams, *slots[MOST_STREAMS];
     struct CUevent_st *events;
+    struct capture *captures;
+    uint64_t captures_begun;
     struct allocation *allocations;
     int64_t failures[EMULATION_FAILURE_COUNT]; /**< calls until one fails; 0: never */
     size_t memory_bytes;                       /**< of each device */

@@ -221,11 +221,18 @@ cudaError_t stream_enqueue(struct CUstream_st *stream, const struct work_spec *s
     struct emulated_device *device = &state_held()->devices[stream->device];
     if (device->error != cudaSuccess)
         return device->error;
+    if (stream->capture)
+        return capture_add(stream, spec, ranges, count);
+    cudaError_t forbidden = capture_forbids_legacy(stream, spec->name);
+    if (forbidden != cudaSuccess)
+        return forbidden;
     if (!ranges_are_right(stream, spec->name, ranges, count))
         return device->error = cudaErrorIllegalAddress;
     clock_join(&stream->clock, &state_held()->host);
     order_with_default(stream);
     struct work *work = make_work(spec);
+    if (spec->prepare)
+        spec->prepare(stream, work->argument);
     push(stream, work);
     note_accesses(stream, spec->name, ranges, count);
     stream->pageable_reads += spec->reads_pageable;
@@ -302,6 +309,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     state_lock();
     struct CUstream_st *found = stream ? stream_find(stream, "cudaStreamDestroy") : NULL;
     bool own = found && !found->legacy;
+    if (own && found->capture)
+        own = capture_forbids_stream(found, "cudaStreamDestroy") == cudaSuccess;
     if (own) { /* its thread ends once it has done what is queued */
         found->destroyed = true;
         pthread_cond_signal(&found->wake);
@@ -317,7 +326,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     cudaError_t result = cudaErrorInvalidResourceHandle;
     state_lock();
     struct CUstream_st *found = stream_find(stream, "cudaStreamSynchronize");
-    if (found) {
+    if (found)
+        result = capture_forbids_stream(found, "cudaStreamSynchronize");
+    if (found && result == cudaSuccess) {
         struct vector_clock clock = found->clock;
         stream_settle(found, found->enqueued);
         result = waited(found, &clock);
@@ -332,6 +343,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     state_lock();
     struct CUstream_st *found = stream_find(stream, "cudaStreamQuery");
     if (found)
+        result = capture_forbids_stream(found, "cudaStreamQuery");
+    if (found && result == cudaSuccess)
         result = found->completed < found->enqueued ? cudaErrorNotReady : waited(found, &found->clock);
     state_unlock();
     return give(result);
@@ -341,13 +354,14 @@ cudaError_t cudaDeviceSynchronize(void) {
     emulation_note(EMULATION_SYNCHRONISATION, "cudaDeviceSynchronize");
     struct state *state = state_lock();
     int device = device_current();
-    for (struct CUstream_st *at = state->streams; at; at = at->next)
+    cudaError_t result = capture_forbids("cudaDeviceSynchronize");
+    for (struct CUstream_st *at = state->streams; at && result == cudaSuccess; at = at->next)
         if (at->device == device) {
             struct vector_clock clock = at->clock;
             stream_settle(at, at->enqueued);
             host_joins(&clock);
         }
-    cudaError_t result = state->devices[device].error;
+    result = result == cudaSuccess ? state->devices[device].error : result;
     state_unlock();
     return give(result);
 }
