@@ -152,6 +152,11 @@ static const struct schema_row rows[] = {
      .fallback = "true",
      .help = "on CPUs with AVX-512, 3x3 convolutions in f32 by Winograd's filtering where it is faster: up to twice as fast, and "
              "rounding several times as much"},
+    {.key = "device.graphs",
+     .type = SCHEMA_BOOL,
+     .offset = FIELD(device_graphs),
+     .fallback = "true",
+     .help = "on GPUs, a batch is launched as one graph; false: kernel by kernel, slower, with the same results"},
     {.key = "device.instances",
      .type = SCHEMA_INT,
      .offset = FIELD(device_instances),

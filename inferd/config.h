@@ -18,7 +18,7 @@ struct inferd_config {
     int max_delay_us;
     const char *device;
     int device_index, device_threads, device_instances;
-    bool device_winograd;
+    bool device_winograd, device_graphs;
     const char *model_file;
     bool keep_previous;
     int shadow_threads;

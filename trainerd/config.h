@@ -70,7 +70,7 @@ struct trainer_schedule_config {
 struct trainer_device_config {
     const char *name;
     int ranks, threads;
-    bool winograd;
+    bool winograd, graphs;
 };
 
 struct trainer_collective_config {

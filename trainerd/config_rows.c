@@ -181,6 +181,8 @@ static const struct schema_row rows[] = {
     ROW("device.winograd", BOOL, device.winograd, "true",
         HELP("on CPUs with AVX-512, 3x3 convolutions in f32 by Winograd's filtering where it is faster: up to twice as fast, and "
              "rounding several times as much")),
+    ROW("device.graphs", BOOL, device.graphs, "true",
+        HELP("on GPUs, a step is launched as a few graphs; false: kernel by kernel, slower, with the same results")),
 
     ROW("collective.name", STRING, collective.name, "auto", .choices = collectives,
         HELP("how ranks add gradients; auto: solo for one rank, else gloo")),

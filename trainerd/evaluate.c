@@ -83,7 +83,8 @@ static bool answer_shard(const struct evaluate_spec *spec, struct shard *shard, 
     struct loader_spec loader_spec = {.cache = spec->cache, .recipe = spec->recipe, .labels = shard->labels,
                                       .indices = shard->indices, .count = out->count, .rank = rank_of(spec),
                                       .ranks = ranks_of(spec), .batch_size = spec->batch_size,
-                                      .threads = spec->loader_threads, .prefetch = 2, .nice = 5};
+                                      .threads = spec->loader_threads, .prefetch = 2, .nice = 5,
+                                      .device = spec->device};
     struct plan *plan = plan_create(&plan_spec, err);
     struct loader *loader = plan ? loader_create(&loader_spec, err) : NULL;
     bool ok = loader && answer_batches(spec, plan, loader, shard, out->classes, err);

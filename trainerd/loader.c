@@ -200,22 +200,40 @@ static bool check(const struct loader_spec *spec, struct error *err) {
     return true;
 }
 
-static bool allocate(struct loader *loader) {
+/** Zeroed, and of whole cache lines. */
+static void *batch_alloc(struct loader *loader, size_t bytes, struct error *err) {
+    struct device *device = loader->spec.device;
+    size_t rounded = (bytes + 63) / 64 * 64;
+    if (device)
+        return device->ops->host_alloc(device, rounded, err);
+    void *memory = aligned_alloc(64, rounded);
+    if (!memory)
+        error_set(err, ERROR_MEMORY, "out of memory");
+    return memory ? memset(memory, 0, rounded) : NULL;
+}
+
+static void batch_free(struct loader *loader, void *memory) {
+    struct device *device = loader->spec.device;
+    if (device && memory)
+        device->ops->host_free(device, memory);
+    else
+        free(memory);
+}
+
+static bool allocate(struct loader *loader, struct error *err) {
     size_t rows = (size_t)loader->rows, values = recipe_values(loader->spec.recipe);
     loader->scratch_bytes = (augment_scratch_bytes(loader->spec.recipe) + 63) / 64 * 64;
     loader->scratch = aligned_alloc(64, loader->scratch_bytes * (size_t)loader->spec.threads + 64);
     loader->slots = calloc((size_t)loader->spec.prefetch, sizeof *loader->slots);
     if (!loader->scratch || !loader->slots)
-        return false;
+        return error_set(err, ERROR_MEMORY, "out of memory");
     for (int i = 0; i < loader->spec.prefetch; i++) {
         struct slot *slot = &loader->slots[i];
-        size_t bytes = (rows * values * sizeof(float) + 63) / 64 * 64;
-        slot->images = aligned_alloc(64, bytes);
-        slot->labels = calloc(rows, sizeof *slot->labels);
-        slot->samples = calloc(rows, sizeof *slot->samples);
-        if (!slot->images || !slot->labels || !slot->samples)
+        if (!(slot->images = batch_alloc(loader, rows * values * sizeof(float), err)) ||
+            !(slot->labels = batch_alloc(loader, rows * sizeof *slot->labels, err)))
             return false;
-        memset(slot->images, 0, bytes);
+        if (!(slot->samples = calloc(rows, sizeof *slot->samples)))
+            return error_set(err, ERROR_MEMORY, "out of memory");
     }
     return true;
 }
@@ -246,8 +264,7 @@ struct loader *loader_create(const struct loader_spec *spec, struct error *err) 
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->room, NULL);
     pthread_cond_init(&loader->ready, NULL);
-    bool ok = allocate(loader) ||
-              error_set(err, ERROR_MEMORY, "loader: out of memory for %d batches", spec->prefetch);
+    bool ok = allocate(loader, err) || error_prefix(err, "loader: %d batches", spec->prefetch);
     if (ok && start_threads(loader, err))
         return loader;
     loader_destroy(loader);
@@ -263,8 +280,8 @@ void loader_destroy(struct loader *loader) {
     pthread_mutex_unlock(&loader->lock);
     thread_pool_destroy(loader->pool);
     for (int i = 0; loader->slots && i < loader->spec.prefetch; i++) {
-        free(loader->slots[i].images);
-        free(loader->slots[i].labels);
+        batch_free(loader, loader->slots[i].images);
+        batch_free(loader, loader->slots[i].labels);
         free(loader->slots[i].samples);
     }
     free(loader->slots);

@@ -53,22 +53,32 @@ static bool run_part(const struct step *step, const struct step_input *input, bo
     return true;
 }
 
-bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
-              struct error *err) {
+bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], struct error *err) {
     struct tickets tickets = {0};
     struct step_input rest = *input;
+    struct plan_shape shape;
+    plan_shape(step->plan, &shape);
+    for (int part = 0; part < shape.parts; part++) {
+        plan_set_part(step->plan, part);
+        if (!run_part(step, &rest, part + 1 == shape.parts, &tickets, err))
+            return false;
+        rest.images += shape.batch * shape.image_values;
+        rest.labels += shape.batch;
+        rest.seed[2] += shape.batch;
+    }
+    return wait_all(step, &tickets, err) && plan_update(step->plan, hyper, err);
+}
+
+bool step_loss(const struct step *step, float *loss, struct error *err) {
     struct plan_shape shape;
     float part_loss = 0;
     plan_shape(step->plan, &shape);
     *loss = 0;
     for (int part = 0; part < shape.parts; part++) {
         plan_set_part(step->plan, part);
-        if (!run_part(step, &rest, part + 1 == shape.parts, &tickets, err) || !plan_read_loss(step->plan, &part_loss, err))
+        if (!plan_read_loss(step->plan, &part_loss, err))
             return false;
         *loss += part_loss / (float)shape.parts;
-        rest.images += shape.batch * shape.image_values;
-        rest.labels += shape.batch;
-        rest.seed[2] += shape.batch;
     }
-    return wait_all(step, &tickets, err) && plan_update(step->plan, hyper, err);
+    return true;
 }

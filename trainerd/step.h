@@ -19,7 +19,10 @@ struct step_input {
 /**
  * Part by part uploads and runs the plan's segments, sums each bucket of gradients over the ranks while the last part's
  * backward pass goes on, and updates the weights. Sums that block (synchronised batch norm) are waited for, in each part.
- * `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE] must hold 1 / (ranks * parts). Errors name the node or the rank.
+ * hyper[HYPER_GRADIENT_SCALE] must hold 1 / (ranks * parts). Where the plan stages images (plan_stages) the work is only queued,
+ * and the input has to stay until step_loss returns. Errors name the node or the rank.
  */
-bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
-              struct error *err);
+bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], struct error *err);
+
+/** This rank's mean loss of the step that was run. Waits for its last part, not for the update. */
+bool step_loss(const struct step *step, float *loss, struct error *err);

@@ -54,8 +54,30 @@ static bool tell_step(const struct training *training, double loss, struct error
     return reports_send_step(training->rendezvous, &progress, err);
 }
 
+/** The batches of a run, and the next one while its images are on their way to the device already. */
+struct feed {
+    struct loader *loader;
+    struct batch next;
+    bool staged;
+};
+
+static bool take_batch(struct feed *feed, struct batch *out, struct error *err) {
+    bool staged = feed->staged;
+    *out = feed->next;
+    feed->staged = false;
+    return staged || loader_next(feed->loader, out, err);
+}
+
+/** While the device computes a step, the images of the next go there. */
+static bool stage_next(const struct training *training, struct feed *feed, struct error *err) {
+    if (!plan_stages(training->plan))
+        return true;
+    feed->staged = loader_next(feed->loader, &feed->next, err) && plan_stage_images(training->plan, feed->next.images, err);
+    return feed->staged;
+}
+
 /** One step with the batch that the loader has ready. */
-static bool train_step(struct training *training, struct loader *loader, double *loss, bool *stop, struct error *err) {
+static bool train_step(struct training *training, struct feed *feed, double *loss, bool *stop, struct error *err) {
     struct batch batch;
     float hyper[HYPER_COUNT], own_loss;
     const struct training_state *state = &training->state;
@@ -63,12 +85,12 @@ static bool train_step(struct training *training, struct loader *loader, double 
     int64_t first = state->global_step * training->job->config->train.batch_size +
                     (int64_t)rank * (training->job->config->train.batch_size / ranks);
     optimizer_hyper(training->job->config, training->sampler->steps, state->global_step, ranks, hyper);
-    if (!loader_next(loader, &batch, err))
+    if (!take_batch(feed, &batch, err))
         return false;
     struct step step = {training->plan, training->collective, (int64_t)training->job->config->collective.timeout_seconds * 1000};
     struct step_input input = {batch.images, batch.labels, {(int64_t)state->seed, state->global_step, first}};
-    bool ok = step_run(&step, &input, hyper, &own_loss, err);
-    loader_release(loader);
+    bool ok = step_run(&step, &input, hyper, err) && stage_next(training, feed, err) && step_loss(&step, &own_loss, err);
+    loader_release(feed->loader);
     ok = ok && agree(training, own_loss, loss, stop, err);
     if (ok && !isfinite(*loss)) {
         error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step);
@@ -78,12 +100,12 @@ static bool train_step(struct training *training, struct loader *loader, double 
 }
 
 /** The steps that are left of the epoch. */
-static bool train_epoch(struct training *training, struct loader *loader, bool *stop, struct error *err) {
+static bool train_epoch(struct training *training, struct feed *feed, bool *stop, struct error *err) {
     struct training_state *state = &training->state;
     int every = training->job->config->checkpoint.every_steps;
     while (state->step < training->sampler->steps && !*stop) {
         double loss = 0;
-        if (!train_step(training, loader, &loss, stop, err))
+        if (!train_step(training, feed, &loss, stop, err))
             return false;
         state->step++;
         state->global_step++;
@@ -98,15 +120,18 @@ static bool train_epoch(struct training *training, struct loader *loader, bool *
     return true;
 }
 
+/** A batch that is staged is held beside the one that is computed with. */
 static struct loader *open_loader(const struct training *training, struct error *err) {
     const struct trainer_config *config = training->job->config;
+    int held = plan_stages(training->plan) ? 1 : 0;
     struct loader_spec spec = {.cache = &training->job->cache, .recipe = &training->job->recipe,
                                .labels = training->job->train_labels, .indices = training->job->train_indices,
                                .count = training->job->train_count, .sampler = training->sampler,
                                .augment_by_class = training->job->augment, .rank = training->collective->rank,
                                .ranks = training->collective->world_size, .first_epoch = training->state.epoch,
                                .first_step = training->state.step, .seed = training->state.seed,
-                               .threads = training->loader_threads, .prefetch = config->data.prefetch, .nice = 5};
+                               .threads = training->loader_threads, .prefetch = config->data.prefetch + held, .nice = 5,
+                               .device = training->device};
     return loader_create(&spec, err);
 }
 
@@ -130,13 +155,14 @@ bool training_run(struct training *training, bool *stopped, struct error *err) {
     *stopped = false;
     if (training->state.finished)
         return true;
-    struct loader *loader = open_loader(training, err);
-    bool ok = loader;
+    struct feed feed = {.loader = open_loader(training, err)};
+    bool ok = feed.loader;
     while (ok && !training->state.finished && !*stopped) {
-        ok = train_epoch(training, loader, stopped, err);
+        ok = train_epoch(training, &feed, stopped, err);
         if (ok && training->state.step == training->sampler->steps)
             ok = finish_epoch(training, err);
     }
-    loader_destroy(loader);
+    (void)plan_drop_staged(training->plan, NULL); /* where it fails, so did the step */
+    loader_destroy(feed.loader);
     return ok;
 }

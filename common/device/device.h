@@ -20,6 +20,7 @@ struct device {
 };
 struct stream; /**< an ordered queue of work; NULL is the device's default one */
 struct event;  /**< a point in a stream */
+struct recording; /**< work that was taken down, to be launched as a whole */
 
 struct device_spec {
     const char *name;   /**< a registry row: "reference", "onednn", "cuda" */
@@ -31,6 +32,7 @@ struct device_spec {
      * computes f32 convolutions of 3 x 3 about twice as fast and rounds more
      */
     bool direct_convolutions;
+    bool kernel_by_kernel; /**< never make recordings: each kernel is launched by itself */
     struct device *share; /**< an open device of that name to share layouts and memory with, or NULL; it may be closed first */
 };
 
@@ -44,6 +46,7 @@ struct device_info {
      */
     int int8_weight_bits;
     bool host_memory;     /**< buffers can be read and written by the CPU directly (synchronise first) */
+    bool records;         /**< makes recordings (record_begin and the others), and was not told not to */
 };
 
 /** What prepare is asked for. For each present argument, desc.layout is NULL, a layout of this device, or LAYOUT_ANY. */
@@ -99,8 +102,22 @@ struct device_ops {
     bool (*stream_wait)(struct device *device, struct stream *stream, struct event *event, struct error *err);
     /** 1: reached, 0: not yet, -1: failed. Any thread. */
     int (*event_done)(struct device *device, struct event *event, struct error *err);
+    /** Waits until the event is reached; at once where it was never recorded. */
+    bool (*event_wait)(struct device *device, struct event *event, struct error *err);
     /** Waits until all work of the stream is done, and reports its errors. */
     bool (*synchronise)(struct device *device, struct stream *stream, struct error *err);
+
+    /**
+     * Optional, all four or none: NULL where device_info.records is false. From record_begin to record_end what this thread
+     * runs, copies and zeroes on the stream is not done but taken down; nothing else may be asked of the device. The recording
+     * does it each time that it is launched, for a fraction of the host's time, on the same buffers: what they hold then.
+     */
+    bool (*record_begin)(struct device *device, struct stream *stream, struct error *err);
+    /** Always follows record_begin. NULL where something could not be taken down: nothing was done, the stream is as before. */
+    struct recording *(*record_end)(struct device *device, struct stream *stream, struct error *err);
+    bool (*recording_launch)(struct device *device, struct recording *recording, struct stream *stream, struct error *err);
+    /** All its launches are done. */
+    void (*recording_destroy)(struct device *device, struct recording *recording);
 
     /** Whether prepare would succeed for this kind, its attributes, pass and dtypes. Cheap. */
     bool (*supports)(struct device *device, const struct kernel_request *request);

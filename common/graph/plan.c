@@ -150,6 +150,8 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
     ok = ok && plan_place(plan, err) && upload_class_weights(plan, spec->class_weights, err);
     if (ok)
         plan_bind_sums(plan);
+    ok = ok && plan_prepare_transfer(plan, err) && plan_record(plan, err);
+    ok = ok && (plan->mode == PLAN_INFER || plan_load_values(plan, spec, err));
     if (!ok) {
         plan_destroy(plan);
         return NULL;
@@ -160,6 +162,8 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
 void plan_destroy(struct plan *plan) {
     if (!plan)
         return;
+    plan_free_recordings(plan);
+    plan_free_transfer(plan);
     for (int i = 0; i < plan->step_count; i++)
         kernel_release(plan->steps[i].kernel);
     plan_free_parts(plan);
@@ -176,21 +180,6 @@ void plan_destroy(struct plan *plan) {
     free(plan);
 }
 
-static bool upload_value(struct plan *plan, int value, const void *data, struct error *err) {
-    if (value < 0)
-        return true;
-    const struct value *row = &plan->values[value];
-    return plan->device->ops->upload(plan->device, row->memory, data, row->desc.bytes, NULL, err);
-}
-
-bool plan_set_images(struct plan *plan, const float *images, struct error *err) {
-    return upload_value(plan, plan->images, images, err);
-}
-
-bool plan_set_targets(struct plan *plan, const int32_t *labels, const int64_t seed[3], struct error *err) {
-    return upload_value(plan, plan->labels, labels, err) && upload_value(plan, plan->seed, seed, err);
-}
-
 int plan_segment_count(const struct plan *plan) {
     return plan->segment_count;
 }
@@ -201,15 +190,27 @@ bool plan_run_step(struct plan *plan, int step, struct error *err) {
            error_prefix(err, "node %s, %s", plan->graph->nodes[row->node].name, pass_name(row->kernel->pass));
 }
 
-bool plan_run_segment(struct plan *plan, int segment, struct error *err) {
+bool plan_run_steps(struct plan *plan, int segment, struct error *err) {
     const struct segment *row = &plan->segments[segment];
     for (int i = 0; i < row->step_count; i++) {
         if (!plan_run_step(plan, row->first_step + i, err))
             return false;
     }
-    if (!plan_sum_parts(plan, row, err))
+    return true;
+}
+
+static bool launch(struct plan *plan, struct recording *recording, struct error *err) {
+    return plan->device->ops->recording_launch(plan->device, recording, NULL, err);
+}
+
+bool plan_run_segment(struct plan *plan, int segment, struct error *err) {
+    const struct segment *row = &plan->segments[segment];
+    bool ok = row->recording ? launch(plan, row->recording, err) : plan_run_steps(plan, segment, err);
+    if (!ok || !plan_sum_parts(plan, row, err))
         return false;
-    return !row->done || plan->device->ops->event_record(plan->device, row->done, NULL, err);
+    if (row->done && !plan->device->ops->event_record(plan->device, row->done, NULL, err))
+        return false;
+    return plan_end_run(plan, segment, err);
 }
 
 int plan_reductions(const struct plan *plan, int segment, const struct plan_reduction **out) {
@@ -226,16 +227,22 @@ bool plan_run(struct plan *plan, struct error *err) {
     return true;
 }
 
-bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error *err) {
-    if (plan->mode != PLAN_TRAIN)
-        return error_set(err, ERROR_STATE, "an inference plan has nothing to update");
+bool plan_run_update(struct plan *plan, int unused, struct error *err) {
     void *buffers[ARG_COUNT] = {[ARG_PARAMETER] = plan->flat[PLAN_VALUES], [ARG_GRADIENT] = plan->flat[PLAN_GRADIENTS],
                                 [ARG_STATE] = plan->flat[PLAN_STATE],      [ARG_STATE2] = plan->flat[PLAN_STATE2],
                                 [ARG_EMA] = plan->flat[PLAN_EMA],          [ARG_DECAY] = plan->decay,
                                 [ARG_HYPER] = plan->hyper,                 [ARG_NORM] = plan->norm,
                                 [ARG_SCRATCH] = plan->update_scratch};
-    return plan->device->ops->upload(plan->device, plan->hyper, hyper, HYPER_COUNT * sizeof(float), NULL, err) &&
-           kernel_run(plan->norm_kernel, buffers, NULL, err) && kernel_run(plan->optimizer_kernel, buffers, NULL, err);
+    (void)unused;
+    return kernel_run(plan->norm_kernel, buffers, NULL, err) && kernel_run(plan->optimizer_kernel, buffers, NULL, err);
+}
+
+bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error *err) {
+    if (plan->mode != PLAN_TRAIN)
+        return error_set(err, ERROR_STATE, "an inference plan has nothing to update");
+    if (!plan->device->ops->upload(plan->device, plan->hyper, hyper, HYPER_COUNT * sizeof(float), NULL, err))
+        return false;
+    return plan->update ? launch(plan, plan->update, err) : plan_run_update(plan, 0, err);
 }
 
 static bool read_back(struct plan *plan, void *to, const void *from, size_t bytes, struct error *err) {
@@ -259,12 +266,6 @@ bool plan_read_output(struct plan *plan, int node, float *out, struct error *err
     struct tensor tensor = {DTYPE_F32, value->desc.shape, out};
     return plan_download_tensor(plan->device, &value->desc, value->memory, &tensor, err) ||
            error_prefix(err, "output of node %s", plan->graph->nodes[node].name);
-}
-
-bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {
-    if (plan->loss < 0)
-        return error_set(err, ERROR_STATE, "an inference plan has no loss");
-    return read_back(plan, loss, plan->values[plan->loss].memory, sizeof *loss, err);
 }
 
 bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err) {

@@ -46,8 +46,23 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err);
 /** Takes NULL. Plans that share weights may be destroyed in any order. */
 void plan_destroy(struct plan *plan);
 
-/** Uploads images (N, C, H, W) f32, canonical. */
+/**
+ * Why the plan runs kernel by kernel although its device makes recordings: NULL where it does not, or where the device makes none.
+ * Borrowed from the plan.
+ */
+const char *plan_unrecorded(const struct plan *plan);
+
+/** Uploads images (N, C, H, W) f32, canonical, or takes those that were staged. */
 bool plan_set_images(struct plan *plan, const float *images, struct error *err);
+/** PLAN_TRAIN: whether images can be staged: on devices that run behind the host's back. */
+bool plan_stages(const struct plan *plan);
+/**
+ * Begins to upload the images of the next run while the one before computes; from host_alloc'ed memory without waiting. They
+ * stay as they are until that run is done, and plan_set_images of the same memory takes them.
+ */
+bool plan_stage_images(struct plan *plan, const float *images, struct error *err);
+/** Waits for images that were staged and that no run takes; their memory is free then. */
+bool plan_drop_staged(struct plan *plan, struct error *err);
 /** PLAN_TRAIN: uploads labels (N) in [0, K), and what dropout draws from: the run's seed, the step, the
  * global index of the first image. */
 bool plan_set_targets(struct plan *plan, const int32_t *labels, const int64_t seed[3], struct error *err);
@@ -98,7 +113,7 @@ bool plan_read_logits(struct plan *plan, float *logits, struct error *err);
 const struct graph_node *plan_node(const struct plan *plan, int node);
 /** What a node gave in the last run, canonical f32 (N, ...); the plan keeps outputs. Waits for the device. */
 bool plan_read_output(struct plan *plan, int node, float *out, struct error *err);
-/** PLAN_TRAIN: this rank's mean loss of the last run. */
+/** PLAN_TRAIN: this rank's mean loss of the part's last run (plan_set_part). Waits for that run, not for what was queued since. */
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err);
 /** PLAN_TRAIN, after plan_update: [0] the 2-norm of the scaled gradients, [1] the number of non-finite ones. */
 bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err);

@@ -36,6 +36,16 @@ struct segment {
     int first_reduction, reduction_count;
     int first_bucket;   /**< of the reductions; one before it blocks: the ARG_SUMS of the segment's last step */
     struct event *done; /**< recorded behind the last step, where the device is asynchronous; else NULL */
+    struct recording *recording; /**< of its steps; NULL: they are run one by one */
+};
+
+/** Where the next run's images wait on the device; all NULL in plans that stage none. */
+struct staging {
+    void *memory;
+    struct stream *stream;  /**< that they are uploaded on */
+    struct event *arrived;  /**< they are there */
+    struct event *taken;    /**< the run has its copy: the memory is free */
+    const float *images;    /**< the host's, while no run has taken them */
 };
 
 /**
@@ -98,6 +108,12 @@ struct plan {
     float *held;           /**< parts > 1: the sum of the gradients of the parts before */
     struct kernel **sums;  /**< parts > 1: by reduction, adds to or from `held`; NULL for one that blocks */
     char fingerprint[65];
+
+    struct recording *update; /**< of plan_update's kernels; NULL: they are run one by one */
+    char unrecorded[256];     /**< why there are no recordings where the device makes some; else empty */
+    struct staging staging;
+    float *losses;              /**< PLAN_TRAIN: (parts), page-locked: of each part's last run */
+    struct event *losses_ready; /**< they are there */
 };
 
 /** Appends a value and returns its id, -1 where memory ends. */
@@ -109,12 +125,28 @@ bool plan_compile(struct plan *plan, const struct plan_spec *spec, struct error 
 /** Finds in-place outputs, places the arena's values by lifetime, allocates, and resolves every step's buffers. */
 bool plan_place(struct plan *plan, struct error *err);
 
-/** Training: orders the parameters by gradient readiness, cuts buckets and segments, allocates flat buffers, loads the values. */
+/** Training: orders the parameters by gradient readiness, cuts buckets and segments, allocates flat buffers. */
 bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct error *err);
 /** Points the reductions that block at what their steps write. After plan_place. */
 void plan_bind_sums(struct plan *plan);
 /** Frees the arena, the flat buffers and what else the plan holds on the device. */
 void plan_free_state(struct plan *plan);
+
+/** PLAN_TRAIN: brings the weights, running statistics and moving average. After plan_record, which spoils them. */
+bool plan_load_values(struct plan *plan, const struct plan_spec *spec, struct error *err);
+
+/** Runs a segment's steps, or the kernels of the update, one by one. */
+bool plan_run_steps(struct plan *plan, int segment, struct error *err);
+bool plan_run_update(struct plan *plan, int unused, struct error *err);
+/** Where the device makes recordings: runs the plan once and takes it down. When all memory is in its place. */
+bool plan_record(struct plan *plan, struct error *err);
+void plan_free_recordings(struct plan *plan);
+
+/** Memory, events and a stream for what passes between host and device in a step. After plan_place. */
+bool plan_prepare_transfer(struct plan *plan, struct error *err);
+void plan_free_transfer(struct plan *plan);
+/** Behind each segment: the last one's loss is sent for. */
+bool plan_end_run(struct plan *plan, int segment, struct error *err);
 
 /** Gradient accumulation over that many parts: memory and kernels. After plan_make_state. */
 bool plan_prepare_parts(struct plan *plan, int parts, struct error *err);

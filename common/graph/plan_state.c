@@ -134,7 +134,7 @@ static void add_cut(struct plan *plan, const struct cut *cut) {
         last->reduction_count++;
     else
         plan->segments[plan->segment_count++] = (struct segment){next_step, cut->step + 1 - next_step, reduction, 1,
-                                                                 reduction + cut->reduction.blocking, NULL};
+                                                                 reduction + cut->reduction.blocking, NULL, NULL};
 }
 
 /** Gives each segment with reductions the event that gates them, where the device runs behind the host's back. */
@@ -167,7 +167,7 @@ static bool cut_segments(struct plan *plan, const struct ready *order, int count
     struct segment *last = plan->segment_count ? &plan->segments[plan->segment_count - 1] : NULL;
     int done = last ? last->first_step + last->step_count : 0, end = plan->reduction_count;
     if (done < plan->step_count)
-        plan->segments[plan->segment_count++] = (struct segment){done, plan->step_count - done, end, 0, end, NULL};
+        plan->segments[plan->segment_count++] = (struct segment){done, plan->step_count - done, end, 0, end, NULL, NULL};
     return make_events(plan, err);
 }
 
@@ -289,9 +289,12 @@ bool plan_make_state(struct plan *plan, const struct plan_spec *spec, struct err
         if (plan->parameters[i].original < 0)
             ok = error_set(err, ERROR_INTERNAL, "parameter %s got lost", plan->graph->parameters[i].name);
     }
-    ok = ok && prepare_update(plan, spec, err) && make_fingerprint(plan, err) &&
-         plan_import(plan, PLAN_VALUES, spec->parameters, err);
-    return ok && (!spec->ema || plan_import(plan, PLAN_EMA, spec->parameters, err));
+    return ok && prepare_update(plan, spec, err) && make_fingerprint(plan, err);
+}
+
+bool plan_load_values(struct plan *plan, const struct plan_spec *spec, struct error *err) {
+    return plan_import(plan, PLAN_VALUES, spec->parameters, err) &&
+           (!spec->ema || plan_import(plan, PLAN_EMA, spec->parameters, err));
 }
 
 void plan_free_state(struct plan *plan) {

@@ -9,11 +9,11 @@
 #include <unistd.h>
 
 /*
- * The CUDA device over the emulation, beyond the values that tests/conformance compares: errors, asynchrony, and what a step
- * costs in calls. Each test is a fork, so that findings are seen at its exit.
+ * The CUDA device over the emulation, beyond the values that tests/conformance compares: errors and asynchrony. Each test is a
+ * fork, so that findings are seen at its exit.
  */
 
-enum { BATCH = 4, FLOATS = 5000 };
+enum { FLOATS = 5000 };
 
 static struct error err;
 
@@ -194,45 +194,6 @@ static void a_fault_is_final(void **state) {
     assert_silent(fault);
 }
 
-/* --- what a step costs --- */
-
-static void run_step(struct plan *plan, const float *images) {
-    const float hyper[HYPER_COUNT] = {[HYPER_LEARNING_RATE] = 0.1f, [HYPER_GRADIENT_SCALE] = 1};
-    const int32_t labels[BATCH] = {0, 1, 2, 0};
-    const int64_t seed[3] = {1, 2, 3};
-    require(plan_set_images(plan, images, &err) && plan_set_targets(plan, labels, seed, &err));
-    require(plan_run(plan, &err) && plan_update(plan, hyper, &err));
-}
-
-/* The first step may make what later ones use; from then on only work is queued. */
-static void count_step(void) {
-    struct device *device = open_cuda(0);
-    struct graph *graph = network_graph(0.3);
-    struct parameters *parameters = network_parameters(graph, 5);
-    struct plan_spec spec = {
-        .graph = graph, .parameters = parameters, .device = device, .mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD};
-    struct plan *plan = plan_create(&spec, &err);
-    float *images = device->ops->host_alloc(device, sizeof(float[BATCH * NETWORK_PIXELS]), &err), loss;
-    require(plan && images);
-    run_step(plan, images);
-    emulation_clear_calls();
-    run_step(plan, images);
-    require(emulation_calls(EMULATION_ALLOCATION) == 0 && emulation_calls(EMULATION_HOST_ALLOCATION) == 0);
-    require(emulation_calls(EMULATION_SYNCHRONISATION) == 0 && emulation_calls(EMULATION_HANDLE) == 0);
-    require(emulation_calls_named("sgd_kernel") == 1 && emulation_calls_named("cudnnConvolutionForward") == 4);
-    require(plan_read_loss(plan, &loss, &err) && emulation_calls(EMULATION_SYNCHRONISATION) == 1);
-    device->ops->host_free(device, images);
-    plan_destroy(plan);
-    parameters_destroy(parameters);
-    graph_destroy(graph);
-    device_close(device);
-}
-
-static void a_training_step_neither_waits_nor_allocates(void **state) {
-    (void)state;
-    assert_silent(count_step);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(work_in_progress_is_no_error),
@@ -241,7 +202,6 @@ int main(void) {
         cmocka_unit_test(memory_that_is_missing_is_told_once),
         cmocka_unit_test(a_device_that_cannot_be_opened_leaves_nothing),
         cmocka_unit_test(a_fault_is_final),
-        cmocka_unit_test(a_training_step_neither_waits_nor_allocates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,7 +95,7 @@ static bool train(struct trainee *trainee, const struct job *job, struct collect
     for (int i = 0; i < STEPS; i++) {
         fill(trainee, i, job->rank * share, share, stride);
         struct step_input input = {trainee->images, trainee->labels, {1, i, job->rank * share}};
-        if (!step_run(&step, &input, hyper, &job->board->values[job->rank][i], err))
+        if (!step_run(&step, &input, hyper, err) || !step_loss(&step, &job->board->values[job->rank][i], err))
             return false;
     }
     return true;

@@ -32,7 +32,8 @@ bool session_open(struct session *session, const struct session_spec *spec, cons
     const struct trainer_device_config *wanted = &session->config.device;
     struct device_spec device = {.name = strcmp(wanted->name, "auto") == 0 ? "onednn" : wanted->name,
                                  .threads = wanted->threads,
-                                 .direct_convolutions = !wanted->winograd};
+                                 .direct_convolutions = !wanted->winograd,
+                                 .kernel_by_kernel = !wanted->graphs};
     return (session->device = device_open(&device, err));
 }
 

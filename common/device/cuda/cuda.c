@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { CUBLAS_WORKSPACE_BYTES = 32 << 20 /* what cuBLAS recommends for Hopper; less is enough before */ };
+
 static const struct cuda_row *const rows[OP_KIND_COUNT] = {
     [OP_CONV2D] = &cuda_conv2d,
     [OP_BATCH_NORM] = &cuda_batch_norm,
@@ -84,7 +86,17 @@ static bool open_libraries(struct cuda_device *device, struct error *err) {
     return cudnn_ok(cudnnCreate(&device->cudnn), "cudnnCreate", err) &&
            cudnn_ok(cudnnSetStream(device->cudnn, device->stream), "cudnnSetStream", err) &&
            cublas_ok(cublasCreate(&device->cublas), "cublasCreate", err) &&
-           cublas_ok(cublasSetMathMode(device->cublas, CUBLAS_DEFAULT_MATH), "cublasSetMathMode", err);
+           cublas_ok(cublasSetMathMode(device->cublas, CUBLAS_DEFAULT_MATH), "cublasSetMathMode", err) &&
+           cuda_check(device, cudaMalloc(&device->cublas_workspace, CUBLAS_WORKSPACE_BYTES), "cudaMalloc", err);
+}
+
+/*
+ * In a captured graph cuBLAS would allocate its workspace anew at each launch. To set the stream is to lose the workspace.
+ */
+bool cuda_cublas_on(struct cuda_device *device, cudaStream_t stream, struct error *err) {
+    return cublas_ok(cublasSetStream(device->cublas, stream), "cublasSetStream", err) &&
+           cublas_ok(cublasSetWorkspace(device->cublas, device->cublas_workspace, CUBLAS_WORKSPACE_BYTES),
+                     "cublasSetWorkspace", err);
 }
 
 static void close_device(struct device *device) {
@@ -96,6 +108,7 @@ static void close_device(struct device *device) {
             cublasDestroy(cuda->cublas);
         if (cuda->cudnn)
             cudnnDestroy(cuda->cudnn);
+        cudaFree(cuda->cublas_workspace);
         cuda_staging_fini(cuda);
         if (cuda->stream)
             cudaStreamDestroy(cuda->stream);
@@ -125,6 +138,7 @@ static struct device *open_device(const struct device_spec *spec, struct error *
     device->base.ops = &cuda_device_ops;
     device->index = spec->index;
     device->deterministic = spec->deterministic;
+    device->kernel_by_kernel = spec->kernel_by_kernel;
     if (set_up(device, err))
         return &device->base;
     close_device(&device->base);
@@ -133,7 +147,7 @@ static struct device *open_device(const struct device_spec *spec, struct error *
 
 static void info(struct device *device, struct device_info *out) {
     struct cuda_device *cuda = cuda_device_of(device);
-    *out = (struct device_info){.memory_bytes = cuda->memory_bytes};
+    *out = (struct device_info){.memory_bytes = cuda->memory_bytes, .records = !cuda->kernel_by_kernel};
     snprintf(out->name, sizeof out->name, "%s", cuda->name);
 }
 
@@ -265,7 +279,12 @@ const struct device_ops cuda_device_ops = {
     .event_record = cuda_event_record,
     .stream_wait = cuda_stream_wait,
     .event_done = cuda_event_done,
+    .event_wait = cuda_event_wait,
     .synchronise = cuda_synchronise,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .recording_launch = cuda_recording_launch,
+    .recording_destroy = cuda_recording_destroy,
     .supports = supports,
     .prepare = prepare,
     .run = run,

@@ -5,7 +5,7 @@
 
 /**
  * Inside the CUDA device. A `struct stream` is a cudaStream_t and a `struct event` a cudaEvent_t, cast:
- * NCCL's collective, in the same shared object, relies on it. Tensors are canonical; there are no layouts of
+ * NCCL's collective, in the same shared object, relies on it. A `struct recording` is a cudaGraphExec_t. Tensors are canonical; there are no layouts of
  * our own.
  */
 
@@ -22,11 +22,13 @@ struct cuda_device {
     struct device base;
     int index;
     bool deterministic;
+    bool kernel_by_kernel;
     char name[64];
     size_t memory_bytes;
     cudaStream_t stream; /* the default one: what a stream of NULL stands for */
     cudnnHandle_t cudnn;
     cublasHandle_t cublas;
+    void *cublas_workspace;
     struct staging staging;
     struct error failure; /* the first final error: all that follows only repeats it */
 };
@@ -98,7 +100,15 @@ void cuda_event_destroy(struct device *device, struct event *event);
 bool cuda_event_record(struct device *device, struct event *event, struct stream *stream, struct error *err);
 bool cuda_stream_wait(struct device *device, struct stream *stream, struct event *event, struct error *err);
 int cuda_event_done(struct device *device, struct event *event, struct error *err);
+bool cuda_event_wait(struct device *device, struct event *event, struct error *err);
 bool cuda_synchronise(struct device *device, struct stream *stream, struct error *err);
+bool cuda_record_begin(struct device *device, struct stream *stream, struct error *err);
+struct recording *cuda_record_end(struct device *device, struct stream *stream, struct error *err);
+bool cuda_recording_launch(struct device *device, struct recording *recording, struct stream *stream, struct error *err);
+void cuda_recording_destroy(struct device *device, struct recording *recording);
+
+/** Makes cuBLAS compute on that stream, in a workspace of the device's own. */
+bool cuda_cublas_on(struct cuda_device *device, cudaStream_t stream, struct error *err);
 
 /** Staging, for open and close. */
 bool cuda_staging_init(struct cuda_device *device, struct error *err);

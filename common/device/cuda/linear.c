@@ -18,7 +18,7 @@ struct product {
 
 static bool multiply(const struct cuda_call *call, const struct product *p, struct error *err) {
     const float one = 1, zero = 0;
-    return cublas_ok(cublasSetStream(call->device->cublas, call->stream), "cublasSetStream", err) &&
+    return cuda_cublas_on(call->device, call->stream, err) &&
            cublas_ok(cublasSgemm(call->device->cublas, p->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N,
                                  p->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, p->m, p->n, p->k, &one, p->a,
                                  p->transpose_a ? p->k : p->m, p->b, p->transpose_b ? p->n : p->k, &zero,

@@ -95,7 +95,7 @@ static bool train(struct block *block, const struct manner *manner, struct job *
     for (int i = 0; i < STEPS; i++) {
         draw(i, job, manner->interleaved, images, labels);
         struct step_input input = {images, labels, {1, i, job->rank * (BATCH / job->world_size)}};
-        if (!step_run(&step, &input, hyper, &job->board->values[job->rank][i], err))
+        if (!step_run(&step, &input, hyper, err) || !step_loss(&step, &job->board->values[job->rank][i], err))
             return false;
     }
     return plan_export(block->plan, PLAN_VALUES, block->weights, err);
