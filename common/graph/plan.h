@@ -46,10 +46,7 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err);
 /** Takes NULL. Plans that share weights may be destroyed in any order. */
 void plan_destroy(struct plan *plan);
 
-/**
- * Why the plan runs kernel by kernel although its device makes recordings: NULL where it does not, or where the device makes none.
- * Borrowed from the plan.
- */
+/** Why the plan runs kernel by kernel although its device makes recordings: NULL where it does not. Borrowed from the plan. */
 const char *plan_unrecorded(const struct plan *plan);
 
 /** Uploads images (N, C, H, W) f32, canonical, or takes those that were staged. */
@@ -113,7 +110,7 @@ bool plan_read_logits(struct plan *plan, float *logits, struct error *err);
 const struct graph_node *plan_node(const struct plan *plan, int node);
 /** What a node gave in the last run, canonical f32 (N, ...); the plan keeps outputs. Waits for the device. */
 bool plan_read_output(struct plan *plan, int node, float *out, struct error *err);
-/** PLAN_TRAIN: this rank's mean loss of the part's last run (plan_set_part). Waits for that run, not for what was queued since. */
+/** PLAN_TRAIN: this rank's mean loss of the part's last run (plan_set_part). Waits for that run, not for what came behind. */
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err);
 /** PLAN_TRAIN, after plan_update: [0] the 2-norm of the scaled gradients, [1] the number of non-finite ones. */
 bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err);

@@ -3,9 +3,9 @@
 #include "common/base/text.h"
 
 /*
- * Recordings: where the device takes down what a stream does, each segment's steps and the update become one launch. A plan is run
- * once before, as it will be ever after, so that libraries have what they need. The sums of parts, whose operands differ from part to
- * part, and what passes between host and device stay outside.
+ * Recordings: where the device takes down what a stream does, each segment's steps and the update become one launch. A plan
+ * is run once before, as it will be ever after, so that libraries have what they need. The sums of parts, whose operands
+ * differ from part to part, and what passes between host and device stay outside: a few calls a step.
  */
 
 /** One step on zeroes. What it leaves in the flat buffers is taken out; plan_load_values brings weights and statistics. */

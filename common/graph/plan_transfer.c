@@ -68,7 +68,8 @@ bool plan_stage_images(struct plan *plan, const float *images, struct error *err
     const struct device_ops *ops = plan->device->ops;
     struct staging *staging = &plan->staging;
     if (!staging->memory || staging->images)
-        return error_set(err, ERROR_STATE, "the plan %s", staging->images ? "holds images that no run took yet" : "stages no images");
+        return error_set(err, ERROR_STATE, "the plan %s",
+                         staging->images ? "holds images that no run took yet" : "stages no images");
     if (!ops->stream_wait(plan->device, staging->stream, staging->taken, err) ||
         !ops->upload(plan->device, staging->memory, images, plan->values[plan->images].desc.bytes, staging->stream, err) ||
         !ops->event_record(plan->device, staging->arrived, staging->stream, err))

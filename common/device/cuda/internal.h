@@ -5,8 +5,8 @@
 
 /**
  * Inside the CUDA device. A `struct stream` is a cudaStream_t and a `struct event` a cudaEvent_t, cast:
- * NCCL's collective, in the same shared object, relies on it. A `struct recording` is a cudaGraphExec_t. Tensors are canonical; there are no layouts of
- * our own.
+ * NCCL's collective, in the same shared object, relies on it. A `struct recording` is a cudaGraphExec_t.
+ * Tensors are canonical; there are no layouts of our own.
  */
 
 /** Page-locked memory through which small uploads from ordinary memory go, so that their source is free at
