@@ -8,21 +8,29 @@ static const char GRAPH[] = "cudaGraph_t", EXECUTABLE[] = "cudaGraphExec_t";
 
 /* Their memory stays: no later one may look like one that was destroyed. */
 struct CUgraph_st {
+    struct CUgraph_st *next;
     struct graph_body *body;
 };
 
 struct CUgraphExec_st {
+    struct CUgraphExec_st *next;
     struct graph_body *body;
     struct CUstream_st *last; /* where it was launched last; NULL: nowhere yet */
     uint64_t last_sequence;
     struct vector_clock last_clock;
 };
 
+/** All that ever were, under the lock. */
+static struct CUgraph_st *graphs;
+static struct CUgraphExec_st *executables;
+
 cudaGraph_t graph_create(struct graph_body *body) {
     struct CUgraph_st *graph = calloc(1, sizeof *graph);
     if (!graph)
         abort();
     graph->body = body;
+    graph->next = graphs;
+    graphs = graph;
     emulation_handle_add(GRAPH, graph);
     return graph;
 }
@@ -71,6 +79,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
         return give(cudaErrorMemoryAllocation);
     struct state *state = state_lock();
     cudaError_t result = state->devices[graph->body->device].error;
+    executable->next = executables;
+    executables = executable;
     executable->body = graph->body;
     executable->body->references++;
     check_order(executable->body);
