@@ -200,24 +200,41 @@ static bool check(const struct loader_spec *spec, struct error *err) {
     return true;
 }
 
-static bool allocate(struct loader *loader) {
+static void *ordinary_alloc(void *context, size_t bytes, struct error *err) {
+    (void)context;
+    size_t rounded = (bytes + 63) / 64 * 64;
+    void *memory = aligned_alloc(64, rounded);
+    if (memory)
+        memset(memory, 0, rounded);
+    else
+        error_set(err, ERROR_MEMORY, "out of memory for %zu bytes", bytes);
+    return memory;
+}
+
+static void ordinary_free(void *context, void *memory) {
+    (void)context;
+    free(memory);
+}
+
+static const struct loader_memory ordinary = {NULL, ordinary_alloc, ordinary_free};
+
+static bool allocate_slot(struct loader *loader, struct slot *slot, struct error *err) {
+    const struct loader_memory *memory = &loader->spec.memory;
     size_t rows = (size_t)loader->rows, values = recipe_values(loader->spec.recipe);
+    slot->samples = calloc(rows, sizeof *slot->samples);
+    return (slot->samples || error_set(err, ERROR_MEMORY, "out of memory")) &&
+           (slot->images = memory->alloc(memory->context, rows * values * sizeof(float), err)) &&
+           (slot->labels = memory->alloc(memory->context, rows * sizeof *slot->labels, err));
+}
+
+static bool allocate(struct loader *loader, struct error *err) {
     loader->scratch_bytes = (augment_scratch_bytes(loader->spec.recipe) + 63) / 64 * 64;
     loader->scratch = aligned_alloc(64, loader->scratch_bytes * (size_t)loader->spec.threads + 64);
     loader->slots = calloc((size_t)loader->spec.prefetch, sizeof *loader->slots);
-    if (!loader->scratch || !loader->slots)
-        return false;
-    for (int i = 0; i < loader->spec.prefetch; i++) {
-        struct slot *slot = &loader->slots[i];
-        size_t bytes = (rows * values * sizeof(float) + 63) / 64 * 64;
-        slot->images = aligned_alloc(64, bytes);
-        slot->labels = calloc(rows, sizeof *slot->labels);
-        slot->samples = calloc(rows, sizeof *slot->samples);
-        if (!slot->images || !slot->labels || !slot->samples)
-            return false;
-        memset(slot->images, 0, bytes);
-    }
-    return true;
+    bool ok = (loader->scratch && loader->slots) || error_set(err, ERROR_MEMORY, "out of memory");
+    for (int i = 0; ok && i < loader->spec.prefetch; i++)
+        ok = allocate_slot(loader, &loader->slots[i], err);
+    return ok || error_prefix(err, "loader: %d batches", loader->spec.prefetch);
 }
 
 static bool start_threads(struct loader *loader, struct error *err) {
@@ -241,14 +258,14 @@ struct loader *loader_create(const struct loader_spec *spec, struct error *err) 
         return NULL;
     }
     loader->spec = *spec;
+    if (!spec->memory.alloc)
+        loader->spec.memory = ordinary;
     loader->rows = spec->sampler ? spec->sampler->spec.batch_size / spec->ranks : spec->batch_size;
     sampler_shard(spec->count, spec->rank, spec->ranks, &loader->shard_begin, &loader->shard_end);
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->room, NULL);
     pthread_cond_init(&loader->ready, NULL);
-    bool ok = allocate(loader) ||
-              error_set(err, ERROR_MEMORY, "loader: out of memory for %d batches", spec->prefetch);
-    if (ok && start_threads(loader, err))
+    if (allocate(loader, err) && start_threads(loader, err))
         return loader;
     loader_destroy(loader);
     return NULL;
@@ -263,8 +280,8 @@ void loader_destroy(struct loader *loader) {
     pthread_mutex_unlock(&loader->lock);
     thread_pool_destroy(loader->pool);
     for (int i = 0; loader->slots && i < loader->spec.prefetch; i++) {
-        free(loader->slots[i].images);
-        free(loader->slots[i].labels);
+        loader->spec.memory.free(loader->spec.memory.context, loader->slots[i].images);
+        loader->spec.memory.free(loader->spec.memory.context, loader->slots[i].labels);
         free(loader->slots[i].samples);
     }
     free(loader->slots);

@@ -4,6 +4,13 @@
 #include "trainerd/image_cache.h"
 #include "trainerd/sampler.h"
 
+/** Where batches lie: page-locked memory, say. alloc NULL: ordinary memory. */
+struct loader_memory {
+    void *context;
+    void *(*alloc)(void *context, size_t bytes, struct error *err); /**< zeroed, aligned to 64 bytes */
+    void (*free)(void *context, void *memory);                      /**< takes NULL */
+};
+
 /** What to load. Borrows everything until loader_destroy. */
 struct loader_spec {
     const struct image_cache *cache;
@@ -22,6 +29,7 @@ struct loader_spec {
     int threads;                     /**< that load; at least 1 */
     int prefetch; /**< batches ready or being made ahead of the step; at least 1, 4 is plenty */
     int nice;     /**< of the threads: they yield to those that compute */
+    struct loader_memory memory; /**< of images and labels */
 };
 
 /** A batch, borrowed until loader_release. Rows past count are zero, with label and sample -1. */

@@ -2,14 +2,27 @@
 #include "common/graph/plan.h"
 #include "trainerd/collective/collective.h"
 
-/** One optimiser step over all ranks. Borrows both; the plan's gradients belong to the collective while a step runs. */
-struct step {
+/** What a step works with, all borrowed. The plan's gradients belong to the collective while a step runs. */
+struct step_spec {
     struct plan *plan;
+    struct device *device; /**< the plan's */
     struct collective *collective;
     int64_t timeout_ms; /**< for each wait */
 };
 
-/** This rank's share of a global batch: N = the plan's parts times its batch. */
+/** One optimiser step over all ranks, again and again. */
+struct step {
+    struct step_spec spec;
+    float *losses;      /**< (parts), page-locked */
+    struct event *over; /**< reached when all of a step is done; NULL where the device works while it is called */
+};
+
+/** Makes what steps need, so that none of them allocates. Where it fails, step_fini is still due. */
+bool step_init(struct step *step, const struct step_spec *spec, struct error *err);
+/** After the collective was closed: what is freed may wait for the device, which may wait for the collective. */
+void step_fini(struct step *step);
+
+/** This rank's share of a global batch: N = the plan's parts times its batch. Page-locked memory is not waited for. */
 struct step_input {
     const float *images;   /**< (N, C, H, W) */
     const int32_t *labels; /**< (N) */
@@ -18,8 +31,10 @@ struct step_input {
 
 /**
  * Part by part uploads and runs the plan's segments, sums each bucket of gradients over the ranks while the last part's
- * backward pass goes on, and updates the weights. Sums that block (synchronised batch norm) are waited for, in each part.
- * `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE] must hold 1 / (ranks * parts). Errors name the node or the rank.
+ * backward pass goes on, and updates the weights. Sums that block (synchronised batch norm) come before what needs them, in each
+ * part. On a GPU all of this is queued without a wait of the host, which then asks, until it is done, whether the other ranks
+ * are well; on a CPU the host waits where sums are needed. `loss` is this rank's mean loss. hyper[HYPER_GRADIENT_SCALE] must hold
+ * 1 / (ranks * parts). Errors name the node or the rank; they abort the collective, so that nothing here waits for it any more.
  */
 bool step_run(const struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], float *loss,
               struct error *err);

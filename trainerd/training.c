@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/signals.h"
+#include "trainerd/engine.h"
 #include "trainerd/epoch_end.h"
 #include "trainerd/optimizer.h"
 #include "trainerd/reports.h"
@@ -65,11 +66,11 @@ static bool train_step(struct training *training, struct loader *loader, double 
     optimizer_hyper(training->job->config, training->sampler->steps, state->global_step, ranks, hyper);
     if (!loader_next(loader, &batch, err))
         return false;
-    struct step step = {training->plan, training->collective, (int64_t)training->job->config->collective.timeout_seconds * 1000};
     struct step_input input = {batch.images, batch.labels, {(int64_t)state->seed, state->global_step, first}};
-    bool ok = step_run(&step, &input, hyper, &own_loss, err);
+    if (!step_run(training->step, &input, hyper, &own_loss, err))
+        return false; /* with the batch, which may still be on its way to the device */
     loader_release(loader);
-    ok = ok && agree(training, own_loss, loss, stop, err);
+    bool ok = agree(training, own_loss, loss, stop, err);
     if (ok && !isfinite(*loss)) {
         error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step);
         return error_hint(err, "a smaller optimizer.learning_rate, a longer schedule.warmup_epochs or train.clip_norm may help");
@@ -106,7 +107,8 @@ static struct loader *open_loader(const struct training *training, struct error 
                                .augment_by_class = training->job->augment, .rank = training->collective->rank,
                                .ranks = training->collective->world_size, .first_epoch = training->state.epoch,
                                .first_step = training->state.step, .seed = training->state.seed,
-                               .threads = training->loader_threads, .prefetch = config->data.prefetch, .nice = 5};
+                               .threads = training->loader_threads, .prefetch = config->data.prefetch, .nice = 5,
+                               .memory = engine_batch_memory(training->device)};
     return loader_create(&spec, err);
 }
 

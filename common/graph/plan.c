@@ -261,10 +261,14 @@ bool plan_read_output(struct plan *plan, int node, float *out, struct error *err
            error_prefix(err, "output of node %s", plan->graph->nodes[node].name);
 }
 
-bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {
+bool plan_fetch_loss(struct plan *plan, float *loss, struct error *err) {
     if (plan->loss < 0)
         return error_set(err, ERROR_STATE, "an inference plan has no loss");
-    return read_back(plan, loss, plan->values[plan->loss].memory, sizeof *loss, err);
+    return plan->device->ops->download(plan->device, loss, plan->values[plan->loss].memory, sizeof *loss, NULL, err);
+}
+
+bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {
+    return plan_fetch_loss(plan, loss, err) && plan->device->ops->synchronise(plan->device, NULL, err);
 }
 
 bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err) {

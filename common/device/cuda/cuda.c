@@ -65,6 +65,11 @@ static bool available(struct error *err) {
     return count > 0 || error_set(err, ERROR_UNSUPPORTED, "no usable NVIDIA GPU: the driver lists none");
 }
 
+static int count_devices(void) {
+    int count = 0;
+    return cuda_ok(cudaGetDeviceCount(&count), "cudaGetDeviceCount", NULL) ? count : 0;
+}
+
 static bool describe(struct cuda_device *device, struct error *err) {
     struct cudaDeviceProp properties;
     int driver = 0;
@@ -247,6 +252,7 @@ bool cuda_launched(const struct cuda_call *call, cudaError_t result, struct erro
 const struct device_ops cuda_device_ops = {
     .name = "cuda",
     .available = available,
+    .count = count_devices,
     .open = open_device,
     .close = close_device,
     .info = info,
