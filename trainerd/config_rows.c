@@ -175,7 +175,8 @@ static const struct schema_row rows[] = {
         RANGE(0, 1), HELP("of the learning rate at the end")),
 
     ROW("device.name", STRING, device.name, "auto", .choices = devices, HELP("what computes")),
-    ROW("device.ranks", INT, device.ranks, "1", RANGE(1, 1024), HELP("worker processes on this machine; with cuda, each has a GPU: rank 0 the first, and so on")),
+    ROW("device.ranks", INT, device.ranks, "1", RANGE(1, 1024),
+        HELP("worker processes on this machine; with cuda, each has a GPU: rank 0 the first, and so on")),
     ROW("device.threads", INT, device.threads, "0", RANGE(0, 1024),
         HELP("that compute in each rank; 0: its share of the cores")),
     ROW("device.winograd", BOOL, device.winograd, "true",

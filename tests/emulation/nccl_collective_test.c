@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-/* The collective on GPUs, trainerd/collective/nccl.c in libthorax-cuda.so, over the emulation. A rank with findings ends with 86. */
+/* trainerd/collective/nccl.c, in libthorax-cuda.so, over the emulation. A rank with findings ends with 86. */
 
 enum { COUNT = 5000, BYTES = COUNT * (int)sizeof(float), FOUND = EMULATION_EXIT_FINDING << 8, LINGER_MS = 1500 };
 

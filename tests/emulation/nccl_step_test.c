@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-/* What a training step of two ranks costs in calls, and what becomes of it when a rank is lost. trainerd/step.c over the emulation. */
+/* trainerd/step.c over the emulation: what a step of two ranks costs in calls, and what becomes of it when a rank is lost. */
 
 enum { BATCH = 2, SIDE = 28, PIXELS = SIDE * SIDE, CLASSES = 3, NORMS = 20 /* of a ResNet-18 */ };
 

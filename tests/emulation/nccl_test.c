@@ -18,8 +18,8 @@
 #include <cmocka.h>
 
 /*
- * The emulated NCCL by itself: what it computes, what becomes of ranks that are lost, and that each of its checks fires. Ranks are
- * forks of a child, in which only they use CUDA.
+ * The emulated NCCL by itself: what it computes, what becomes of ranks that are lost, and that each of its checks fires. Ranks
+ * are forks of a child, in which only they use CUDA.
  */
 
 enum { RANKS = 3, COUNT = 1000, BYTES = COUNT * 8, SHORT_MS = 200, LONG_MS = 20000 };

@@ -130,7 +130,8 @@ static void tell(const struct block *block, struct job *job) {
 static void run_block(struct job *job, struct collective *collective, const struct manner *manner) {
     struct error err = {0};
     struct block block = {0};
-    bool ok = block_init(&block, job->rank, BATCH / job->world_size, manner, &err) && train(&block, manner, job, collective, &err);
+    int batch = BATCH / job->world_size;
+    bool ok = block_init(&block, job->rank, batch, manner, &err) && train(&block, manner, job, collective, &err);
     if (!ok)
         fprintf(stderr, "rank %d: %s\n", job->rank, err.message);
     CHECK(ok);
