@@ -127,9 +127,8 @@ static void check_ranks(struct config *config, const struct trainer_config *valu
         config_problem(config, "collective.name", "solo is for one rank, device.ranks is %d",
                        values->device.ranks);
     bool on_gpus = strcmp(values->device.name, "cuda") == 0;
-    if (on_gpus && values->device.ranks > 1)
-        config_problem(config, "device.ranks", "training on several GPUs is not there yet: 1 with device.name cuda, not %d",
-                       values->device.ranks);
+    if (strcmp(collective->name, "gloo") == 0 && on_gpus)
+        config_problem(config, "collective.name", "gloo adds what is in the memory of the host, device.name is cuda");
     if (strcmp(collective->name, "nccl") == 0 && !on_gpus)
         config_problem(config, "collective.name", "nccl adds what is in the memory of GPUs, device.name is %s",
                        values->device.name);

@@ -175,7 +175,8 @@ static const struct schema_row rows[] = {
         RANGE(0, 1), HELP("of the learning rate at the end")),
 
     ROW("device.name", STRING, device.name, "auto", .choices = devices, HELP("what computes")),
-    ROW("device.ranks", INT, device.ranks, "1", RANGE(1, 1024), HELP("worker processes on this machine")),
+    ROW("device.ranks", INT, device.ranks, "1", RANGE(1, 1024),
+        HELP("worker processes on this machine; with cuda, each has a GPU: rank 0 the first, and so on")),
     ROW("device.threads", INT, device.threads, "0", RANGE(0, 1024),
         HELP("that compute in each rank; 0: its share of the cores")),
     ROW("device.winograd", BOOL, device.winograd, "true",
@@ -185,9 +186,9 @@ static const struct schema_row rows[] = {
         HELP("on GPUs, a step is launched as a few graphs; false: kernel by kernel, slower, with the same results")),
 
     ROW("collective.name", STRING, collective.name, "auto", .choices = collectives,
-        HELP("how ranks add gradients; auto: solo for one rank, else gloo")),
+        HELP("how ranks add gradients; auto: solo for one rank, else nccl on GPUs and gloo on CPUs")),
     ROW("collective.address", STRING, collective.address, "",
-        HELP("local address that gloo binds; none: loopback")),
+        HELP("local address that gloo binds; none: loopback, for nccl too unless NCCL_SOCKET_IFNAME says another")),
     ROW("collective.bucket_bytes", SIZE, collective.bucket_bytes, "4MiB", RANGE(65536, 1073741824),
         HELP("gradients that are added in one go while the backward pass still runs")),
     ROW("collective.timeout_seconds", INT, collective.timeout_seconds, "60", RANGE(1, 86400), .unit = "s",

@@ -5,6 +5,7 @@
 #include "common/base/signals.h"
 #include "common/wire/security.h"
 #include "trainerd/checkpoint.h"
+#include "trainerd/engine.h"
 #include "trainerd/export.h"
 #include "trainerd/handover.h"
 #include "trainerd/job.h"
@@ -107,10 +108,23 @@ static bool open_handover(struct daemon *daemon, const struct job *job, struct e
     return true;
 }
 
+/** Each rank takes a GPU of its own: said before the data is decoded, which may take long. */
+static bool check_devices(const struct trainer_config *config, struct error *err) {
+    if (!engine_on_gpus(config))
+        return true;
+    int count = device_count("cuda", err), ranks = config->device.ranks;
+    if (count == 0)
+        return error_prefix(err, "device.name cuda");
+    return ranks <= count || error_set(err, ERROR_INVALID, "device.ranks is %d, but this machine has %d GPU%s", ranks, count,
+                                       count == 1 ? "" : "s");
+}
+
 /** Finds and decodes the data before any worker starts: what is wrong with it is then said once. */
 static bool prepare_data(struct daemon *daemon, struct error *err) {
     struct job job;
     struct job_watch watch = {show_decoding, daemon};
+    if (!check_devices(daemon->config, err))
+        return false;
     bool ok = job_open(&job, daemon->config, &watch, err);
     if (ok) {
         show_data(daemon, &job);

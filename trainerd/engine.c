@@ -4,13 +4,36 @@
 
 #include <string.h>
 
-struct device *engine_open_device(const struct trainer_config *config, struct error *err) {
+bool engine_on_gpus(const struct trainer_config *config) {
+    return strcmp(config->device.name, "cuda") == 0;
+}
+
+struct device *engine_open_device(const struct trainer_config *config, int rank, struct error *err) {
     const struct trainer_device_config *device = &config->device;
     struct device_spec spec = {.name = strcmp(device->name, "auto") == 0 ? "onednn" : device->name,
-                               .threads = device->threads, .deterministic = true,
+                               .index = engine_on_gpus(config) ? rank : 0, .threads = device->threads, .deterministic = true,
                                .direct_convolutions = !device->winograd,
                                .kernel_by_kernel = !device->graphs};
     return device_open(&spec, err);
+}
+
+const char *engine_collective(const struct trainer_config *config) {
+    if (strcmp(config->collective.name, "auto") != 0)
+        return config->collective.name;
+    return config->device.ranks == 1 ? "solo" : engine_on_gpus(config) ? "nccl" : "gloo";
+}
+
+static void *batch_alloc(void *device, size_t bytes, struct error *err) {
+    return ((struct device *)device)->ops->host_alloc(device, bytes, err);
+}
+
+static void batch_free(void *device, void *memory) {
+    if (memory)
+        ((struct device *)device)->ops->host_free(device, memory);
+}
+
+struct loader_memory engine_batch_memory(struct device *device) {
+    return (struct loader_memory){device, batch_alloc, batch_free};
 }
 
 struct model_spec engine_model(const struct trainer_config *config, int classes) {

@@ -2,13 +2,23 @@
 #include "common/graph/plan.h"
 #include "common/models/registry.h"
 #include "trainerd/config.h"
+#include "trainerd/loader.h"
 
 /*
  * What a rank computes with, as the configuration says: here, so that a profile is of what training runs.
  */
 
-/** Opens the device; "auto" is oneDNN. NULL on error. */
-struct device *engine_open_device(const struct trainer_config *config, struct error *err);
+/** Whether each rank has a GPU. */
+bool engine_on_gpus(const struct trainer_config *config);
+
+/** Opens the rank's device; "auto" is oneDNN, and of GPUs rank r has the r-th. NULL on error. */
+struct device *engine_open_device(const struct trainer_config *config, int rank, struct error *err);
+
+/** The name of the collective; "auto" is what fits the device and the number of ranks. */
+const char *engine_collective(const struct trainer_config *config);
+
+/** For batches that the device uploads without a wait. Borrows the device. */
+struct loader_memory engine_batch_memory(struct device *device);
 
 /** The network, for that many classes. Texts are borrowed from the configuration. */
 struct model_spec engine_model(const struct trainer_config *config, int classes);

@@ -40,7 +40,7 @@ static int count_classes(const struct trainer_data_config *data) {
 static bool subject_init(struct subject *subject, const struct trainer_config *config, struct error *err) {
     struct model_spec model = engine_model(config, count_classes(&config->data));
     if (!(subject->graph = model_build(&model, err)) || !(subject->parameters = parameters_create(subject->graph, err)) ||
-        !(subject->device = engine_open_device(config, err)))
+        !(subject->device = engine_open_device(config, 0, err)))
         return false;
     parameters_initialise(subject->graph, subject->parameters, (uint64_t)config->run.seed);
     struct plan_spec spec = engine_plan(config, config->device.ranks);

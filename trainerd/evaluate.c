@@ -1,6 +1,7 @@
 #include "trainerd/evaluate.h"
 
 #include "common/graph/plan.h"
+#include "trainerd/engine.h"
 #include "trainerd/loader.h"
 
 #include <stdlib.h>
@@ -65,7 +66,8 @@ static bool answer_batches(const struct evaluate_spec *spec, struct plan *plan, 
         if (!ok || batch.count == 0)
             break;
         ok = plan_set_images(plan, batch.images, err) && plan_run(plan, err) && plan_read_logits(plan, logits, err);
-        loader_release(loader);
+        if (ok)
+            loader_release(loader); /* else it may still be on its way to the device */
         if (ok && done + batch.count > shard->room)
             ok = error_set(err, ERROR_INTERNAL, "evaluation: more images than the shard has");
         if (ok)
@@ -84,7 +86,7 @@ static bool answer_shard(const struct evaluate_spec *spec, struct shard *shard, 
                                       .indices = shard->indices, .count = out->count, .rank = rank_of(spec),
                                       .ranks = ranks_of(spec), .batch_size = spec->batch_size,
                                       .threads = spec->loader_threads, .prefetch = 2, .nice = 5,
-                                      .device = spec->device};
+                                      .memory = engine_batch_memory(spec->device)};
     struct plan *plan = plan_create(&plan_spec, err);
     struct loader *loader = plan ? loader_create(&loader_spec, err) : NULL;
     bool ok = loader && answer_batches(spec, plan, loader, shard, out->classes, err);

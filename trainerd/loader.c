@@ -200,42 +200,41 @@ static bool check(const struct loader_spec *spec, struct error *err) {
     return true;
 }
 
-/** Zeroed, and of whole cache lines. */
-static void *batch_alloc(struct loader *loader, size_t bytes, struct error *err) {
-    struct device *device = loader->spec.device;
+static void *ordinary_alloc(void *context, size_t bytes, struct error *err) {
+    (void)context;
     size_t rounded = (bytes + 63) / 64 * 64;
-    if (device)
-        return device->ops->host_alloc(device, rounded, err);
     void *memory = aligned_alloc(64, rounded);
-    if (!memory)
-        error_set(err, ERROR_MEMORY, "out of memory");
-    return memory ? memset(memory, 0, rounded) : NULL;
+    if (memory)
+        memset(memory, 0, rounded);
+    else
+        error_set(err, ERROR_MEMORY, "out of memory for %zu bytes", bytes);
+    return memory;
 }
 
-static void batch_free(struct loader *loader, void *memory) {
-    struct device *device = loader->spec.device;
-    if (device && memory)
-        device->ops->host_free(device, memory);
-    else
-        free(memory);
+static void ordinary_free(void *context, void *memory) {
+    (void)context;
+    free(memory);
+}
+
+static const struct loader_memory ordinary = {NULL, ordinary_alloc, ordinary_free};
+
+static bool allocate_slot(struct loader *loader, struct slot *slot, struct error *err) {
+    const struct loader_memory *memory = &loader->spec.memory;
+    size_t rows = (size_t)loader->rows, values = recipe_values(loader->spec.recipe);
+    slot->samples = calloc(rows, sizeof *slot->samples);
+    return (slot->samples || error_set(err, ERROR_MEMORY, "out of memory")) &&
+           (slot->images = memory->alloc(memory->context, rows * values * sizeof(float), err)) &&
+           (slot->labels = memory->alloc(memory->context, rows * sizeof *slot->labels, err));
 }
 
 static bool allocate(struct loader *loader, struct error *err) {
-    size_t rows = (size_t)loader->rows, values = recipe_values(loader->spec.recipe);
     loader->scratch_bytes = (augment_scratch_bytes(loader->spec.recipe) + 63) / 64 * 64;
     loader->scratch = aligned_alloc(64, loader->scratch_bytes * (size_t)loader->spec.threads + 64);
     loader->slots = calloc((size_t)loader->spec.prefetch, sizeof *loader->slots);
-    if (!loader->scratch || !loader->slots)
-        return error_set(err, ERROR_MEMORY, "out of memory");
-    for (int i = 0; i < loader->spec.prefetch; i++) {
-        struct slot *slot = &loader->slots[i];
-        if (!(slot->images = batch_alloc(loader, rows * values * sizeof(float), err)) ||
-            !(slot->labels = batch_alloc(loader, rows * sizeof *slot->labels, err)))
-            return false;
-        if (!(slot->samples = calloc(rows, sizeof *slot->samples)))
-            return error_set(err, ERROR_MEMORY, "out of memory");
-    }
-    return true;
+    bool ok = (loader->scratch && loader->slots) || error_set(err, ERROR_MEMORY, "out of memory");
+    for (int i = 0; ok && i < loader->spec.prefetch; i++)
+        ok = allocate_slot(loader, &loader->slots[i], err);
+    return ok || error_prefix(err, "loader: %d batches", loader->spec.prefetch);
 }
 
 static bool start_threads(struct loader *loader, struct error *err) {
@@ -259,13 +258,14 @@ struct loader *loader_create(const struct loader_spec *spec, struct error *err) 
         return NULL;
     }
     loader->spec = *spec;
+    if (!spec->memory.alloc)
+        loader->spec.memory = ordinary;
     loader->rows = spec->sampler ? spec->sampler->spec.batch_size / spec->ranks : spec->batch_size;
     sampler_shard(spec->count, spec->rank, spec->ranks, &loader->shard_begin, &loader->shard_end);
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->room, NULL);
     pthread_cond_init(&loader->ready, NULL);
-    bool ok = allocate(loader, err) || error_prefix(err, "loader: %d batches", spec->prefetch);
-    if (ok && start_threads(loader, err))
+    if (allocate(loader, err) && start_threads(loader, err))
         return loader;
     loader_destroy(loader);
     return NULL;
@@ -280,8 +280,8 @@ void loader_destroy(struct loader *loader) {
     pthread_mutex_unlock(&loader->lock);
     thread_pool_destroy(loader->pool);
     for (int i = 0; loader->slots && i < loader->spec.prefetch; i++) {
-        batch_free(loader, loader->slots[i].images);
-        batch_free(loader, loader->slots[i].labels);
+        loader->spec.memory.free(loader->spec.memory.context, loader->slots[i].images);
+        loader->spec.memory.free(loader->spec.memory.context, loader->slots[i].labels);
         free(loader->slots[i].samples);
     }
     free(loader->slots);

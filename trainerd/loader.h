@@ -1,9 +1,15 @@
 #pragma once
-#include "common/device/device.h"
 #include "common/image/augment.h"
 #include "common/tensor/tensor.h"
 #include "trainerd/image_cache.h"
 #include "trainerd/sampler.h"
+
+/** Where batches lie: page-locked memory, say. alloc NULL: ordinary memory. */
+struct loader_memory {
+    void *context;
+    void *(*alloc)(void *context, size_t bytes, struct error *err); /**< zeroed, aligned to 64 bytes */
+    void (*free)(void *context, void *memory);                      /**< takes NULL */
+};
 
 /** What to load. Borrows everything until loader_destroy. */
 struct loader_spec {
@@ -23,7 +29,7 @@ struct loader_spec {
     int threads;                     /**< that load; at least 1 */
     int prefetch; /**< batches ready or being made ahead of the step; at least 1, 4 is plenty */
     int nice;     /**< of the threads: they yield to those that compute */
-    struct device *device; /**< batches lie in its host_alloc'ed memory; NULL: in ordinary memory */
+    struct loader_memory memory; /**< of images and labels */
 };
 
 /** A batch, borrowed until loader_release. Rows past count are zero, with label and sample -1. */
@@ -42,7 +48,7 @@ struct batch {
  */
 struct loader;
 
-/** Starts the threads. Returns owned, NULL on error. Where there is a device, its thread creates and destroys. */
+/** Starts the threads. Returns owned, NULL on error. */
 struct loader *loader_create(const struct loader_spec *spec, struct error *err);
 
 /** Waits for the next batch. Every batch with samples is to be released, in order; `prefetch` may be held at

@@ -18,7 +18,7 @@ static const char ENDPOINT_NAME[] = "THORAX_RENDEZVOUS";
 static const char WORLD_NAME[] = "THORAX_WORLD_SIZE";
 static const char GENERATION_NAME[] = "THORAX_GENERATION";
 static const char WORDS_NAME[] = "THORAX_ERROR_DESCRIPTOR";
-enum { STEP_MS = 100, ENDPOINT_MAX = 160, SOCKET_PATH_MAX = 100 };
+enum { STEP_MS = 100, ENDPOINT_MAX = 160, SOCKET_PATH_MAX = 100, SILENCE_MS = 3000 };
 
 struct supervisor {
     struct supervisor_spec spec;
@@ -30,6 +30,8 @@ struct supervisor {
     int64_t kill_ms;               /* when patience ends; 0: nobody was told to stop */
     bool failed;
     struct error failure; /* what the supervisor itself found wrong first */
+    int suspect;          /* the one rank that was silent when a rank failed first; -1: none */
+    int64_t suspect_silent_ms;
     int alive;
     struct process workers[];
 };
@@ -121,6 +123,7 @@ struct supervisor *supervisor_start(const struct supervisor_spec *spec, struct e
         return NULL;
     }
     supervisor->spec = *spec;
+    supervisor->suspect = -1;
     supervisor->started_ms = clock_now_ms();
     for (int rank = 0; rank < spec->ranks; rank++)
         supervisor->workers[rank].words = -1;
@@ -163,6 +166,41 @@ static void fail(struct supervisor *supervisor, const struct error *cause) {
     supervisor_stop(supervisor);
 }
 
+/** When the rank was heard of last, or could have begun to fall silent. */
+static int64_t heard_ms_of(const struct supervisor *supervisor, int rank) {
+    int64_t heard_ms = rendezvous_server_heard_ms(supervisor->server, rank);
+    return heard_ms > supervisor->joined_ms ? heard_ms : supervisor->joined_ms;
+}
+
+/** The rank that lives and was heard of least lately; -1: none lives. */
+static int quietest_of(const struct supervisor *supervisor) {
+    int quietest = -1;
+    for (int rank = 0; rank < supervisor->spec.ranks; rank++) {
+        bool alive = supervisor->workers[rank].pid != 0;
+        if (alive && (quietest < 0 || heard_ms_of(supervisor, rank) < heard_ms_of(supervisor, quietest)))
+            quietest = rank;
+    }
+    return quietest;
+}
+
+/**
+ * A rank fails first where it waited for another one in vain. Those that wait say so; if one alone did not, it is the one that
+ * was waited for, and as it hangs, it is not asked to stop.
+ */
+static void find_suspect(struct supervisor *supervisor) {
+    int64_t now_ms = clock_now_ms();
+    int quietest = quietest_of(supervisor);
+    if (quietest < 0 || !supervisor->joined_ms || now_ms - heard_ms_of(supervisor, quietest) < SILENCE_MS)
+        return;
+    for (int rank = 0; rank < supervisor->spec.ranks; rank++) {
+        if (rank != quietest && now_ms - heard_ms_of(supervisor, rank) >= SILENCE_MS)
+            return;
+    }
+    supervisor->suspect = quietest;
+    supervisor->suspect_silent_ms = now_ms - heard_ms_of(supervisor, quietest);
+    process_kill(&supervisor->workers[quietest]);
+}
+
 static void reap(struct supervisor *supervisor) {
     bool someone_failed = false;
     for (int rank = 0; rank < supervisor->spec.ranks; rank++) {
@@ -172,23 +210,15 @@ static void reap(struct supervisor *supervisor) {
         supervisor->alive--;
         someone_failed |= worker->status != 0;
     }
-    if (someone_failed)
-        supervisor_stop(supervisor);
-}
-
-/** When the rank was heard of last, or could have begun to fall silent. */
-static int64_t heard_ms_of(const struct supervisor *supervisor, int rank) {
-    int64_t heard_ms = rendezvous_server_heard_ms(supervisor->server, rank);
-    return heard_ms > supervisor->joined_ms ? heard_ms : supervisor->joined_ms;
+    if (!someone_failed)
+        return;
+    if (supervisor->kill_ms == 0)
+        find_suspect(supervisor);
+    supervisor_stop(supervisor);
 }
 
 static void check_hang(struct supervisor *supervisor, int64_t now_ms) {
-    int quietest = -1;
-    for (int rank = 0; rank < supervisor->spec.ranks; rank++) {
-        bool alive = supervisor->workers[rank].pid != 0;
-        if (alive && (quietest < 0 || heard_ms_of(supervisor, rank) < heard_ms_of(supervisor, quietest)))
-            quietest = rank;
-    }
+    int quietest = quietest_of(supervisor);
     int64_t silent_ms = quietest < 0 ? 0 : now_ms - heard_ms_of(supervisor, quietest);
     if (supervisor->spec.hang_timeout_ms == 0 || silent_ms <= supervisor->spec.hang_timeout_ms)
         return;
@@ -261,6 +291,13 @@ static void describe(const struct supervisor *supervisor, int rank, const struct
     }
 }
 
+/** What the others said of it is part of the story. */
+static void name_suspect(const struct supervisor *supervisor, struct error *cause) {
+    struct error others = *cause;
+    error_set(cause, ERROR_TIMEOUT, "rank %d hangs: no sign of life for %.1f s%s%.360s", supervisor->suspect,
+              (double)supervisor->suspect_silent_ms / 1000, others.code == ERROR_NONE ? "" : "; ", others.message);
+}
+
 /** Once all are gone: who was the cause? Every rank's failure counts, for the first to be noticed may be a
  * victim. */
 static bool verdict(struct supervisor *supervisor, struct error *err) {
@@ -281,6 +318,8 @@ static bool verdict(struct supervisor *supervisor, struct error *err) {
     }
     if (supervisor->failed)
         cause = supervisor->failure;
+    else if (heaviest <= 1 && supervisor->suspect >= 0)
+        name_suspect(supervisor, &cause);
     else if (heaviest == 0 && stubborn >= 0)
         error_set(&cause, ERROR_TIMEOUT, "rank %d did not stop within %.1f s and was killed", stubborn,
                   (double)supervisor->spec.grace_ms / 1000);

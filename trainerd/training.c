@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/signals.h"
+#include "trainerd/engine.h"
 #include "trainerd/epoch_end.h"
 #include "trainerd/optimizer.h"
 #include "trainerd/reports.h"
@@ -87,11 +88,14 @@ static bool train_step(struct training *training, struct feed *feed, double *los
     optimizer_hyper(training->job->config, training->sampler->steps, state->global_step, ranks, hyper);
     if (!take_batch(feed, &batch, err))
         return false;
-    struct step step = {training->plan, training->collective, (int64_t)training->job->config->collective.timeout_seconds * 1000};
     struct step_input input = {batch.images, batch.labels, {(int64_t)state->seed, state->global_step, first}};
-    bool ok = step_run(&step, &input, hyper, err) && stage_next(training, feed, err) && step_loss(&step, &own_loss, err);
+    if (!step_begin(training->step, &input, hyper, err))
+        return false; /* with the batch, which may still be on its way to the device */
+    bool staged = stage_next(training, feed, err);
+    if (!step_end(training->step, &own_loss, staged ? err : NULL) || !staged)
+        return false;
     loader_release(feed->loader);
-    ok = ok && agree(training, own_loss, loss, stop, err);
+    bool ok = agree(training, own_loss, loss, stop, err);
     if (ok && !isfinite(*loss)) {
         error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step);
         return error_hint(err, "a smaller optimizer.learning_rate, a longer schedule.warmup_epochs or train.clip_norm may help");
@@ -131,7 +135,7 @@ static struct loader *open_loader(const struct training *training, struct error 
                                .ranks = training->collective->world_size, .first_epoch = training->state.epoch,
                                .first_step = training->state.step, .seed = training->state.seed,
                                .threads = training->loader_threads, .prefetch = config->data.prefetch + held, .nice = 5,
-                               .device = training->device};
+                               .memory = engine_batch_memory(training->device)};
     return loader_create(&spec, err);
 }
 

@@ -16,6 +16,7 @@ struct training {
     const struct graph *graph;
     struct parameters *host; /**< of the graph: where weights pass through */
     struct plan *plan;
+    struct step *step; /**< of plan, device and collective */
     struct sampler *sampler;
     struct metrics_log *log; /**< rank 0's, else NULL */
     struct training_state state;

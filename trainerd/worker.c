@@ -23,6 +23,7 @@ struct worker {
     struct job job;
     struct sampler sampler;
     struct training training;
+    struct step step;
     struct graph *graph;
     struct wire_context *wire;
     char environment[CHECKPOINT_TEXT_SIZE];
@@ -31,6 +32,8 @@ struct worker {
 static void worker_fini(struct worker *worker) {
     struct training *training = &worker->training;
     collective_close(training->collective);
+    if (worker->step.spec.device)
+        step_fini(&worker->step);
     rendezvous_leave(training->rendezvous);
     wire_context_destroy(worker->wire);
     metrics_log_close(training->log);
@@ -43,7 +46,7 @@ static void worker_fini(struct worker *worker) {
 }
 
 static bool open_device(struct worker *worker, struct error *err) {
-    if (!(worker->training.device = engine_open_device(worker->config, err)))
+    if (!(worker->training.device = engine_open_device(worker->config, worker->place.rank, err)))
         return false;
     struct device_info info;
     worker->training.device->ops->info(worker->training.device, &info);
@@ -90,6 +93,10 @@ static bool open_sampler(struct worker *worker, struct error *err) {
     return sampler_init(&worker->sampler, &spec, err);
 }
 
+static void say_alive(void *rendezvous) {
+    rendezvous_heartbeat(rendezvous);
+}
+
 /** Meets the other ranks; they must agree on everything that decides the result. */
 static bool meet(struct worker *worker, struct error *err) {
     struct training *training = &worker->training;
@@ -102,13 +109,27 @@ static bool meet(struct worker *worker, struct error *err) {
                                    .fingerprint = fingerprint, .timeout_ms = timeout_ms};
     if (!(training->rendezvous = rendezvous_join(&spec, err)))
         return false;
-    const char *name = worker->config->collective.name, *address = worker->config->collective.address;
-    bool automatic = strcmp(name, "auto") == 0;
+    const char *address = worker->config->collective.address;
     struct collective_store store = rendezvous_store(training->rendezvous);
-    struct collective_spec collective = {.name = automatic ? (worker->place.world_size == 1 ? "solo" : "gloo") : name,
+    struct collective_spec collective = {.name = engine_collective(worker->config),
                                          .rank = worker->place.rank, .world_size = worker->place.world_size, .store = &store,
-                                         .timeout_ms = timeout_ms, .address = *address ? address : NULL};
-    return (training->collective = collective_open(&collective, err));
+                                         .timeout_ms = timeout_ms, .address = *address ? address : NULL,
+                                         .device_index = worker->place.rank, .waiting = say_alive,
+                                         .context = training->rendezvous};
+    if (!(training->collective = collective_open(&collective, err)))
+        return false;
+    const char *description = collective_describe(training->collective);
+    if (worker->place.rank == 0 && *description)
+        log_event(LOG_INFO, "collective", "ranks=\"%s\"", description);
+    return true;
+}
+
+static bool prepare_steps(struct worker *worker, struct error *err) {
+    const struct training *training = &worker->training;
+    struct step_spec spec = {.plan = training->plan, .device = training->device, .collective = training->collective,
+                             .timeout_ms = (int64_t)worker->config->collective.timeout_seconds * 1000};
+    worker->training.step = &worker->step;
+    return step_init(&worker->step, &spec, err);
 }
 
 static void fresh_state(struct worker *worker) {
@@ -204,7 +225,8 @@ static bool set_up(struct worker *worker, struct error *err) {
     worker->training.job = &worker->job;
     worker->training.loader_threads = worker->config->data.loader_threads;
     return (worker->wire = wire_context_create(1, err)) && job_open(&worker->job, worker->config, NULL, err) &&
-           open_device(worker, err) && open_sampler(worker, err) && build_network(worker, err) && meet(worker, err);
+           open_device(worker, err) && open_sampler(worker, err) && build_network(worker, err) && meet(worker, err) &&
+           prepare_steps(worker, err);
 }
 
 bool worker_run(const struct trainer_config *config, int rank, bool resumes, struct error *err) {

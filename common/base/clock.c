@@ -40,7 +40,11 @@ int64_t clock_left_ms(int64_t deadline_ms) {
     return left > 0 ? left : 0;
 }
 
-void clock_sleep_ms(int64_t ms) {
-    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+void clock_sleep_us(int64_t us) {
+    struct timespec time = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
     nanosleep(&time, NULL);
+}
+
+void clock_sleep_ms(int64_t ms) {
+    clock_sleep_us(ms * 1000);
 }

@@ -22,3 +22,4 @@ int64_t clock_left_ms(int64_t deadline_ms);
 
 /** Sleeps for that long, or less where a signal arrives. */
 void clock_sleep_ms(int64_t ms);
+void clock_sleep_us(int64_t us);

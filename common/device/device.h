@@ -76,6 +76,8 @@ struct device_ops {
     bool shares; /**< open heeds device_spec.share; else nobody asks for it */
     /** Registry row's probe: can the device be opened here? The error says why not. Called without a device. */
     bool (*available)(struct error *err);
+    /** How many there are, by device_spec.index, where available says yes; NULL: one. Called without a device. */
+    int (*count)(void);
     struct device *(*open)(const struct device_spec *spec, struct error *err);
     /** All that was made from the device is gone already. */
     void (*close)(struct device *device);
@@ -102,8 +104,6 @@ struct device_ops {
     bool (*stream_wait)(struct device *device, struct stream *stream, struct event *event, struct error *err);
     /** 1: reached, 0: not yet, -1: failed. Any thread. */
     int (*event_done)(struct device *device, struct event *event, struct error *err);
-    /** Waits until the event is reached; at once where it was never recorded. */
-    bool (*event_wait)(struct device *device, struct event *event, struct error *err);
     /** Waits until all work of the stream is done, and reports its errors. */
     bool (*synchronise)(struct device *device, struct stream *stream, struct error *err);
 
@@ -138,6 +138,9 @@ struct device *device_open(const struct device_spec *spec, struct error *err);
 void device_close(struct device *device);
 /** Whether layouts and memory of one are those of the other too. */
 bool device_shares(const struct device *a, const struct device *b);
+
+/** How many devices of that name can be opened here, by index; 0 and the error where none can. */
+int device_count(const char *name, struct error *err);
 
 /** The i-th registry row, NULL past the last: for listings. */
 const struct device_ops *device_registry_row(int i);

@@ -96,13 +96,6 @@ int host_event_done(struct device *device, struct event *event, struct error *er
     return 1;
 }
 
-bool host_event_wait(struct device *device, struct event *event, struct error *err) {
-    (void)device;
-    (void)event;
-    (void)err;
-    return true;
-}
-
 bool host_synchronise(struct device *device, struct stream *stream, struct error *err) {
     (void)device;
     (void)stream;

@@ -23,6 +23,5 @@ bool host_event_create(struct device *device, struct event **out, struct error *
 void host_event_destroy(struct device *device, struct event *event);
 bool host_event_record(struct device *device, struct event *event, struct stream *stream, struct error *err);
 bool host_stream_wait(struct device *device, struct stream *stream, struct event *event, struct error *err);
-bool host_event_wait(struct device *device, struct event *event, struct error *err);
 int host_event_done(struct device *device, struct event *event, struct error *err);
 bool host_synchronise(struct device *device, struct stream *stream, struct error *err);

@@ -68,6 +68,13 @@ static const struct device_ops *find_row(const char *name, struct error *err) {
     return NULL;
 }
 
+int device_count(const char *name, struct error *err) {
+    const struct device_ops *ops = find_row(name, err);
+    if (!ops || !ops->available(err))
+        return 0;
+    return ops->count ? ops->count() : 1;
+}
+
 struct device *device_open(const struct device_spec *spec, struct error *err) {
     const struct device_ops *ops = find_row(spec->name, err);
     struct error why = {0};

@@ -208,9 +208,7 @@ bool plan_run_segment(struct plan *plan, int segment, struct error *err) {
     bool ok = row->recording ? launch(plan, row->recording, err) : plan_run_steps(plan, segment, err);
     if (!ok || !plan_sum_parts(plan, row, err))
         return false;
-    if (row->done && !plan->device->ops->event_record(plan->device, row->done, NULL, err))
-        return false;
-    return plan_end_run(plan, segment, err);
+    return !row->done || plan->device->ops->event_record(plan->device, row->done, NULL, err);
 }
 
 int plan_reductions(const struct plan *plan, int segment, const struct plan_reduction **out) {
@@ -266,6 +264,16 @@ bool plan_read_output(struct plan *plan, int node, float *out, struct error *err
     struct tensor tensor = {DTYPE_F32, value->desc.shape, out};
     return plan_download_tensor(plan->device, &value->desc, value->memory, &tensor, err) ||
            error_prefix(err, "output of node %s", plan->graph->nodes[node].name);
+}
+
+bool plan_fetch_loss(struct plan *plan, float *loss, struct error *err) {
+    if (plan->loss < 0)
+        return error_set(err, ERROR_STATE, "an inference plan has no loss");
+    return plan->device->ops->download(plan->device, loss, plan->values[plan->loss].memory, sizeof *loss, NULL, err);
+}
+
+bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {
+    return plan_fetch_loss(plan, loss, err) && plan->device->ops->synchronise(plan->device, NULL, err);
 }
 
 bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err) {

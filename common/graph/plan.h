@@ -110,7 +110,9 @@ bool plan_read_logits(struct plan *plan, float *logits, struct error *err);
 const struct graph_node *plan_node(const struct plan *plan, int node);
 /** What a node gave in the last run, canonical f32 (N, ...); the plan keeps outputs. Waits for the device. */
 bool plan_read_output(struct plan *plan, int node, float *out, struct error *err);
-/** PLAN_TRAIN: this rank's mean loss of the part's last run (plan_set_part). Waits for that run, not for what came behind. */
+/** PLAN_TRAIN: queues the download of the loss below; it is there once the device has come so far. For page-locked memory. */
+bool plan_fetch_loss(struct plan *plan, float *loss, struct error *err);
+/** PLAN_TRAIN: this rank's mean loss of the last run. */
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err);
 /** PLAN_TRAIN, after plan_update: [0] the 2-norm of the scaled gradients, [1] the number of non-finite ones. */
 bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err);

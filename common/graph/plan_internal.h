@@ -112,8 +112,6 @@ struct plan {
     struct recording *update; /**< of plan_update's kernels; NULL: they are run one by one */
     char unrecorded[256];     /**< why there are no recordings where the device makes some; else empty */
     struct staging staging;
-    float *losses;              /**< PLAN_TRAIN: (parts), page-locked: of each part's last run */
-    struct event *losses_ready; /**< they are there */
 };
 
 /** Appends a value and returns its id, -1 where memory ends. */
@@ -142,11 +140,9 @@ bool plan_run_update(struct plan *plan, int unused, struct error *err);
 bool plan_record(struct plan *plan, struct error *err);
 void plan_free_recordings(struct plan *plan);
 
-/** Memory, events and a stream for what passes between host and device in a step. After plan_place. */
+/** Where images are staged: memory, events and a stream for it. After plan_place. */
 bool plan_prepare_transfer(struct plan *plan, struct error *err);
 void plan_free_transfer(struct plan *plan);
-/** Behind each segment: the last one's loss is sent for. */
-bool plan_end_run(struct plan *plan, int segment, struct error *err);
 
 /** Gradient accumulation over that many parts: memory and kernels. After plan_make_state. */
 bool plan_prepare_parts(struct plan *plan, int parts, struct error *err);

@@ -1,30 +1,18 @@
 #include "common/graph/plan_internal.h"
 
 /*
- * What passes between host and device in a step. A training plan on a device that runs behind the host's back takes its images by
- * way of a buffer beside them: a stream of their own uploads the next ones there while a step computes, and the step begins by
- * copying them over. That costs a second buffer and one copy within the device: for 256 images of 3 x 224 x 224, 154 MB read and
- * written, 0.1 ms where memory moves 3 TB/s. In return recordings know one place of the images only.
+ * What a run takes. A training plan on a device that runs behind the host's back takes its images by way of a buffer beside
+ * them: a stream of their own uploads the next ones there while a step computes, and the step begins by copying them over. That
+ * costs a second buffer and one copy within the device: for 256 images of 3 x 224 x 224, 154 MB read and written, 0.1 ms where
+ * memory moves 3 TB/s. In return recordings know one place of the images only.
  */
-
-static bool download_loss(struct plan *plan, struct error *err) {
-    const struct device_ops *ops = plan->device->ops;
-    return ops->download(plan->device, &plan->losses[plan->part], plan->values[plan->loss].memory, sizeof *plan->losses, NULL,
-                         err) &&
-           ops->event_record(plan->device, plan->losses_ready, NULL, err);
-}
 
 bool plan_prepare_transfer(struct plan *plan, struct error *err) {
     const struct device_ops *ops = plan->device->ops;
     struct staging *staging = &plan->staging;
     struct device_info info = {0};
     ops->info(plan->device, &info);
-    if (plan->mode != PLAN_TRAIN)
-        return true;
-    if (!(plan->losses = ops->host_alloc(plan->device, (size_t)plan->parts * sizeof *plan->losses, err)) ||
-        !ops->event_create(plan->device, &plan->losses_ready, err))
-        return false;
-    if (info.host_memory)
+    if (plan->mode != PLAN_TRAIN || info.host_memory)
         return true;
     size_t bytes = plan->values[plan->images].desc.bytes;
     return (staging->memory = ops->alloc(plan->device, bytes, err)) && ops->stream_create(plan->device, &staging->stream, err) &&
@@ -45,13 +33,7 @@ void plan_free_transfer(struct plan *plan) {
         ops->event_destroy(plan->device, staging->taken);
     if (staging->memory)
         ops->free(plan->device, staging->memory);
-    if (plan->losses_ready)
-        ops->event_destroy(plan->device, plan->losses_ready);
-    if (plan->losses)
-        ops->host_free(plan->device, plan->losses);
 }
-
-/* --- to the device --- */
 
 static bool upload_value(struct plan *plan, int value, const void *data, struct error *err) {
     if (value < 0)
@@ -106,19 +88,4 @@ bool plan_set_images(struct plan *plan, const float *images, struct error *err) 
 
 bool plan_set_targets(struct plan *plan, const int32_t *labels, const int64_t seed[3], struct error *err) {
     return upload_value(plan, plan->labels, labels, err) && upload_value(plan, plan->seed, seed, err);
-}
-
-/* --- and back --- */
-
-bool plan_end_run(struct plan *plan, int segment, struct error *err) {
-    return plan->mode != PLAN_TRAIN || segment + 1 < plan->segment_count || download_loss(plan, err);
-}
-
-bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {
-    if (plan->loss < 0)
-        return error_set(err, ERROR_STATE, "an inference plan has no loss");
-    if (!plan->device->ops->event_wait(plan->device, plan->losses_ready, err))
-        return false;
-    *loss = plan->losses[plan->part];
-    return true;
 }

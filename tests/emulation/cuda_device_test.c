@@ -119,6 +119,7 @@ static void use_both(void) {
         devices[i]->ops->free(devices[i], memory);
     }
     require(!device_open(&third, &err) && err.code == ERROR_NOT_FOUND);
+    require(device_count("cuda", &err) == 2 && device_count("reference", &err) == 1 && device_count("gpu", &err) == 0);
     device_close(devices[1]);
     device_close(devices[0]);
 }

@@ -91,14 +91,16 @@ static bool train(struct trainee *trainee, const struct job *job, struct collect
     int share = BATCH / job->world_size;
     float hyper[HYPER_COUNT] = {[HYPER_LEARNING_RATE] = 0.0007f, [HYPER_MOMENTUM] = 0.9f, [HYPER_WEIGHT_DECAY] = 1e-4f,
                                 [HYPER_GRADIENT_SCALE] = 1.0f / (float)job->world_size};
-    struct step step = {trainee->plan, collective, TIMEOUT_MS};
-    for (int i = 0; i < STEPS; i++) {
+    struct step_spec spec = {trainee->plan, trainee->device, collective, TIMEOUT_MS};
+    struct step step;
+    bool ok = step_init(&step, &spec, err);
+    for (int i = 0; ok && i < STEPS; i++) {
         fill(trainee, i, job->rank * share, share, stride);
         struct step_input input = {trainee->images, trainee->labels, {1, i, job->rank * share}};
-        if (!step_run(&step, &input, hyper, err) || !step_loss(&step, &job->board->values[job->rank][i], err))
-            return false;
+        ok = step_run(&step, &input, hyper, &job->board->values[job->rank][i], err);
     }
-    return true;
+    step_fini(&step);
+    return ok;
 }
 
 static void train_in_order_of(struct job *job, struct collective *collective, int stride) {

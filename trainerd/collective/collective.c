@@ -97,6 +97,10 @@ bool collective_barrier(struct collective *collective, struct error *err) {
     return collective->ops->barrier(collective, err);
 }
 
+const char *collective_describe(const struct collective *collective) {
+    return collective->ops->describe ? collective->ops->describe(collective) : "";
+}
+
 void collective_abort(struct collective *collective) {
     if (collective)
         collective->ops->abort(collective);

@@ -32,9 +32,13 @@ struct collective_spec {
     int rank, world_size;                 /**< 0 <= rank < world_size */
     const struct collective_store *store; /**< used during open only; NULL for solo */
     int64_t timeout_ms;                   /**< for opening, and for each operation; > 0 */
-    const char *address; /**< gloo: the local address to bind, a name or number; NULL: loopback. Nothing is
-                            encrypted */
+    const char *address; /**< gloo: the local address to bind, a name or number; NULL: loopback, for nccl too where
+                            NCCL_SOCKET_IFNAME says nothing else. Nothing is encrypted */
     int device_index;    /**< nccl: the GPU whose memory the buffers are in */
+    /** nccl: called now and then while a call waits for other ranks, on the caller's thread, to say that this rank
+     * lives; returns soon. Or NULL. */
+    void (*waiting)(void *context);
+    void *context;
 };
 
 /** What is to be summed, in place. */
@@ -76,6 +80,8 @@ struct collective_ops {
     bool (*barrier)(struct collective *collective, struct error *err);
     /** Any thread, any time between open and close, any number of times; does not block. */
     void (*abort)(struct collective *collective);
+    /** Optional: version and devices, gathered by open. Borrowed until close. */
+    const char *(*describe)(const struct collective *collective);
 };
 
 /** Opens the engine of that name. NULL: ERROR_NOT_FOUND lists the names; ERROR_TIMEOUT and ERROR_PEER say who
@@ -104,9 +110,10 @@ enum { COLLECTIVE_TICKETS = 512 };
 bool collective_wait(struct collective *collective, int ticket, int64_t deadline_ms, struct error *err);
 
 /**
- * The event that is reached when the ticket's reduction is done, so that a device's stream can go on without
- * the host (valid until COLLECTIVE_TICKETS more were started); the ticket is still to be waited for. NULL on
- * CPUs: just wait.
+ * The event that is reached when the ticket's reduction is done, and with it all that were started before, so that
+ * a device's stream can go on without the host (valid until COLLECTIVE_TICKETS more were started). The ticket is
+ * still to be waited for: only that notices a peer's death, while the stream waits without end. NULL on CPUs: just
+ * wait.
  */
 struct event *collective_done_event(struct collective *collective, int ticket);
 
@@ -122,6 +129,10 @@ enum { COLLECTIVE_ALLGATHER_MAX = 1 << 20 };
 
 /** Returns once every rank has called it. */
 bool collective_barrier(struct collective *collective, struct error *err);
+
+/** What there is to know of the ranks' machinery, for one line of a log: engine, version, devices; "" for nothing.
+ * Borrowed until close. */
+const char *collective_describe(const struct collective *collective);
 
 /** Makes all calls under way, here and soon on the peers, fail. Takes NULL. */
 void collective_abort(struct collective *collective);

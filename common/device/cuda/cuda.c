@@ -67,6 +67,11 @@ static bool available(struct error *err) {
     return count > 0 || error_set(err, ERROR_UNSUPPORTED, "no usable NVIDIA GPU: the driver lists none");
 }
 
+static int count_devices(void) {
+    int count = 0;
+    return cuda_ok(cudaGetDeviceCount(&count), "cudaGetDeviceCount", NULL) ? count : 0;
+}
+
 static bool describe(struct cuda_device *device, struct error *err) {
     struct cudaDeviceProp properties;
     int driver = 0;
@@ -261,6 +266,7 @@ bool cuda_launched(const struct cuda_call *call, cudaError_t result, struct erro
 const struct device_ops cuda_device_ops = {
     .name = "cuda",
     .available = available,
+    .count = count_devices,
     .open = open_device,
     .close = close_device,
     .info = info,
@@ -279,7 +285,6 @@ const struct device_ops cuda_device_ops = {
     .event_record = cuda_event_record,
     .stream_wait = cuda_stream_wait,
     .event_done = cuda_event_done,
-    .event_wait = cuda_event_wait,
     .synchronise = cuda_synchronise,
     .record_begin = cuda_record_begin,
     .record_end = cuda_record_end,

@@ -100,7 +100,6 @@ void cuda_event_destroy(struct device *device, struct event *event);
 bool cuda_event_record(struct device *device, struct event *event, struct stream *stream, struct error *err);
 bool cuda_stream_wait(struct device *device, struct stream *stream, struct event *event, struct error *err);
 int cuda_event_done(struct device *device, struct event *event, struct error *err);
-bool cuda_event_wait(struct device *device, struct event *event, struct error *err);
 bool cuda_synchronise(struct device *device, struct stream *stream, struct error *err);
 bool cuda_record_begin(struct device *device, struct stream *stream, struct error *err);
 struct recording *cuda_record_end(struct device *device, struct stream *stream, struct error *err);

@@ -57,12 +57,6 @@ int cuda_event_done(struct device *device, struct event *event, struct error *er
     return cuda_ok(state, "work on the GPU", err) ? 1 : -1;
 }
 
-bool cuda_event_wait(struct device *device, struct event *event, struct error *err) {
-    struct cuda_device *cuda = cuda_device_of(device);
-    return cuda_enter(cuda, err) &&
-           cuda_check(cuda, cudaEventSynchronize((cudaEvent_t)event), "work on the GPU", err);
-}
-
 bool cuda_synchronise(struct device *device, struct stream *stream, struct error *err) {
     struct cuda_device *cuda = cuda_device_of(device);
     return cuda_enter(cuda, err) &&

@@ -147,7 +147,6 @@ const struct device_ops reference_device_ops = {
     .event_record = host_event_record,
     .stream_wait = host_stream_wait,
     .event_done = host_event_done,
-    .event_wait = host_event_wait,
     .synchronise = host_synchronise,
     .supports = supports,
     .prepare = prepare,

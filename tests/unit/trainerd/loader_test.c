@@ -264,6 +264,46 @@ static void mismatches_are_refused(void **state) {
     sampler_fini(&fixture->sampler);
 }
 
+/** Memory that counts, and runs out after a while. */
+struct purse {
+    int left, held, given;
+};
+
+static void *purse_alloc(void *context, size_t bytes, struct error *err) {
+    struct purse *purse = context;
+    if (purse->left-- <= 0) {
+        error_set(err, ERROR_MEMORY, "the purse is empty");
+        return NULL;
+    }
+    purse->held++;
+    purse->given++;
+    return calloc(1, bytes);
+}
+
+static void purse_free(void *context, void *memory) {
+    struct purse *purse = context;
+    purse->held -= memory != NULL;
+    free(memory);
+}
+
+static void batches_lie_in_the_memory_that_was_named(void **state) {
+    struct loader_spec spec = training(*state, 0, 1, 1);
+    int needed = 2 * spec.prefetch; /* images and labels */
+    for (int enough = 0; enough <= needed; enough++) {
+        struct purse purse = {enough, 0, 0};
+        struct error err = {0};
+        spec.memory = (struct loader_memory){&purse, purse_alloc, purse_free};
+        struct loader *loader = loader_create(&spec, &err);
+        assert_int_equal(purse.held, loader ? needed : 0);
+        assert_true((loader != NULL) == (enough == needed));
+        assert_true(loader || strstr(err.message, "the purse is empty"));
+        loader_destroy(loader);
+        assert_int_equal(purse.held, 0);
+        assert_int_equal(purse.given, enough);
+    }
+    sampler_fini(&((struct fixture *)*state)->sampler);
+}
+
 #define LOADER_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void) {
@@ -276,6 +316,7 @@ int main(void) {
         LOADER_TEST(short_batch_ends_in_empty_rows),
         LOADER_TEST(holding_more_than_the_ring_is_an_error),
         LOADER_TEST(ends_at_any_moment),
+        LOADER_TEST(batches_lie_in_the_memory_that_was_named),
         LOADER_TEST(mismatches_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -21,6 +22,7 @@ static struct fake {
     ncclResult_t async_error; /* what ncclCommGetAsyncError says once not busy */
     int aborted, finalized, destroyed, waited_events, live_events;
     bool fail_init;
+    cudaError_t last_error;
 } fake;
 
 static int fake_comm, fake_stream;
@@ -68,7 +70,31 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     (void)event;
+    if (fake.stuck)
+        fake.last_error = cudaErrorNotReady;
     return fake.stuck ? cudaErrorNotReady : cudaSuccess;
+}
+cudaError_t cudaGetLastError(void) {
+    cudaError_t last = fake.last_error;
+    fake.last_error = cudaSuccess;
+    return last;
+}
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device) {
+    memset(out, 0, sizeof *out);
+    snprintf(out->name, sizeof out->name, "fake %d", device);
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char *out, int bytes, int device) {
+    snprintf(out, (size_t)bytes, "0000:%02x:00.0", (unsigned)device & 0xFF);
+    return cudaSuccess;
+}
+cudaError_t cudaMallocHost(void **memory, size_t size) {
+    *memory = malloc(size);
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void *memory) {
+    free(memory);
+    return cudaSuccess;
 }
 cudaError_t cudaMalloc(void **memory, size_t size) {
     *memory = malloc(size);
@@ -99,6 +125,10 @@ const char *cudaGetErrorName(cudaError_t error) {
 
 static ncclResult_t accepted(void) {
     return fake.busy_answers > 0 ? ncclInProgress : ncclSuccess;
+}
+ncclResult_t ncclGetVersion(int *version) {
+    *version = 22809;
+    return ncclSuccess;
 }
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     memset(id, 'i', sizeof *id);
@@ -231,6 +261,8 @@ static void test_gathers_spreads_and_meets(void **state) {
     assert_true(all[0] == 5 && all[1] == 5);
     assert_true(collective->ops->broadcast(collective, word, sizeof word, 1, NULL));
     assert_true(collective->ops->barrier(collective, NULL));
+    assert_string_equal(collective->ops->describe(collective),
+                        "nccl 2.28.9, 2 ranks; 0: fake 0 (0000:00:00.0); 1: fake 0 (0000:00:00.0)");
     collective->ops->close(collective);
     assert_true(fake.finalized == 1 && fake.destroyed == 1 && fake.aborted == 0);
 }
@@ -244,13 +276,29 @@ static void test_a_deadline_aborts_for_good(void **state) {
     assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 1, NULL}, &ticket, NULL));
     fake.stuck = true;
     int64_t start_ms = clock_now_ms();
-    assert_false(collective->ops->wait(collective, ticket, start_ms + 50, &err));
-    assert_in_range(clock_now_ms() - start_ms, 50, 5000);
+    assert_false(collective->ops->wait(collective, ticket, -1, &err));
+    assert_in_range(clock_now_ms() - start_ms, 300, 5000);
     assert_int_equal(err.code, ERROR_TIMEOUT);
+    assert_non_null(strstr(err.message, "all-reduce of 4 bytes: rank 1 did not answer within 0.3 s"));
+    assert_int_equal(fake.last_error, cudaSuccess); /* whoever looks next is not blamed for what was not ready */
     assert_false(collective->ops->barrier(collective, &again));
     assert_string_equal(again.message, err.message);
     collective->ops->close(collective);
     assert_true(fake.aborted == 1 && fake.finalized == 0 && fake.destroyed == 0);
+}
+
+/** The reduction cannot begin before `ready`: where that is what is late, it is not the other rank's fault. */
+static void test_a_late_device_is_not_blamed_on_the_others(void **state) {
+    (void)state;
+    struct error err = {0};
+    struct collective *collective = open_fake(0, 0, NULL);
+    float buffer[1] = {1};
+    int ticket, ready;
+    fake.stuck = true;
+    assert_true(start(collective, (struct collective_piece){buffer, DTYPE_F32, 1, (struct event *)&ready}, &ticket, NULL));
+    assert_false(collective->ops->wait(collective, ticket, clock_now_ms() + 50, &err));
+    assert_non_null(strstr(err.message, "all-reduce of 4 bytes: this rank's own GPU did not come to it within"));
+    collective->ops->close(collective);
 }
 
 static void test_an_asynchronous_error_of_a_peer_ends_the_wait(void **state) {
@@ -262,6 +310,7 @@ static void test_an_asynchronous_error_of_a_peer_ends_the_wait(void **state) {
     assert_false(collective->ops->barrier(collective, &err));
     assert_int_equal(err.code, ERROR_PEER);
     assert_non_null(strstr(err.message, "remote error"));
+    assert_non_null(strstr(err.message, "rank 1 is gone"));
     collective->ops->close(collective);
     assert_int_equal(fake.aborted, 1);
 }
@@ -322,6 +371,7 @@ int main(void) {
         cmocka_unit_test_setup(test_reduces_behind_the_ready_event, reset),
         cmocka_unit_test_setup(test_gathers_spreads_and_meets, reset),
         cmocka_unit_test_setup(test_a_deadline_aborts_for_good, reset),
+        cmocka_unit_test_setup(test_a_late_device_is_not_blamed_on_the_others, reset),
         cmocka_unit_test_setup(test_an_asynchronous_error_of_a_peer_ends_the_wait, reset),
         cmocka_unit_test_setup(test_a_call_that_is_never_accepted_times_out, reset),
         cmocka_unit_test_setup(test_abort_ends_all_calls, reset),

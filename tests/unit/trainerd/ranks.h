@@ -10,7 +10,7 @@
  * private folder and leave what they found in memory that all share. A rank's exit code is its verdict: 0, or
  * a check that failed.
  */
-enum { RANKS_MAX = 3, SLOTS = 16, VALUES = 64, TIMEOUT_MS = 20000 };
+enum { RANKS_MAX = 4, SLOTS = 16, VALUES = 64, TIMEOUT_MS = 20000 };
 
 /** Shared by all ranks and the test. */
 struct board {
@@ -26,6 +26,7 @@ struct job {
     int64_t timeout_ms;
     struct board *board;
     char folder[64];
+    bool opens; /**< the body opens the collective itself, and gets NULL */
     void (*body)(struct job *job, struct collective *collective);
 };
 
@@ -42,8 +43,13 @@ struct job {
 struct board *board_create(void);
 void board_destroy(struct board *board);
 
-/** Opens Gloo as the job's rank, through files in job->folder. */
+/** All jobs from now on open this engine instead of Gloo; "nccl" on the GPU whose index is the rank. */
+void ranks_use(const char *engine);
+
+/** Opens the engine as the job's rank, through files in job->folder. */
 struct collective *open_rank(struct job *job, struct error *err);
+/** With the spec's device, address and callback. */
+struct collective *open_rank_as(struct job *job, struct collective_spec spec, struct error *err);
 
 /** Runs the job's body in world_size processes; statuses are waitpid's. */
 void run_ranks(struct job *job, int statuses[RANKS_MAX]);

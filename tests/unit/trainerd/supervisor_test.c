@@ -115,6 +115,18 @@ static bool mode_hang(struct worker *worker, struct error *err) {
     return beat_until_stopped(worker);
 }
 
+/** Rank 1 hangs and cannot be asked to stop; rank 0 says that it lives, and gives up waiting. */
+static bool mode_waiting(struct worker *worker, struct error *err) {
+    enum { PATIENCE_MS = 4000 };
+    if (!join(worker, "same", err))
+        return false;
+    if (worker->identity.rank == 1)
+        raise(SIGSTOP);
+    for (int64_t end_ms = clock_now_ms() + PATIENCE_MS; clock_left_ms(end_ms) > 0; clock_sleep_ms(20))
+        rendezvous_heartbeat(worker->rendezvous);
+    return error_set(err, ERROR_TIMEOUT, "all-reduce: the other ranks did not answer");
+}
+
 static bool mode_differ(struct worker *worker, struct error *err) {
     return join(worker, worker->identity.rank == 1 ? "lr=1" : "lr=2", err) && beat_until_stopped(worker);
 }
@@ -138,6 +150,7 @@ static const struct mode {
     {"report", mode_report}, {"killed", mode_killed},     {"error", mode_error},
     {"early", mode_early},   {"stop", mode_stop},         {"hang", mode_hang},
     {"differ", mode_differ}, {"stubborn", mode_stubborn}, {"orphan", mode_orphan},
+    {"waiting", mode_waiting},
 };
 
 static int worker_main(const char *mode, const char *rank_text) {
@@ -339,6 +352,22 @@ static void test_a_silent_rank_is_a_hang(void **state) {
     end_scene(&scene);
 }
 
+/** And is not given the time to stop that it will not use. */
+static void test_a_rank_that_was_waited_for_is_named(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "waiting");
+    scene.spec.grace_ms = 60000;
+    int64_t start_ms = clock_now_ms();
+    assert_false(supervisor_run(&scene.spec, &err));
+    assert_in_range(clock_now_ms() - start_ms, 4000, 30000);
+    assert_int_equal(err.code, ERROR_TIMEOUT);
+    assert_contains(err.message, "rank 1 hangs: no sign of life for ");
+    assert_contains(err.message, " s; rank 0 failed: all-reduce: the other ranks did not answer");
+    end_scene(&scene);
+}
+
 static void test_ranks_that_differ_end_the_run(void **state) {
     (void)state;
     struct scene scene;
@@ -443,6 +472,7 @@ int main(int argc, char *argv[]) {
         cmocka_unit_test(test_sigterm_is_passed_on_once),
         cmocka_unit_test(test_who_does_not_stop_is_killed_and_named),
         cmocka_unit_test(test_a_silent_rank_is_a_hang),
+        cmocka_unit_test(test_a_rank_that_was_waited_for_is_named),
         cmocka_unit_test(test_ranks_that_differ_end_the_run),
         cmocka_unit_test(test_who_never_joins_is_named),
         cmocka_unit_test(test_a_program_that_cannot_be_executed),
