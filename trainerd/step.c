@@ -50,7 +50,8 @@ static bool join(const struct step *step, struct step_tickets *tickets, struct e
     return device->ops->stream_wait(device, NULL, done, err) && wait_for(step, tickets, tickets->count - RUN_AHEAD, err);
 }
 
-static bool start_sum(const struct step *step, const struct plan_reduction *sum, struct step_tickets *tickets, struct error *err) {
+static bool start_sum(const struct step *step, const struct plan_reduction *sum, struct step_tickets *tickets,
+                      struct error *err) {
     struct collective_piece piece = {.buffer = sum->buffer, .dtype = sum->dtype, .count = sum->count, .ready = sum->ready};
     if (tickets->count == COLLECTIVE_TICKETS) {
         if (!wait_for(step, tickets, tickets->count, err))
