@@ -26,8 +26,7 @@ bool plan_precision_supported(struct device *device, enum precision precision, e
     struct device_info info;
     if (precision == PRECISION_F32)
         return true;
-    bool known = precision != PRECISION_F16;
-    if (known && sample_request(precision, mode, &request, err) && device->ops->supports(device, &request))
+    if (sample_request(precision, mode, &request, err) && device->ops->supports(device, &request))
         return true;
     device->ops->info(device, &info);
     return error_set(err, ERROR_UNSUPPORTED, "precision %s: not on this device, %s", precision_name(precision), info.name);

@@ -19,7 +19,7 @@ struct plan_spec {
     const struct parameters *parameters; /**< values to start from, or to serve; borrowed during create */
     struct device *device;               /**< borrowed for the plan's life */
     enum plan_mode mode;
-    enum precision precision; /**< F32 or BF16; what is not here, or not on this device, is ERROR_UNSUPPORTED */
+    enum precision precision; /**< F32, BF16 or F16; what is not on this device is ERROR_UNSUPPORTED */
     int64_t batch;            /**< images per run (of this rank) */
     bool keep_outputs;        /**< PLAN_INFER: every node's output stays readable after a run, at the price of its memory */
     /** PLAN_INFER: one of the same graph, parameters and precision, on this device or one that shares (device_spec.share),
