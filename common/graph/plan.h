@@ -98,6 +98,11 @@ bool plan_read_logits(struct plan *plan, float *logits, struct error *err);
 const struct graph_node *plan_node(const struct plan *plan, int node);
 /** What a node gave in the last run, canonical f32 (N, ...); the plan keeps outputs. Waits for the device. */
 bool plan_read_output(struct plan *plan, int node, float *out, struct error *err);
+/**
+ * PLAN_TRAIN: multiplies the loss, and so all gradients, by that power of two from the next run on (1 until then). What
+ * plan_read_loss gives is not multiplied; HYPER_GRADIENT_SCALE has to make up for it.
+ */
+bool plan_set_loss_scale(struct plan *plan, float scale, struct error *err);
 /** PLAN_TRAIN: this rank's mean loss of the last run. */
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err);
 /** PLAN_TRAIN, after plan_update: [0] the 2-norm of the scaled gradients, [1] the number of non-finite ones. */
