@@ -87,6 +87,7 @@ enum emulation_call {
     EMULATION_CUDNN,           /**< work that cuDNN queues */
     EMULATION_CUBLAS,          /**< work that cuBLAS queues */
     EMULATION_NCCL,            /**< collectives */
+    EMULATION_MATH,            /**< products that may run on tensor cores: "tf32", "narrow" */
     EMULATION_HANDLE,          /**< handles and descriptors made and destroyed, and set up */
     EMULATION_CALL_COUNT
 };
