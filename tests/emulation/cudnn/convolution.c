@@ -30,6 +30,8 @@ static cudnnStatus_t list(cudnnHandle_t handle, cudnnStatus_t made, const struct
     if (made != CUDNN_STATUS_SUCCESS || !handle_check(handle, who))
         return made != CUDNN_STATUS_SUCCESS ? made : CUDNN_STATUS_BAD_PARAM;
     emulation_note(EMULATION_HANDLE, who);
+    if (!view_is_nchw(&problem->x) && emulation_fails(EMULATION_REFUSE_NHWC))
+        return CUDNN_STATUS_SUCCESS; /* a list of none */
     for (int fits = 1; fits >= 0; fits--)
         for (int i = 0; algorithm_at(problem->direction, i) && *count < wanted; i++) {
             const struct algorithm *row = algorithm_at(problem->direction, i);
@@ -335,6 +337,8 @@ cudnnStatus_t cudnnConvolutionBiasActivationForward(
     if (run.epilogue.z_factor == 0)
         run.epilogue.z = NULL; /* not looked at */
     cudnnStatus_t made = problem_make(&run.problem, DIRECTION_FORWARD, x_view, w_view, convolution, y_view, who);
+    if (emulation_fails(EMULATION_REFUSE_FUSED))
+        return CUDNN_STATUS_NOT_SUPPORTED;
     if (made == CUDNN_STATUS_SUCCESS)
         made = describe_epilogue(&run, z_view, bias_view, activation, (int)algorithm, who);
     return start(handle, made, &run, (int)algorithm, run_forward, who);
