@@ -157,6 +157,18 @@ static const struct schema_row rows[] = {
      .offset = FIELD(device_graphs),
      .fallback = "true",
      .help = "on GPUs, a batch is launched as one graph; false: kernel by kernel, slower, with the same results"},
+    {.key = "device.tf32",
+     .type = SCHEMA_BOOL,
+     .offset = FIELD(device_tf32),
+     .fallback = "false",
+     .help = "on GPUs, f32 convolutions and products round what they multiply to TF32's eleven significant bits: several times "
+             "as fast"},
+    {.key = "device.algorithm_cache",
+     .type = SCHEMA_PATH,
+     .offset = FIELD(device_algorithm_cache),
+     .fallback = "",
+     .help = "on GPUs, measure once which algorithm of each convolution is the fastest and keep it in this file; empty: take "
+             "cuDNN's guess"},
     {.key = "device.instances",
      .type = SCHEMA_INT,
      .offset = FIELD(device_instances),

@@ -18,7 +18,8 @@ struct inferd_config {
     int max_delay_us;
     const char *device;
     int device_index, device_threads, device_instances;
-    bool device_winograd, device_graphs;
+    bool device_winograd, device_graphs, device_tf32;
+    const char *device_algorithm_cache; /**< "": none */
     const char *model_file;
     bool keep_previous;
     int shadow_threads;

@@ -12,8 +12,8 @@ struct device *engine_open_device(const struct trainer_config *config, int rank,
     const struct trainer_device_config *device = &config->device;
     struct device_spec spec = {.name = strcmp(device->name, "auto") == 0 ? "onednn" : device->name,
                                .index = engine_on_gpus(config) ? rank : 0, .threads = device->threads, .deterministic = true,
-                               .direct_convolutions = !device->winograd,
-                               .kernel_by_kernel = !device->graphs};
+                               .direct_convolutions = !device->winograd, .tf32 = device->tf32,
+                               .algorithm_cache = device->algorithm_cache, .kernel_by_kernel = !device->graphs};
     return device_open(&spec, err);
 }
 

@@ -144,7 +144,7 @@ static float mean_loss(const struct step *step) {
     plan_shape(step->spec.plan, &shape);
     for (int part = 0; part < shape.parts; part++)
         sum += step->losses[part] / (float)shape.parts;
-    return sum;
+    return sum / plan_loss_scale(step->spec.plan);
 }
 
 bool step_begin(struct step *step, const struct step_input *input, const float hyper[HYPER_COUNT], struct error *err) {

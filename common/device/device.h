@@ -33,6 +33,9 @@ struct device_spec {
      */
     bool direct_convolutions;
     bool kernel_by_kernel; /**< never make recordings: each kernel is launched by itself */
+    bool tf32; /**< GPUs: f32 convolutions and products may round what they multiply to TF32's eleven significant bits */
+    /** GPUs: measure which algorithm of a convolution is the fastest, and keep it in this file; NULL, "": take cuDNN's guess */
+    const char *algorithm_cache;
     struct device *share; /**< an open device of that name to share layouts and memory with, or NULL; it may be closed first */
 };
 
@@ -45,6 +48,11 @@ struct device_info {
      * have to be even. 0: no 8-bit convolutions.
      */
     int int8_weight_bits;
+    /**
+     * In bf16 and f16 a convolution's sum is rounded before bias and residual are added to it (or the bias is), and the
+     * gradients of its weights before they become f32.
+     */
+    bool rounds_sums;
     bool host_memory;     /**< buffers can be read and written by the CPU directly (synchronise first) */
     bool records;         /**< makes recordings (record_begin and the others), and was not told not to */
 };

@@ -147,12 +147,22 @@ static void train_recomputing(void) {
     train_both_ways(&(struct plan_spec){.mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_ADAMW, .recompute = true});
 }
 
+static void train_in_bf16(void) {
+    train_both_ways(&(struct plan_spec){.mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD, .precision = PRECISION_BF16});
+}
+
+static void train_in_f16(void) {
+    train_both_ways(&(struct plan_spec){.mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD, .precision = PRECISION_F16});
+}
+
 static void training_gives_the_same_bits_as_graphs(void **state) {
     (void)state;
     assert_silent(train_in_segments);
     assert_silent(train_in_parts);
     assert_silent(train_synchronised);
     assert_silent(train_recomputing);
+    assert_silent(train_in_bf16);
+    assert_silent(train_in_f16);
 }
 
 /** Plans of 1, 2 and 4 images that share weights; each answers twice. */

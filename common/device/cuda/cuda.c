@@ -1,5 +1,7 @@
 #include "common/device/cuda/cuda.h"
+#include "common/device/cuda/algorithm_cache.h"
 #include "common/device/cuda/internal.h"
+#include "common/op/precision.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -80,18 +82,19 @@ static bool describe(struct cuda_device *device, struct error *err) {
         !cuda_check(device, cudaDriverGetVersion(&driver), "cudaDriverGetVersion", err))
         return false;
     device->memory_bytes = properties.totalGlobalMem;
-    int length =
-        snprintf(device->name, sizeof device->name, "cuda %d.%d cudnn %zu %s sm_%d%d", driver / 1000,
-                 driver % 1000 / 10, cudnnGetVersion(), properties.name, properties.major, properties.minor);
+    int length = snprintf(device->name, sizeof device->name, "cuda %d.%d cudnn %zu%s %s sm_%d%d", driver / 1000,
+                          driver % 1000 / 10, cudnnGetVersion(), device->tf32 ? " tf32" : "", properties.name,
+                          properties.major, properties.minor);
     return length > 0 || error_set(err, ERROR_INTERNAL, "the GPU cannot be described");
 }
 
-/** cuBLAS multiplies f32 as f32 by default; cuDNN is told so for each convolution. */
+/** cuBLAS multiplies f32 as f32 unless told; cuDNN is told for each convolution. */
 static bool open_libraries(struct cuda_device *device, struct error *err) {
+    cublasMath_t math = device->tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH;
     return cudnn_ok(cudnnCreate(&device->cudnn), "cudnnCreate", err) &&
            cudnn_ok(cudnnSetStream(device->cudnn, device->stream), "cudnnSetStream", err) &&
            cublas_ok(cublasCreate(&device->cublas), "cublasCreate", err) &&
-           cublas_ok(cublasSetMathMode(device->cublas, CUBLAS_DEFAULT_MATH), "cublasSetMathMode", err) &&
+           cublas_ok(cublasSetMathMode(device->cublas, math), "cublasSetMathMode", err) &&
            cuda_check(device, cudaMalloc(&device->cublas_workspace, CUBLAS_WORKSPACE_BYTES), "cudaMalloc", err);
 }
 
@@ -114,6 +117,7 @@ static void close_device(struct device *device) {
         if (cuda->cudnn)
             cudnnDestroy(cuda->cudnn);
         cudaFree(cuda->cublas_workspace);
+        algorithm_cache_close(cuda->algorithms);
         cuda_staging_fini(cuda);
         if (cuda->stream)
             cudaStreamDestroy(cuda->stream);
@@ -144,7 +148,9 @@ static struct device *open_device(const struct device_spec *spec, struct error *
     device->index = spec->index;
     device->deterministic = spec->deterministic;
     device->kernel_by_kernel = spec->kernel_by_kernel;
-    if (set_up(device, err))
+    device->tf32 = spec->tf32;
+    bool measures = spec->algorithm_cache && *spec->algorithm_cache;
+    if (set_up(device, err) && (!measures || (device->algorithms = algorithm_cache_open(spec->algorithm_cache, err))))
         return &device->base;
     close_device(&device->base);
     return NULL;
@@ -152,39 +158,37 @@ static struct device *open_device(const struct device_spec *spec, struct error *
 
 static void info(struct device *device, struct device_info *out) {
     struct cuda_device *cuda = cuda_device_of(device);
-    *out = (struct device_info){.memory_bytes = cuda->memory_bytes, .records = !cuda->kernel_by_kernel};
+    *out = (struct device_info){
+        .memory_bytes = cuda->memory_bytes, .rounds_sums = true, .records = !cuda->kernel_by_kernel};
     snprintf(out->name, sizeof out->name, "%s", cuda->name);
 }
 
 /* --- kernels --- */
 
-static bool dtype_fits(enum op_kind kind, enum arg arg, enum dtype dtype) {
-    switch (arg) {
-    case ARG_LABEL:
-        return dtype == DTYPE_S32;
-    case ARG_SEED:
-        return dtype == DTYPE_S64;
-    case ARG_NORM:
-    case ARG_SUMS:
-        return dtype == DTYPE_F64;
-    case ARG_WORKSPACE:
-    case ARG_SCRATCH:
-        return dtype == DTYPE_U8;
-    default:
-        return dtype == DTYPE_F32 || (kind == OP_REORDER && dtype == DTYPE_BF16);
-    }
+static bool is_real(enum dtype dtype) {
+    return dtype == DTYPE_F32 || dtype == DTYPE_BF16 || dtype == DTYPE_F16;
+}
+
+static bool dtypes_fit(const struct kernel_request *request) {
+    static const enum arg doubles[] = {ARG_NORM, ARG_SUMS};
+    const struct op_args *args = &request->args;
+    if (request->op.kind == OP_REORDER)
+        return is_real(args->desc[ARG_SRC].dtype) && is_real(args->desc[ARG_DST].dtype);
+    for (int i = 0; i < 2; i++)
+        if (args->direction[doubles[i]] != ARG_ABSENT && args->desc[doubles[i]].dtype != DTYPE_F64)
+            return false;
+    return precision_fits(PRECISION_F32, &request->op, args) || precision_fits(PRECISION_BF16, &request->op, args) ||
+           precision_fits(PRECISION_F16, &request->op, args);
 }
 
 static bool supports(struct device *device, const struct kernel_request *request) {
     const struct cuda_row *row = rows[request->op.kind];
     (void)device;
-    if (!row || !row->run[request->pass])
+    if (!row || !row->run[request->pass] || op_is_int8(&request->op) || !dtypes_fit(request))
         return false;
     for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
-        const struct tensor_desc *desc = &request->args.desc[arg];
-        if (request->args.direction[arg] == ARG_ABSENT)
-            continue;
-        if (!dtype_fits(request->op.kind, arg, desc->dtype) || (desc->layout && desc->layout != LAYOUT_ANY))
+        const struct layout *layout = request->args.desc[arg].layout;
+        if (request->args.direction[arg] != ARG_ABSENT && layout && layout != LAYOUT_ANY && layout != &cuda_nhwc)
             return false;
     }
     return !row->supports || row->supports(request);
@@ -211,12 +215,8 @@ static struct kernel *prepare(struct device *device, const struct kernel_request
                                    .pass = request->pass,
                                    .args = request->args,
                                    .implementation = "thorax"};
-    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
-        struct tensor_desc *desc = &kernel->base.args.desc[arg];
-        if (kernel->base.args.direction[arg] != ARG_ABSENT)
-            *desc = tensor_desc_dense(desc->dtype, &desc->shape);
-    }
-    if (cuda_enter(cuda_device_of(device), err) && (!row->prepare || row->prepare(kernel, err)))
+    cuda_set_layouts(kernel, !row->canonical && cuda_request_is_last(request));
+    if (cuda_enter(cuda_device_of(device), err) && (!row->prepare || row->prepare(kernel, request, err)))
         return &kernel->base;
     release(&kernel->base);
     return NULL;
@@ -230,14 +230,6 @@ static bool run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct st
     return cuda_enter(device, err) && cuda->row->run[kernel->pass](&call, err);
 }
 
-static const char *layout_text(struct device *device, const struct tensor_desc *desc, char *out,
-                               size_t size) {
-    (void)device;
-    (void)desc;
-    snprintf(out, size, "canonical");
-    return out;
-}
-
 void *cuda_buffer(const struct cuda_call *call, enum arg arg) {
     return call->kernel->base.args.direction[arg] != ARG_ABSENT ? call->buffers[arg] : NULL;
 }
@@ -248,6 +240,10 @@ const int64_t *cuda_dims(const struct cuda_call *call, enum arg arg) {
 
 int64_t cuda_count(const struct cuda_call *call, enum arg arg) {
     return shape_count(&call->kernel->base.args.desc[arg].shape);
+}
+
+enum dtype cuda_dtype(const struct cuda_call *call, enum arg arg) {
+    return call->kernel->base.args.desc[arg].dtype;
 }
 
 void cuda_set_private(struct cuda_kernel *kernel, enum arg arg, size_t bytes) {
@@ -294,5 +290,5 @@ const struct device_ops cuda_device_ops = {
     .prepare = prepare,
     .run = run,
     .release = release,
-    .layout_text = layout_text,
+    .layout_text = cuda_layout_text,
 };

@@ -1,4 +1,4 @@
-#include "common/tensor/element.h"
+#include "common/tensor/half.h"
 #include "tests/emulation/cudnn/internal.h"
 
 #include <stdlib.h>
@@ -30,6 +30,8 @@ static cudnnStatus_t list(cudnnHandle_t handle, cudnnStatus_t made, const struct
     if (made != CUDNN_STATUS_SUCCESS || !handle_check(handle, who))
         return made != CUDNN_STATUS_SUCCESS ? made : CUDNN_STATUS_BAD_PARAM;
     emulation_note(EMULATION_HANDLE, who);
+    if (!view_is_nchw(&problem->x) && emulation_fails(EMULATION_REFUSE_NHWC))
+        return CUDNN_STATUS_SUCCESS; /* a list of none */
     for (int fits = 1; fits >= 0; fits--)
         for (int i = 0; algorithm_at(problem->direction, i) && *count < wanted; i++) {
             const struct algorithm *row = algorithm_at(problem->direction, i);
@@ -90,10 +92,22 @@ struct run {
     struct epilogue epilogue;
 };
 
-static int64_t place_of(const struct view4 *v, int64_t i) {
+/** Where the rows of a view begin, one after the other as NCHW has them; elements of a row are strides[3] apart. */
+static int64_t row_of(const struct view4 *v, int64_t row) {
     const int *d = v->dims, *s = v->strides;
-    int64_t w = i % d[3], h = i / d[3] % d[2], c = i / ((int64_t)d[3] * d[2]) % d[1], n = i / ((int64_t)d[3] * d[2] * d[1]);
-    return n * s[0] + c * s[1] + h * s[2] + w * s[3];
+    int64_t h = row % d[2], c = row / d[2] % d[1], n = row / ((int64_t)d[2] * d[1]);
+    return n * s[0] + c * s[1] + h * s[2];
+}
+
+static float load(const void *memory, enum dtype dtype, int64_t at) {
+    return dtype == DTYPE_F32 ? ((const float *)memory)[at] : half_decode(dtype, ((const uint16_t *)memory)[at]);
+}
+
+static void store(void *memory, enum dtype dtype, int64_t at, double value) {
+    if (dtype == DTYPE_F32)
+        ((float *)memory)[at] = (float)value;
+    else
+        ((uint16_t *)memory)[at] = half_encode(dtype, (float)value);
 }
 
 static float *dense(const struct view4 *view) {
@@ -104,33 +118,41 @@ static float *dense(const struct view4 *view) {
 }
 
 static float *gather(const struct view4 *view, const void *memory) {
-    float *out = dense(view);
+    float *out = dense(view), *to = out;
     if (view->dtype == DTYPE_F32 && view_is_nchw(view))
         return memcpy(out, memory, (size_t)view_count(view) * sizeof *out);
-    for (int64_t i = 0; i < view_count(view); i++)
-        out[i] = (float)element_load(memory, view->dtype, place_of(view, i));
+    for (int64_t row = 0; row < view_count(view) / view->dims[3]; row++)
+        for (int64_t at = row_of(view, row), w = 0; w < view->dims[3]; w++, at += view->strides[3])
+            *to++ = load(memory, view->dtype, at);
     return out;
+}
+
+/** What the i-th element of channel c becomes. */
+static double finished(const struct run *run, const struct view4 *view, const void *memory, float value, int64_t at,
+                       int64_t z_at, int64_t c) {
+    const struct epilogue *e = &run->epilogue;
+    double sum = (double)run->alpha * (double)value;
+    if (run->beta != 0)
+        sum += (double)run->beta * (double)load(memory, view->dtype, at);
+    if (e->z)
+        sum += (double)e->z_factor * (double)load(e->z, e->z_view.dtype, z_at);
+    if (e->bias)
+        sum += (double)load(e->bias, view->dtype, c);
+    return e->relu && sum < 0 ? 0 : sum;
 }
 
 /** memory = alpha values + beta memory, and what follows; without beta memory is not looked at. */
 static void scatter(const struct run *run, const struct view4 *view, void *memory, const float *values) {
     const struct epilogue *e = &run->epilogue;
-    int64_t plane = (int64_t)view->dims[2] * view->dims[3];
     if (view->dtype == DTYPE_F32 && view_is_nchw(view) && run->alpha == 1 && run->beta == 0 && !e->z && !e->bias &&
         !e->relu) {
         memcpy(memory, values, (size_t)view_count(view) * sizeof *values);
         return;
     }
-    for (int64_t i = 0; i < view_count(view); i++) {
-        int64_t at = place_of(view, i);
-        double value = (double)run->alpha * (double)values[i];
-        if (run->beta != 0)
-            value += (double)run->beta * element_load(memory, view->dtype, at);
-        if (e->z)
-            value += (double)e->z_factor * element_load(e->z, e->z_view.dtype, place_of(&e->z_view, i));
-        if (e->bias)
-            value += element_load(e->bias, view->dtype, i / plane % view->dims[1]);
-        element_store(memory, view->dtype, at, e->relu && value < 0 ? 0 : value);
+    for (int64_t row = 0; row < view_count(view) / view->dims[3]; row++) {
+        int64_t at = row_of(view, row), z_at = e->z ? row_of(&e->z_view, row) : 0, c = row / view->dims[2] % view->dims[1];
+        for (int w = 0; w < view->dims[3]; w++, at += view->strides[3], z_at += e->z_view.strides[3])
+            store(memory, view->dtype, at, finished(run, view, memory, *values++, at, z_at, c));
     }
 }
 
@@ -221,6 +243,15 @@ static cudnnStatus_t queue(cudnnHandle_t handle, const struct run *run, void (*w
     return queued == cudaSuccess ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED;
 }
 
+/** On sm_80 and later CUDNN_DEFAULT_MATH allows TF32 too. */
+static void note_math(const struct problem *p) {
+    bool wide = p->x.dtype == DTYPE_F32;
+    if (wide && p->math != CUDNN_FMA_MATH)
+        emulation_note(EMULATION_MATH, "tf32");
+    else if (!wide && p->math == CUDNN_TENSOR_OP_MATH)
+        emulation_note(EMULATION_MATH, "narrow");
+}
+
 static cudnnStatus_t start(cudnnHandle_t handle, cudnnStatus_t made, struct run *run, int algorithm, void (*work)(void *),
                            const char *who) {
     emulation_note(EMULATION_CUDNN, who);
@@ -230,6 +261,7 @@ static cudnnStatus_t start(cudnnHandle_t handle, cudnnStatus_t made, struct run 
         emulation_finding("%s: cuDNN does not do this combination of types or layouts", who);
     if (made == CUDNN_STATUS_SUCCESS)
         made = check_algorithm(run, algorithm, who);
+    note_math(&run->problem);
     return made == CUDNN_STATUS_SUCCESS ? queue(handle, run, work, who) : made;
 }
 
@@ -305,7 +337,77 @@ cudnnStatus_t cudnnConvolutionBiasActivationForward(
     if (run.epilogue.z_factor == 0)
         run.epilogue.z = NULL; /* not looked at */
     cudnnStatus_t made = problem_make(&run.problem, DIRECTION_FORWARD, x_view, w_view, convolution, y_view, who);
+    if (emulation_fails(EMULATION_REFUSE_FUSED))
+        return CUDNN_STATUS_NOT_SUPPORTED;
     if (made == CUDNN_STATUS_SUCCESS)
         made = describe_epilogue(&run, z_view, bias_view, activation, (int)algorithm, who);
     return start(handle, made, &run, (int)algorithm, run_forward, who);
+}
+
+/* --- measuring --- */
+
+/**
+ * As cuDNN: runs what fits into the workspace, so that all memory is used and the result overwritten, and waits. What is the
+ * fastest is made up: the reverse of what the heuristics say, so that it shows which of the two was asked.
+ */
+static cudnnStatus_t measure(cudnnHandle_t handle, cudnnStatus_t made, struct run *run, int wanted, int *count, void *out,
+                             void (*work)(void *), const char *who) {
+    const struct problem *p = &run->problem;
+    int rows = 0;
+    *count = 0;
+    emulation_note(EMULATION_CUDNN, who);
+    if (made == CUDNN_STATUS_SUCCESS && !handle_check(handle, who))
+        made = CUDNN_STATUS_BAD_PARAM;
+    if (made == CUDNN_STATUS_SUCCESS)
+        made = queue(handle, run, work, who);
+    if (made != CUDNN_STATUS_SUCCESS)
+        return made;
+    while (algorithm_at(p->direction, rows))
+        rows++;
+    for (int fits = 1; fits >= 0; fits--)
+        for (int i = rows - 1; i >= 0 && *count < wanted; i--) {
+            const struct algorithm *row = algorithm_at(p->direction, i);
+            candidate described = describe(row, p);
+            described.time = (float)(rows - i);
+            if (described.memory > run->workspace_bytes)
+                described.status = CUDNN_STATUS_ALLOC_FAILED;
+            if ((described.status == CUDNN_STATUS_SUCCESS) == (fits != 0))
+                ((candidate *)out)[(*count)++] = described;
+        }
+    return cudaStreamSynchronize(handle->stream) == cudaSuccess ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED;
+}
+
+cudnnStatus_t cudnnFindConvolutionForwardAlgorithmEx(cudnnHandle_t handle, const cudnnTensorDescriptor_t x_view, const void *x,
+                                                     const cudnnFilterDescriptor_t w_view, const void *w,
+                                                     const cudnnConvolutionDescriptor_t convolution,
+                                                     const cudnnTensorDescriptor_t y_view, void *y, const int wanted, int *count,
+                                                     cudnnConvolutionFwdAlgoPerf_t *out, void *workspace, size_t bytes) {
+    static const char who[] = "cudnnFindConvolutionForwardAlgorithmEx";
+    struct run run = {.x = (void *)x, .w = (void *)w, .y = y, .workspace = workspace, .workspace_bytes = bytes, .alpha = 1};
+    cudnnStatus_t made = problem_make(&run.problem, DIRECTION_FORWARD, x_view, w_view, convolution, y_view, who);
+    return measure(handle, made, &run, wanted, count, out, run_forward, who);
+}
+
+cudnnStatus_t cudnnFindConvolutionBackwardDataAlgorithmEx(cudnnHandle_t handle, const cudnnFilterDescriptor_t w_view,
+                                                          const void *w, const cudnnTensorDescriptor_t dy_view, const void *dy,
+                                                          const cudnnConvolutionDescriptor_t convolution,
+                                                          const cudnnTensorDescriptor_t dx_view, void *dx, const int wanted,
+                                                          int *count, cudnnConvolutionBwdDataAlgoPerf_t *out, void *workspace,
+                                                          size_t bytes) {
+    static const char who[] = "cudnnFindConvolutionBackwardDataAlgorithmEx";
+    struct run run = {.x = dx, .w = (void *)w, .y = (void *)dy, .workspace = workspace, .workspace_bytes = bytes, .alpha = 1};
+    cudnnStatus_t made = problem_make(&run.problem, DIRECTION_DATA, dx_view, w_view, convolution, dy_view, who);
+    return measure(handle, made, &run, wanted, count, out, run_data, who);
+}
+
+cudnnStatus_t cudnnFindConvolutionBackwardFilterAlgorithmEx(cudnnHandle_t handle, const cudnnTensorDescriptor_t x_view,
+                                                            const void *x, const cudnnTensorDescriptor_t dy_view,
+                                                            const void *dy, const cudnnConvolutionDescriptor_t convolution,
+                                                            const cudnnFilterDescriptor_t dw_view, void *dw, const int wanted,
+                                                            int *count, cudnnConvolutionBwdFilterAlgoPerf_t *out,
+                                                            void *workspace, size_t bytes) {
+    static const char who[] = "cudnnFindConvolutionBackwardFilterAlgorithmEx";
+    struct run run = {.x = (void *)x, .w = dw, .y = (void *)dy, .workspace = workspace, .workspace_bytes = bytes, .alpha = 1};
+    cudnnStatus_t made = problem_make(&run.problem, DIRECTION_FILTER, x_view, dw_view, convolution, dy_view, who);
+    return measure(handle, made, &run, wanted, count, out, run_filter, who);
 }
