@@ -56,8 +56,8 @@ static void linger(void *argument) {
 static void go_on_meanwhile(void) {
     struct device *device = open_cuda(0);
     struct kernel *kernel = make_relu(device);
-    struct event *event;
-    struct stream *stream;
+    struct event *event = NULL;
+    struct stream *stream = NULL;
     void *memory = device->ops->alloc(device, FLOATS * sizeof(float), &err);
     void *buffers[ARG_COUNT] = {[ARG_SRC] = memory, [ARG_DST] = memory};
     require(device->ops->stream_create(device, &stream, &err) && device->ops->event_create(device, &event, &err));

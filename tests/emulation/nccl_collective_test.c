@@ -280,8 +280,10 @@ static void body_abort(struct job *job, struct collective *collective) {
         CHECK(!collective_barrier(collective, &err));
         CHECK(err.code == ERROR_STATE && strstr(err.message, "aborted"));
         pthread_join(thread, NULL);
+        job->board->ready[0] = 1;
     } else {
-        clock_sleep_ms(400);
+        while (!job->board->ready[0])
+            clock_sleep_ms(5);
         CHECK(!collective_barrier(collective, &err));
         CHECK(err.code == ERROR_PEER && strstr(err.message, "rank 0 is gone"));
     }

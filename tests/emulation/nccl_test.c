@@ -310,12 +310,33 @@ static void die_by_order(int rank) {
     abandon(&m);
 }
 
-static void deaths_can_be_ordered(void **state) {
+static void hang_by_order(int rank) {
+    putenv((char *)"THORAX_EMULATION_NCCL_HANG=1:2");
+    struct member m = member_of(rank, 2);
+    if (rank == 1)
+        shared->lost = getpid();
+    settle(&m, sum(&m, COUNT, ncclFloat32));
+    ok(cudaStreamSynchronize(m.stream));
+    settle(&m, sum(&m, COUNT, ncclFloat32));
+    require_stuck(&m);
+    child_require(rank == 0 && state_after(m.comm, SHORT_MS) == ncclSuccess, "rank 1 stopped in its second");
+    abandon(&m);
+    kill(shared->lost, SIGKILL);
+}
+
+static void deaths_and_hangs_can_be_ordered(void **state) {
     (void)state;
     assert_ranks_clean(2, die_by_order);
+    assert_ranks_clean(2, hang_by_order);
 }
 
 /* --- what is found --- */
+
+/** A call that may fail while it is in progress. */
+static void attempt(const struct member *m, ncclResult_t result) {
+    must(result);
+    state_after(m->comm, LONG_MS);
+}
 
 /** Calls that do not fit, after which everything is stuck or worse. */
 static void let_go(struct member *m) {
@@ -325,26 +346,26 @@ static void let_go(struct member *m) {
 
 static void differ_in_count(int rank) {
     struct member m = member_of(rank, 2);
-    settle(&m, sum(&m, COUNT - (size_t)rank, ncclFloat32));
+    attempt(&m, sum(&m, COUNT - (size_t)rank, ncclFloat32));
     let_go(&m);
 }
 
 static void differ_in_type(int rank) {
     struct member m = member_of(rank, 2);
-    settle(&m, sum(&m, COUNT, rank ? ncclInt32 : ncclFloat32));
+    attempt(&m, sum(&m, COUNT, rank ? ncclInt32 : ncclFloat32));
     let_go(&m);
 }
 
 static void differ_in_kind(int rank) {
     struct member m = member_of(rank, 2);
-    settle(&m, rank ? sum(&m, COUNT, ncclFloat32)
-                    : ncclBroadcast(m.memory, m.memory, COUNT, ncclFloat32, 0, m.comm, m.stream));
+    attempt(&m, rank ? sum(&m, COUNT, ncclFloat32)
+                     : ncclBroadcast(m.memory, m.memory, COUNT, ncclFloat32, 0, m.comm, m.stream));
     let_go(&m);
 }
 
 static void differ_in_root(int rank) {
     struct member m = member_of(rank, 2);
-    settle(&m, ncclBroadcast(m.memory, m.memory, COUNT, ncclFloat32, rank, m.comm, m.stream));
+    attempt(&m, ncclBroadcast(m.memory, m.memory, COUNT, ncclFloat32, rank, m.comm, m.stream));
     let_go(&m);
 }
 
@@ -439,13 +460,12 @@ static void use_other_stream(int rank) {
     leave(&m);
 }
 
+/** The other rank never comes. */
 static void call_early(int rank) {
     struct member m = {.device = rank};
     must(join_as(&m, rank, 2));
-    if (rank == 1)
-        usleep(SHORT_MS * 1000);
-    child_require(sum(&m, 1, ncclFloat32) == ncclInvalidUsage || rank == 1, "refused");
-    let_go(&m);
+    child_require(sum(&m, 1, ncclFloat32) == ncclInvalidUsage, "refused");
+    abandon(&m);
 }
 
 static void forget(int rank) {
@@ -476,7 +496,7 @@ static void open_blocking(int rank) {
 static void wrong_states_are_found(void **state) {
     (void)state;
     assert_ranks_found(2, use_other_stream, "a stream of device 2 for a communicator of device 0");
-    assert_ranks_found(2, call_early, "ncclAllReduce: the communicator is not open");
+    assert_ranks_found(1, call_early, "ncclAllReduce: the communicator is not open");
     assert_ranks_found(2, forget, "a ncclComm_t");
     assert_ranks_found(2, destroy_in_use, "was not finalized");
     assert_ranks_found(2, use_destroyed, "is no ncclComm_t, or it was destroyed");
@@ -495,7 +515,7 @@ int main(void) {
         cmocka_unit_test(a_stopped_peer_is_nothing_at_all),
         cmocka_unit_test(a_rank_that_never_comes_is_waited_for),
         cmocka_unit_test(two_ranks_on_a_device_are_refused),
-        cmocka_unit_test(deaths_can_be_ordered),
+        cmocka_unit_test(deaths_and_hangs_can_be_ordered),
         cmocka_unit_test(ranks_that_differ_are_found),
         cmocka_unit_test(use_unsynchronised_memory),
         cmocka_unit_test(wrong_states_are_found),

@@ -19,7 +19,7 @@
  * that failed is aborted by the thread that notices, never by the one that asks for it, for NCCL's calls on
  * one communicator must not overlap.
  */
-enum { FIRST_SCRATCH_BYTES = 1 << 16, DESCRIPTION_BYTES = 512 };
+enum { FIRST_SCRATCH_BYTES = 1 << 16, DESCRIPTION_BYTES = 512, POLL_US = 50 };
 
 /** What is waited for, for those who are told that it did not come. */
 struct task {
@@ -49,10 +49,10 @@ struct nccl {
 };
 
 static bool cuda_ok(cudaError_t result, const char *what, struct error *err) {
+    enum error_code code = result == cudaErrorMemoryAllocation ? ERROR_MEMORY : ERROR_INTERNAL;
     if (result == cudaSuccess)
         return true;
     cudaGetLastError(); /* it is reported here: nobody should find it later */
-    enum error_code code = result == cudaErrorMemoryAllocation ? ERROR_MEMORY : ERROR_INTERNAL;
     return error_set(err, code, "%s: %s (%s)", what, cudaGetErrorString(result), cudaGetErrorName(result));
 }
 
@@ -148,7 +148,7 @@ static bool healthy(struct nccl *nccl, const struct watch *watch, struct error *
 static void rest(const struct nccl *nccl) {
     if (nccl->spec.waiting)
         nccl->spec.waiting(nccl->spec.context);
-    clock_sleep_ms(1);
+    clock_sleep_us(POLL_US);
 }
 
 /** Waits until a call that may still be in progress has been accepted. */
@@ -377,10 +377,9 @@ static void nccl_close(struct collective *collective) {
     cudaSetDevice(nccl->spec.device_index);
     if (nccl->comm)
         say_goodbye(nccl);
-    for (int i = 0; i < COLLECTIVE_TICKETS; i++) {
+    for (int i = 0; i < COLLECTIVE_TICKETS; i++)
         if (nccl->slots[i].done)
             cudaEventDestroy(nccl->slots[i].done);
-    }
     if (nccl->stream)
         cudaStreamDestroy(nccl->stream);
     free_scratch(nccl);

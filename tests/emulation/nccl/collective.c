@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Collectives: calls that check and queue, and the work that moves and adds. */
 
@@ -208,7 +207,7 @@ static void misbehave(const struct operation *operation) {
         if (text && *text && sscanf(text, "%d:%llu", &rank, &n) != 2)
             emulation_finding("%s=%s is not RANK:N", rows[i].name, text);
         else if (text && *text && rank == operation->comm->rank && n == operation->sequence)
-            kill(getpid(), rows[i].signal);
+            raise(rows[i].signal); /* to this thread, which goes no further */
     }
 }
 
