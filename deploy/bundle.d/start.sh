@@ -21,7 +21,8 @@ append_path() {
 add_folders() {
     here='' right=no
     for candidate; do
-        for library in "$candidate"/libcudart.so.* "$candidate"/libcublas.so.* "$candidate"/libcudnn.so.* "$candidate"/libnccl.so.*; do
+        for library in "$candidate"/libcudart.so.* "$candidate"/libcublas.so.* "$candidate"/libcudnn.so.* \
+            "$candidate"/libnccl.so.* "$candidate"/libcupti.so.*; do
             [ -e "$library" ] || continue
             here=$here:$candidate
             [ ! -e "$candidate/libcudart.so.$major" ] || right=yes
@@ -38,7 +39,7 @@ if [ "$major" != 0 ]; then
         add_folders "$environment/lib" "$environment"/lib/python3*/site-packages/nvidia/*/lib
     done
     for toolkit in /usr/local/cuda /usr/local/cuda-* /opt/cuda; do
-        add_folders "$toolkit/lib64" "$toolkit/lib"
+        add_folders "$toolkit/lib64" "$toolkit/lib" "$toolkit/extras/CUPTI/lib64"
     done
     for packages in ${HOME:+"$HOME"/.local/lib/python3*/site-packages} /usr/local/lib/python3*/site-packages \
         /usr/local/lib/python3*/dist-packages /usr/local/lib64/python3*/site-packages /usr/lib/python3*/site-packages \

@@ -3,10 +3,10 @@
 #include "common/op/precision.h"
 
 /**
- * What a training step, or an inference run, must at least do: operations and bytes, counted out of the graph, and how long a machine
- * takes for that where nothing is in its way. Each tensor that an operation works on moves once, but for batch norm in training, whose
- * moments must be known before it can normalise (and whose sums before it can give a gradient): its source moves once more
- * forward, its source and its output's gradient once more backward.
+ * What a training step, or an inference run, must at least do: operations and bytes, counted out of the graph, and how long a
+ * machine takes for that where nothing is in its way. Each tensor that an operation works on moves once, but for batch norm in
+ * training, whose moments must be known before it can normalise (and whose sums before it can give a gradient): its source moves
+ * once more forward, its source and its output's gradient once more backward.
  */
 struct cost_machine {
     const char *name;

@@ -20,14 +20,12 @@ struct request {
 static struct graph *prepare(const struct subject_options *o, struct error *err) {
     struct model_spec model = {.architecture = o->architecture, .input_channels = o->channels, .size = o->size,
                                .classes = SUBJECT_CLASSES};
-    struct parameters *folded = NULL;
+    struct parameters *folded = NULL, *parameters = NULL; /* what the weights are costs nothing: zeros */
     struct graph *graph = model_build(&model, err), *out = NULL;
-    struct parameters *parameters = graph ? parameters_create(graph, err) : NULL;
-    if (parameters) {
-        parameters_initialise(graph, parameters, 1);
-        out = o->infer ? graph_fold_for_inference(graph, parameters, NULL, o->precision, &folded, err)
-                       : graph_fuse_for_training(graph, NULL, o->precision, NORM_STATISTICS_BATCH, err);
-    }
+    if (graph && !o->infer)
+        out = graph_fuse_for_training(graph, NULL, o->precision, NORM_STATISTICS_BATCH, err);
+    else if (graph && (parameters = parameters_create(graph, err)))
+        out = graph_fold_for_inference(graph, parameters, NULL, o->precision, &folded, err);
     parameters_destroy(folded);
     parameters_destroy(parameters);
     graph_destroy(graph);
@@ -86,9 +84,11 @@ static void print_json_row(const struct cost_row *row, const struct cost_machine
 static void print_json(const struct request *request, const struct costs *costs) {
     const struct subject_options *o = &request->options;
     const struct cost_machine *machine = request->device_name ? cost_machine_of(request->device_name) : NULL;
+    const char *mode = o->infer ? "infer" : "train";
     struct cost_row total = costs_total(costs);
-    printf("{\"mode\": \"%s\", \"architecture\": \"%s\", \"precision\": \"%s\", \"batch\": %d, \"size\": %d, \"channels\": %d,\n",
-           o->infer ? "infer" : "train", o->architecture, precision_name(o->precision), o->batch, o->size, o->channels);
+    printf("{\"mode\": \"%s\", \"architecture\": \"%s\", ", mode, o->architecture);
+    printf("\"precision\": \"%s\", ", precision_name(o->precision));
+    printf("\"batch\": %d, \"size\": %d, \"channels\": %d,\n", o->batch, o->size, o->channels);
     if (machine)
         printf(" \"machine\": \"%s\", \"peak_flops\": %.6g, \"peak_bytes_per_s\": %.6g, \"floor_ms\": %.6g,\n", machine->name,
                peak(machine, o->precision), machine->bytes_per_s, total.floor_s[machine - cost_machines] * 1e3);
@@ -103,9 +103,9 @@ static void print_json(const struct request *request, const struct costs *costs)
 static const char usage[] =
     "Usage: costs [--architecture NAME] [--infer] [--size N] [--channels N] [--batch N] [--precision f32|bf16]\n"
     "             [--device-name TEXT] [--json|--markdown]\n"
-    "Counts the operations and bytes of a training step, or of inference, and the least time that they take on an H100 SXM and an\n"
-    "H200: for each operation the longer of arithmetic / peak and bytes / bandwidth. Nothing is run. --device-name: with\n"
-    "--json, the machine that this device is, where it is known.\n";
+    "Counts the operations and bytes of a training step, or of inference, and the least time that they take on an H100 SXM\n"
+    "and an H200: for each operation the longer of arithmetic / peak and bytes / bandwidth. Nothing is run.\n"
+    "--device-name: with --json, the machine that this device is, where it is known.\n";
 
 static int parse_options(int argc, char **argv, struct request *request) {
     static const struct option rows[] = {SUBJECT_OPTION_ROWS, {"infer", no_argument, 0, 'I'}, {"markdown", no_argument, 0, 'M'},
