@@ -43,6 +43,23 @@ static int index_of(const char *name) {
     return i;
 }
 
+/* A page names what takes a thousandth of the whole, and adds up the rest. */
+static struct costs without_small(const struct costs *costs) {
+    int h100 = index_of("H100 SXM");
+    double least = costs_total(costs).floor_s[h100] / 1000;
+    struct costs out = {0};
+    struct costs rest = {0};
+    for (int i = 0; i < costs->count; i++) {
+        struct costs *to = costs->rows[i].floor_s[h100] < least ? &rest : &out;
+        to->rows[to->count++] = costs->rows[i];
+    }
+    if (rest.count > 0) {
+        out.rows[out.count] = costs_total(&rest);
+        out.rows[out.count++].kind = "the rest";
+    }
+    return out;
+}
+
 static void print_row(const struct cost_row *row, enum precision precision, const char *bar) {
     int h100 = index_of("H100 SXM"), h200 = index_of("H200");
     const struct cost_machine *machine = &cost_machines[h100];
@@ -56,6 +73,7 @@ static void print_table(const struct request *request, const struct costs *costs
     const char *bar = request->markdown ? "|" : "";
     struct cost_row total = costs_total(costs);
     total.kind = "all";
+    const struct costs shown = request->markdown ? without_small(costs) : *costs;
     if (!request->markdown)
         printf("%s %s, %s, batch %d, %d pixels, %d channels\n", o->infer ? "inference with" : "training", o->architecture,
                precision_name(o->precision), o->batch, o->size, o->channels);
@@ -63,8 +81,8 @@ static void print_table(const struct request *request, const struct costs *costs
            "GFLOP", bar, "GB", bar, "arithmetic", bar, "traffic", bar, "H100 ms", bar, "H200 ms", bar);
     if (request->markdown)
         printf("|---|---|--:|--:|--:|--:|--:|--:|--:|\n");
-    for (int i = 0; i < costs->count; i++)
-        print_row(&costs->rows[i], o->precision, bar);
+    for (int i = 0; i < shown.count; i++)
+        print_row(&shown.rows[i], o->precision, bar);
     print_row(&total, o->precision, bar);
 }
 

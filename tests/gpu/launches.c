@@ -1,8 +1,8 @@
 /*
- * Counts what a program hands to the GPU: kernels launched one by one, and graphs (whose kernels count as one launch). CUDA's driver
- * loads this object into every process that has its path in CUDA_INJECTION64_PATH, and calls InitializeInjection; CUPTI, found
- * at run time, then tells it of every call of the driver, cuDNN's own among them. At the end of the process the counts are written to the
- * file that THORAX_LAUNCHES names, as "kernels graphs".
+ * Counts what a program hands to the GPU: kernels launched one by one, and graphs (whose kernels count as one launch). CUDA's
+ * driver loads this object into every process that has its path in CUDA_INJECTION64_PATH, and calls InitializeInjection; CUPTI,
+ * found at run time, then tells it of every call of the driver, cuDNN's own among them. At the end of the process the counts are
+ * written to the file that THORAX_LAUNCHES names, as "kernels graphs".
  */
 #include <cupti.h>
 #include <dlfcn.h>
