@@ -22,7 +22,7 @@ add_folders() {
     here='' right=no
     for candidate; do
         for library in "$candidate"/libcudart.so.* "$candidate"/libcublas.so.* "$candidate"/libcudnn.so.* \
-            "$candidate"/libnccl.so.* "$candidate"/libcupti.so.*; do
+            "$candidate"/libnccl.so.* "$candidate"/libnvrtc.so.* "$candidate"/libcupti.so.*; do
             [ -e "$library" ] || continue
             here=$here:$candidate
             [ ! -e "$candidate/libcudart.so.$major" ] || right=yes
