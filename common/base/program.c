@@ -6,8 +6,9 @@
 
 static const char SELF[] = "/proc/self/exe";
 
-/* ld-linux-x86-64.so.2, ld-linux-aarch64.so.1, ld-musl-x86_64.so.1. A program of ours would have to be called so for a
- * variable that somebody left in the environment to mean anything. Without /proc there is nothing else to go by. */
+/* ld-linux-x86-64.so.2, ld-linux-aarch64.so.1, ld-musl-x86_64.so.1. A program of ours would have to be called
+ * so for a variable that somebody left in the environment to mean anything. Without /proc there is nothing
+ * else to go by. */
 static bool loader_runs_us(void) {
     char path[PATH_MAX];
     ssize_t length = readlink(SELF, path, sizeof path - 1);

@@ -11,7 +11,8 @@ static void print_device(const char *name, int index, const struct device_info *
     fputc('\n', out);
 }
 
-/* GPUs are numbered from 0 without gaps; a CPU has no number, and is the device whose memory is the host's. */
+/* GPUs are numbered from 0 without gaps; a CPU has no number, and is the device whose memory is the host's.
+ */
 static int list_row(const struct device_ops *row, FILE *out) {
     struct device_spec spec = {.name = row->name};
     struct device_info info = {0};

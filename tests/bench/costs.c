@@ -7,8 +7,9 @@
 #include <string.h>
 
 /*
- * What a step or a run must cost, from first principles: nothing is run and nothing measured. Every measurement has these
- * figures to be compared with. The page common/device/cuda/README.md has some of them, as --markdown prints them.
+ * What a step or a run must cost, from first principles: nothing is run and nothing measured. Every
+ * measurement has these figures to be compared with. The page common/device/cuda/README.md has some of them,
+ * as --markdown prints them.
  */
 
 struct request {
@@ -18,7 +19,9 @@ struct request {
 };
 
 static struct graph *prepare(const struct subject_options *o, struct error *err) {
-    struct model_spec model = {.architecture = o->architecture, .input_channels = o->channels, .size = o->size,
+    struct model_spec model = {.architecture = o->architecture,
+                               .input_channels = o->channels,
+                               .size = o->size,
                                .classes = SUBJECT_CLASSES};
     struct parameters *folded = NULL, *parameters = NULL; /* what the weights are costs nothing: zeros */
     struct graph *graph = model_build(&model, err), *out = NULL;
@@ -63,9 +66,10 @@ static struct costs without_small(const struct costs *costs) {
 static void print_row(const struct cost_row *row, enum precision precision, const char *bar) {
     int h100 = index_of("H100 SXM"), h200 = index_of("H200");
     const struct cost_machine *machine = &cost_machines[h100];
-    printf("%s%-24s%s %-15s%s %5d%s %10.3f%s %9.4f%s %10.4f%s %9.4f%s %9.4f%s %9.4f%s\n", bar, row->kind, bar, row->pass, bar,
-           row->count, bar, row->flops * 1e-9, bar, row->bytes * 1e-9, bar, row->flops / peak(machine, precision) * 1e3, bar,
-           row->bytes / machine->bytes_per_s * 1e3, bar, row->floor_s[h100] * 1e3, bar, row->floor_s[h200] * 1e3, bar);
+    printf("%s%-24s%s %-15s%s %5d%s %10.3f%s %9.4f%s %10.4f%s %9.4f%s %9.4f%s %9.4f%s\n", bar, row->kind, bar,
+           row->pass, bar, row->count, bar, row->flops * 1e-9, bar, row->bytes * 1e-9, bar,
+           row->flops / peak(machine, precision) * 1e3, bar, row->bytes / machine->bytes_per_s * 1e3, bar,
+           row->floor_s[h100] * 1e3, bar, row->floor_s[h200] * 1e3, bar);
 }
 
 static void print_table(const struct request *request, const struct costs *costs) {
@@ -75,10 +79,11 @@ static void print_table(const struct request *request, const struct costs *costs
     total.kind = "all";
     const struct costs shown = request->markdown ? without_small(costs) : *costs;
     if (!request->markdown)
-        printf("%s %s, %s, batch %d, %d pixels, %d channels\n", o->infer ? "inference with" : "training", o->architecture,
-               precision_name(o->precision), o->batch, o->size, o->channels);
-    printf("%s%-24s%s %-15s%s %5s%s %10s%s %9s%s %10s%s %9s%s %9s%s %9s%s\n", bar, "operation", bar, "pass", bar, "count", bar,
-           "GFLOP", bar, "GB", bar, "arithmetic", bar, "traffic", bar, "H100 ms", bar, "H200 ms", bar);
+        printf("%s %s, %s, batch %d, %d pixels, %d channels\n", o->infer ? "inference with" : "training",
+               o->architecture, precision_name(o->precision), o->batch, o->size, o->channels);
+    printf("%s%-24s%s %-15s%s %5s%s %10s%s %9s%s %10s%s %9s%s %9s%s %9s%s\n", bar, "operation", bar, "pass",
+           bar, "count", bar, "GFLOP", bar, "GB", bar, "arithmetic", bar, "traffic", bar, "H100 ms", bar,
+           "H200 ms", bar);
     if (request->markdown)
         printf("|---|---|--:|--:|--:|--:|--:|--:|--:|\n");
     for (int i = 0; i < shown.count; i++)
@@ -87,8 +92,9 @@ static void print_table(const struct request *request, const struct costs *costs
 }
 
 static void print_json_row(const struct cost_row *row, const struct cost_machine *only) {
-    printf("{\"kind\": \"%s\", \"pass\": \"%s\", \"count\": %d, \"flops\": %.6g, \"bytes\": %.6g, \"floor_ms\": {", row->kind,
-           row->pass, row->count, row->flops, row->bytes);
+    printf("{\"kind\": \"%s\", \"pass\": \"%s\", \"count\": %d, \"flops\": %.6g, \"bytes\": %.6g, "
+           "\"floor_ms\": {",
+           row->kind, row->pass, row->count, row->flops, row->bytes);
     const char *separator = "";
     for (int i = 0; i < COST_MACHINES; i++) {
         if (only && only != &cost_machines[i])
@@ -108,8 +114,10 @@ static void print_json(const struct request *request, const struct costs *costs)
     printf("\"precision\": \"%s\", ", precision_name(o->precision));
     printf("\"batch\": %d, \"size\": %d, \"channels\": %d,\n", o->batch, o->size, o->channels);
     if (machine)
-        printf(" \"machine\": \"%s\", \"peak_flops\": %.6g, \"peak_bytes_per_s\": %.6g, \"floor_ms\": %.6g,\n", machine->name,
-               peak(machine, o->precision), machine->bytes_per_s, total.floor_s[machine - cost_machines] * 1e3);
+        printf(
+            " \"machine\": \"%s\", \"peak_flops\": %.6g, \"peak_bytes_per_s\": %.6g, \"floor_ms\": %.6g,\n",
+            machine->name, peak(machine, o->precision), machine->bytes_per_s,
+            total.floor_s[machine - cost_machines] * 1e3);
     printf(" \"flops\": %.6g, \"bytes\": %.6g,\n \"operations\": [\n  ", total.flops, total.bytes);
     for (int i = 0; i < costs->count; i++) {
         printf("%s", i ? ",\n  " : "");
@@ -119,15 +127,21 @@ static void print_json(const struct request *request, const struct costs *costs)
 }
 
 static const char usage[] =
-    "Usage: costs [--architecture NAME] [--infer] [--size N] [--channels N] [--batch N] [--precision f32|bf16]\n"
+    "Usage: costs [--architecture NAME] [--infer] [--size N] [--channels N] [--batch N] [--precision "
+    "f32|bf16]\n"
     "             [--device-name TEXT] [--json|--markdown]\n"
-    "Counts the operations and bytes of a training step, or of inference, and the least time that they take on an H100 SXM\n"
+    "Counts the operations and bytes of a training step, or of inference, and the least time that they take "
+    "on an H100 SXM\n"
     "and an H200: for each operation the longer of arithmetic / peak and bytes / bandwidth. Nothing is run.\n"
     "--device-name: with --json, the machine that this device is, where it is known.\n";
 
 static int parse_options(int argc, char **argv, struct request *request) {
-    static const struct option rows[] = {SUBJECT_OPTION_ROWS, {"infer", no_argument, 0, 'I'}, {"markdown", no_argument, 0, 'M'},
-                                         {"device-name", required_argument, 0, 'N'}, {"help", no_argument, 0, 'h'}, {0}};
+    static const struct option rows[] = {SUBJECT_OPTION_ROWS,
+                                         {"infer", no_argument, 0, 'I'},
+                                         {"markdown", no_argument, 0, 'M'},
+                                         {"device-name", required_argument, 0, 'N'},
+                                         {"help", no_argument, 0, 'h'},
+                                         {0}};
     for (int c; (c = getopt_long(argc, argv, "h", rows, NULL)) >= 0;) {
         if (c == 'h') {
             fputs(usage, stdout);
@@ -157,7 +171,8 @@ int main(int argc, char **argv) {
         return code;
     const struct subject_options *o = &request.options;
     struct graph *graph = prepare(o, &err);
-    bool good = graph && costs_count(graph, &(struct cost_options){o->batch, o->precision, o->infer}, &costs, &err);
+    bool good =
+        graph && costs_count(graph, &(struct cost_options){o->batch, o->precision, o->infer}, &costs, &err);
     if (!good)
         fprintf(stderr, "costs: %s\n", err.message);
     else

@@ -1,8 +1,9 @@
 /*
- * Counts what a program hands to the GPU: kernels launched one by one, and graphs (whose kernels count as one launch). CUDA's
- * driver loads this object into every process that has its path in CUDA_INJECTION64_PATH, and calls InitializeInjection; CUPTI,
- * found at run time, then tells it of every call of the driver, cuDNN's own among them. At the end of the process the counts are
- * written to the file that THORAX_LAUNCHES names, as "kernels graphs".
+ * Counts what a program hands to the GPU: kernels launched one by one, and graphs (whose kernels count as one
+ * launch). CUDA's driver loads this object into every process that has its path in CUDA_INJECTION64_PATH, and
+ * calls InitializeInjection; CUPTI, found at run time, then tells it of every call of the driver, cuDNN's own
+ * among them. At the end of the process the counts are written to the file that THORAX_LAUNCHES names, as
+ * "kernels graphs".
  */
 #include <cupti.h>
 #include <dlfcn.h>
@@ -12,7 +13,8 @@
 
 static atomic_long kernels, graphs;
 
-static void CUPTIAPI count(void *context, CUpti_CallbackDomain domain, CUpti_CallbackId id, const void *data) {
+static void CUPTIAPI count(void *context, CUpti_CallbackDomain domain, CUpti_CallbackId id,
+                           const void *data) {
     const CUpti_CallbackData *call = data;
     (void)context;
     if (domain != CUPTI_CB_DOMAIN_DRIVER_API || call->callbackSite != CUPTI_API_ENTER)
@@ -28,7 +30,8 @@ static void CUPTIAPI count(void *context, CUpti_CallbackDomain domain, CUpti_Cal
     case CUPTI_DRIVER_TRACE_CBID_cuGraphLaunch_ptsz:
         atomic_fetch_add(&graphs, 1);
         break;
-    default: break;
+    default:
+        break;
     }
 }
 

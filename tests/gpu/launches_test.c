@@ -1,5 +1,6 @@
 /*
- * What counts launches, over a double of CUPTI: a child loads it as CUDA's driver would, and ends; the file then has the counts.
+ * What counts launches, over a double of CUPTI: a child loads it as CUDA's driver would, and ends; the file
+ * then has the counts.
  */
 #include "common/base/file.h"
 

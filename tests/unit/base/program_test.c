@@ -1,6 +1,6 @@
 /*
- * How a program starts itself once more. The test runs itself, as the system does and by the dynamic loader as a bundle does, and
- * reads what it says there.
+ * How a program starts itself once more. The test runs itself, as the system does and by the dynamic loader
+ * as a bundle does, and reads what it says there.
  */
 #include "common/base/program.h"
 
