@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/signals.h"
 #include "common/base/thread_slice.h"
+#include "common/device/listing.h"
 #include "inferd/daemon.h"
 #include "inferd/engine.h"
 #include "inferd/router_daemon.h"
@@ -24,6 +25,7 @@ static const char usage[] =
     "  --role ROLE         member (the default), or router: one address in front of a pool\n"
     "  --set KEY=VALUE     override a key of the configuration; may be repeated\n"
     "  --check             validate configuration and model file, serve nothing\n"
+    "  --devices           list the devices that can compute here, and why others cannot\n"
     "  --help-config[=markdown]  print every key with type, default, range and meaning\n"
     "  --version, --help\n";
 
@@ -32,7 +34,7 @@ struct arguments {
     const char *config, *model, *role, *help_config;
     const char *settings[SETTINGS_MAX];
     int setting_count;
-    bool check, help, version;
+    bool check, devices, help, version;
 };
 
 static bool take_option(int option, struct arguments *out, struct error *err) {
@@ -54,6 +56,8 @@ static bool take_option(int option, struct arguments *out, struct error *err) {
         return true;
     case 'n':
         return out->check = true;
+    case 'd':
+        return out->devices = true;
     case 'h':
         return out->help = true;
     case 'v':
@@ -73,6 +77,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *out, struct
         {"role", required_argument, NULL, 'r'},
         {"set", required_argument, NULL, 's'},
         {"check", no_argument, NULL, 'n'},
+        {"devices", no_argument, NULL, 'd'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'v'},
         {"help-config", optional_argument, NULL, OPTION_HELP_CONFIG},
@@ -88,7 +93,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *out, struct
     if (optind < argc) {
         return error_set(err, ERROR_INVALID, "what is \"%s\"?", argv[optind]);
     }
-    return out->help || out->version || out->help_config || out->config || out->model || out->role ||
+    return out->help || out->version || out->help_config || out->devices || out->config || out->model || out->role ||
            error_set(err, ERROR_INVALID, "expected --config FILE, --model FILE or --role router");
 }
 
@@ -102,6 +107,8 @@ static bool print_about(const struct arguments *arguments) {
         schema_print_markdown(inferd_schema(), stdout);
     } else if (arguments->help_config) {
         schema_print_help(inferd_schema(), stdout);
+    } else if (arguments->devices) {
+        device_list(stdout);
     } else {
         return false;
     }

@@ -3,7 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/signals.h"
 #include "common/base/text.h"
-#include "common/device/device.h"
+#include "common/device/listing.h"
 #include "common/graph/profile.h"
 #include "trainerd/daemon.h"
 #include "trainerd/engine_profile.h"
@@ -115,20 +115,6 @@ static bool parse_arguments(int argc, char **argv, struct arguments *out, struct
            error_set(err, ERROR_INVALID, "expected --config FILE");
 }
 
-static void print_devices(void) {
-    const struct device_ops *row;
-    for (int i = 0; (row = device_registry_row(i)); i++) {
-        struct error err = {0};
-        struct device_spec spec = {.name = row->name};
-        struct device *device = device_open(&spec, &err);
-        struct device_info info = {0};
-        if (device)
-            device->ops->info(device, &info);
-        printf("%-10s %s\n", row->name, device ? info.name : err.message);
-        device_close(device);
-    }
-}
-
 /** Prints what was asked about the program itself; false where nothing was. */
 static bool print_about(const struct arguments *arguments) {
     if (arguments->help)
@@ -140,7 +126,7 @@ static bool print_about(const struct arguments *arguments) {
     else if (arguments->help_config)
         schema_print_help(&trainer_config_schema, stdout);
     else if (arguments->devices)
-        print_devices();
+        device_list(stdout);
     else
         return false;
     return true;

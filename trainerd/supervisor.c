@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/program.h"
 #include "common/base/signals.h"
 #include "common/base/text.h"
 #include "trainerd/process.h"
@@ -99,7 +100,7 @@ static bool start_worker(struct supervisor *supervisor, int rank, const struct c
     char **arguments = worker_arguments(spec->arguments, rank_text);
     if (!arguments)
         return error_set(err, ERROR_MEMORY, "supervisor: out of memory");
-    struct process_spec process = {.program = spec->program ? spec->program : "/proc/self/exe",
+    struct process_spec process = {.program = spec->program ? spec->program : program_path(),
                                    .arguments = arguments,
                                    .extra = (const char *const (*)[2])extra, /* C has no such conversion by itself */
                                    .words_name = WORDS_NAME,

@@ -1,5 +1,7 @@
 #include "trainerd/team.h"
 
+#include "common/base/program.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +41,6 @@ bool team_enter(char *const argv[], const struct team_spec *spec, struct error *
     setenv(ENTERED_NAME, "1", 1);
     if (!cpu_pin(&team.cores, err))
         return false;
-    execv("/proc/self/exe", argv);
-    return error_set_errno(err, "/proc/self/exe: exec");
+    execv(program_path(), argv);
+    return error_set_errno(err, "%s: exec", program_path());
 }

@@ -1,5 +1,7 @@
 #include "common/base/cpu.h"
 
+#include "common/base/program.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -81,6 +83,6 @@ bool cpu_environment(char *const argv[], const char *const pairs[][2], struct er
     }
     if (!missing)
         return true;
-    execv("/proc/self/exe", argv);
-    return error_set_errno(err, "/proc/self/exe: exec");
+    execv(program_path(), argv);
+    return error_set_errno(err, "%s: exec", program_path());
 }

@@ -1,15 +1,14 @@
 #include "trainerd/trainctl/plan.h"
 
 #include "common/base/file.h"
+#include "common/base/program.h"
 #include "common/base/text.h"
 #include "common/config/schema.h"
 #include "common/pool/descriptor.h"
 #include "common/pool/message_check.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MAX_TIME_MS = 30 * 24 * 3600 * 1000u };
 
@@ -186,11 +185,8 @@ static const char *const FOLDERS[] = {"../share/thorax/rollouts", "../../../conf
 
 static bool find_folder(char out[PATH_MAX], struct error *err) {
     char program[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length < 0)
-        return error_set_errno(err, "/proc/self/exe");
-    program[length] = '\0';
-    *strrchr(program, '/') = '\0';
+    if (!program_folder(program, err))
+        return false;
     for (size_t i = 0; i < sizeof FOLDERS / sizeof *FOLDERS; i++) {
         if (file_join(out, PATH_MAX, program, FOLDERS[i], err) && file_exists(out))
             return true;
