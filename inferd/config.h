@@ -17,7 +17,8 @@ struct inferd_config {
     int max_batch;
     int max_delay_us;
     const char *device;
-    int device_index, device_threads, device_instances;
+    struct string_list device_gpus;
+    int device_threads, device_instances;
     bool device_winograd;
     const char *model_file;
     bool keep_previous;

@@ -13,6 +13,8 @@
  * Asynchrony: run, upload and download return when the work is queued on the stream; an error of earlier work may be
  * reported by any later call, at the latest by synchronise. On CPUs all work is done when the call returns, and streams
  * and events are trivial. The source of an upload is free once it returns; one from host_alloc, when the work is done.
+ * Loss: where a device fails for good the call is ERROR_LOST, and so is every later one on it in this process. No work that was
+ * under way gives a result: synchronise fails.
  */
 struct device {
     const struct device_ops *ops;
@@ -37,6 +39,7 @@ struct device_spec {
 struct device_info {
     char name[64];        /**< e.g. "onednn 2.6.3 (avx512_amx), 2 threads": what bit-equality of results depends on */
     size_t memory_bytes;  /**< total, 0: unknown */
+    size_t free_bytes;    /**< of these, now, and for all processes; 0 where the total is unknown */
     /**
      * Weights of 8-bit convolutions are computed with exactly where they stay within this many bits: 8, or 7 ([-64, 63])
      * where products are added in pairs in 16 bits (CPUs without VNNI); there, beside a source of s8, weights keep 8 bits but
@@ -73,6 +76,8 @@ struct device_ops {
     bool shares; /**< open heeds device_spec.share; else nobody asks for it */
     /** Registry row's probe: can the device be opened here? The error says why not. Called without a device. */
     bool (*available)(struct error *err);
+    /** How many of its kind there are, index 0 on; called where `available` said yes. NULL: one, the CPU. */
+    int (*count)(void);
     struct device *(*open)(const struct device_spec *spec, struct error *err);
     /** All that was made from the device is gone already. */
     void (*close)(struct device *device);
@@ -121,6 +126,12 @@ struct device *device_open(const struct device_spec *spec, struct error *err);
 void device_close(struct device *device);
 /** Whether layouts and memory of one are those of the other too. */
 bool device_shares(const struct device *a, const struct device *b);
+
+/**
+ * How many devices of that name can be opened by index: 1 for those that are the CPU. -1: ERROR_NOT_FOUND or ERROR_UNSUPPORTED as
+ * device_open's.
+ */
+int device_count(const char *name, struct error *err);
 
 /** The i-th registry row, NULL past the last: for listings. */
 const struct device_ops *device_registry_row(int i);

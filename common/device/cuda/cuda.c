@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { MAX_GPUS = 64 };
+
 static const struct cuda_row *const rows[OP_KIND_COUNT] = {
     [OP_CONV2D] = &cuda_conv2d,
     [OP_BATCH_NORM] = &cuda_batch_norm,
@@ -42,6 +44,7 @@ bool cuda_check(struct cuda_device *device, cudaError_t result, const char *what
     if (device->failure.code != ERROR_NONE)
         cause = device->failure;
     else if (cuda_error_is_final(result)) {
+        cause.code = ERROR_LOST;
         error_hint(&cause, "the process cannot use this GPU any more: start it anew");
         device->failure = cause;
     }
@@ -51,7 +54,23 @@ bool cuda_check(struct cuda_device *device, cudaError_t result, const char *what
 }
 
 bool cuda_enter(struct cuda_device *device, struct error *err) {
+    if (device->failure.code != ERROR_NONE) {
+        if (err)
+            *err = device->failure;
+        return false;
+    }
     return cuda_check(device, cudaSetDevice(device->index), "cudaSetDevice", err);
+}
+
+/** Libraries have words of their own for a fault: where the GPU is lost its own error takes the place of theirs. */
+static bool fail(struct cuda_device *device, struct error *err) {
+    cudaError_t state = cudaStreamQuery(device->stream);
+    if (state != cudaErrorNotReady && device->failure.code == ERROR_NONE)
+        return cuda_check(device, state, "work on the GPU", err) && false;
+    cudaGetLastError();
+    if (device->failure.code != ERROR_NONE && err)
+        *err = device->failure;
+    return false;
 }
 
 /* --- opening --- */
@@ -63,6 +82,11 @@ static bool available(struct error *err) {
         return false;
     }
     return count > 0 || error_set(err, ERROR_UNSUPPORTED, "no usable NVIDIA GPU: the driver lists none");
+}
+
+static int count_devices(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
 static bool describe(struct cuda_device *device, struct error *err) {
@@ -103,6 +127,14 @@ static void close_device(struct device *device) {
     free(cuda);
 }
 
+/** All memory of one GPU is one, and tensors have no layouts of a device's own: whoever is on the same GPU shares. */
+static bool join_family(struct cuda_device *device, const struct device *share, struct error *err) {
+    static const char families[MAX_GPUS];
+    device->base.family = &families[device->index];
+    return !share || share->family == device->base.family ||
+           error_set(err, ERROR_UNSUPPORTED, "GPU %d cannot share with a device on another GPU", device->index);
+}
+
 static bool set_up(struct cuda_device *device, struct error *err) {
     int count = 0;
     if (!cuda_check(device, cudaGetDeviceCount(&count), "cudaGetDeviceCount", err))
@@ -110,6 +142,8 @@ static bool set_up(struct cuda_device *device, struct error *err) {
     if (device->index >= count)
         return error_set(err, ERROR_NOT_FOUND, "there is no GPU %d: this machine has %d (0 to %d)",
                          device->index, count, count - 1);
+    if (device->index >= MAX_GPUS)
+        return error_set(err, ERROR_UNSUPPORTED, "GPU %d: the first %d can be used", device->index, MAX_GPUS);
     return cuda_enter(device, err) && describe(device, err) &&
            cuda_check(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
                       "cudaStreamCreateWithFlags", err) &&
@@ -125,7 +159,7 @@ static struct device *open_device(const struct device_spec *spec, struct error *
     device->base.ops = &cuda_device_ops;
     device->index = spec->index;
     device->deterministic = spec->deterministic;
-    if (set_up(device, err))
+    if (set_up(device, err) && join_family(device, spec->share, err))
         return &device->base;
     close_device(&device->base);
     return NULL;
@@ -134,6 +168,9 @@ static struct device *open_device(const struct device_spec *spec, struct error *
 static void info(struct device *device, struct device_info *out) {
     struct cuda_device *cuda = cuda_device_of(device);
     *out = (struct device_info){.memory_bytes = cuda->memory_bytes};
+    size_t total;
+    if (!cuda_enter(cuda, NULL) || cudaMemGetInfo(&out->free_bytes, &total) != cudaSuccess)
+        cudaGetLastError();
     snprintf(out->name, sizeof out->name, "%s", cuda->name);
 }
 
@@ -208,7 +245,7 @@ static bool run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct st
     struct cuda_device *device = cuda_device_of(kernel->device);
     struct cuda_kernel *cuda = (struct cuda_kernel *)kernel;
     struct cuda_call call = {cuda, device, buffers, cuda_stream_of(device, stream)};
-    return cuda_enter(device, err) && cuda->row->run[kernel->pass](&call, err);
+    return cuda_enter(device, err) && (cuda->row->run[kernel->pass](&call, err) || fail(device, err));
 }
 
 static const char *layout_text(struct device *device, const struct tensor_desc *desc, char *out,
@@ -246,7 +283,9 @@ bool cuda_launched(const struct cuda_call *call, cudaError_t result, struct erro
 
 const struct device_ops cuda_device_ops = {
     .name = "cuda",
+    .shares = true,
     .available = available,
+    .count = count_devices,
     .open = open_device,
     .close = close_device,
     .info = info,
