@@ -22,6 +22,7 @@ envelope = diagnosis = thorax_client = None
 REQUEST_MS = 60000
 ENDED_LOST = 1  # an error exit, for which a service manager starts the daemon anew
 SMALL = ("--set", "batch.max=2")  # so that a model is loaded soon
+EXACT = 1e-5  # of a probability: of a network in 8 bits only the last layer is in f32
 FAULT_AT = 6000  # a launch well behind those of loading and warming up
 
 
@@ -37,6 +38,22 @@ class Models(pool_programs.Models):
 def make(path, seed, architecture):
     command = [arguments.make_model, path, f"model{seed}", str(seed), pool_programs.TEMPERATURE, architecture]
     subprocess.run(command, check=True)
+
+
+def quantise(path):
+    """The model in 8 bits, as trainctl makes it from phantoms; 7 bits of weights, so that any processor computes it too."""
+    with open(f"{FOLDER}/quantise.yaml", "w") as file:
+        file.write(f"""model: {{architecture: efficientnet_lite0, size: 28}}
+data: {{directory: {FOLDER}/phantoms, cache_dir: {FOLDER}/cache, name: phantoms}}
+train: {{epochs: 1, batch_size: 4}}
+device: {{ranks: 1, threads: 1}}
+publish: {{enabled: false}}
+""")
+    small = ["--images", "32", "--search-images", "8", "--weight-bits", "7", "--force"]
+    for command in (["phantom", "--out", f"{FOLDER}/phantoms", "--layout", "24,12,4", "--size", "64"],
+                    ["quantize", path, "--config", f"{FOLDER}/quantise.yaml", "--out", f"{path}-int8", *small]):
+        subprocess.run([arguments.trainctl, *command], check=True, capture_output=True)
+    return f"{path}-int8"
 
 
 def on_gpus(*more):
@@ -68,11 +85,13 @@ def check(*settings, environment=()):
 
 
 class Asker(threading.Thread):
-    """Asks about pictures in turn until told to stop. Collects the statuses of replies, and what was wrong with answers."""
+    """Asks about pictures in turn until told to stop, the first endpoint first. Collects what was not answered, or wrongly."""
 
     def __init__(self, endpoints, timeout_ms=REQUEST_MS):
         super().__init__(daemon=True)
         self.client, self.halt = thorax_client.Client(endpoints, timeout_ms), threading.Event()
+        self.client.turn = 0
+        self.client.connect()
         self.answered, self.unanswered, self.faults, self.by_model = 0, [], [], {}
         self.start()
 
@@ -140,6 +159,21 @@ class GpuServing(unittest.TestCase):
         metrics = health_test.get(health_test.http_port(member), "/metrics")[2]
         self.assertIn(f'thorax_instance_info{{instance="1",device="{devices[1]}"}} 1', metrics)
         self.assertIn("thorax_instances_lost 0", metrics)
+        member.stop()
+
+    def test_8_bits_answer_as_on_the_cpu(self):
+        path = quantise(models.paths[0])
+        expected = models.answers_alone(path, "cpu-int8")
+        self.assertTrue(pool_programs.differ(expected, models.expected[models.digests[1]]))
+        member = self.keep(member_on_gpus("int8", path, "--set", "device.instances=2"))
+        member.wait_ready(programs.file_digest(path))
+        client = thorax_client.Client(member.endpoint, REQUEST_MS)
+        for image in models.images * 4:  # more than instances, so that each has its turn
+            reply = client.diagnose(image)
+            self.assertEqual(reply.status, diagnosis.STATUS_OK, reply.message)
+            for found, wanted in zip(pool_programs.probabilities(reply), expected[reply.image_sha256]):
+                self.assertAlmostEqual(found, wanted, delta=EXACT)
+        client.close()
         member.stop()
 
     def test_models_change_under_load(self):

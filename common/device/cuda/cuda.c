@@ -1,5 +1,5 @@
 #include "common/device/cuda/cuda.h"
-#include "common/device/cuda/internal.h"
+#include "common/device/cuda/int8.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -23,6 +23,18 @@ static const struct cuda_row *const rows[OP_KIND_COUNT] = {
     [OP_SGD] = &cuda_sgd,
     [OP_ADAMW] = &cuda_adamw,
 };
+
+/** The forms for 8-bit integers. */
+static const struct cuda_row *const int8_rows[OP_KIND_COUNT] = {
+    [OP_CONV2D] = &cuda_int8_conv2d,
+    [OP_MAX_POOL] = &cuda_int8_max_pool,
+    [OP_GLOBAL_AVERAGE_POOL] = &cuda_int8_average_pool,
+    [OP_RESCALE] = &cuda_rescale,
+};
+
+static const struct cuda_row *row_of(const struct kernel_request *request) {
+    return (op_is_int8(&request->op) ? int8_rows : rows)[request->op.kind];
+}
 
 struct cuda_device *cuda_device_of(struct device *device) {
     return (struct cuda_device *)device;
@@ -167,7 +179,7 @@ static struct device *open_device(const struct device_spec *spec, struct error *
 
 static void info(struct device *device, struct device_info *out) {
     struct cuda_device *cuda = cuda_device_of(device);
-    *out = (struct device_info){.memory_bytes = cuda->memory_bytes};
+    *out = (struct device_info){.memory_bytes = cuda->memory_bytes, .int8_weight_bits = 8};
     size_t total;
     if (!cuda_enter(cuda, NULL) || cudaMemGetInfo(&out->free_bytes, &total) != cudaSuccess)
         cudaGetLastError();
@@ -176,7 +188,10 @@ static void info(struct device *device, struct device_info *out) {
 
 /* --- kernels --- */
 
-static bool dtype_fits(enum op_kind kind, enum arg arg, enum dtype dtype) {
+/** Of the operations on floats; those on integers look themselves. */
+static bool dtype_fits(const struct op *op, enum arg arg, enum dtype dtype) {
+    if (op_is_int8(op))
+        return true;
     switch (arg) {
     case ARG_LABEL:
         return dtype == DTYPE_S32;
@@ -189,20 +204,33 @@ static bool dtype_fits(enum op_kind kind, enum arg arg, enum dtype dtype) {
     case ARG_SCRATCH:
         return dtype == DTYPE_U8;
     default:
-        return dtype == DTYPE_F32 || (kind == OP_REORDER && dtype == DTYPE_BF16);
+        return dtype == DTYPE_F32 || (op->kind == OP_REORDER && dtype == DTYPE_BF16);
     }
 }
 
+/** Canonical, or open, or the packed weights of an 8-bit convolution. */
+static bool layout_fits(const struct tensor_desc *desc) {
+    return !desc->layout || desc->layout == LAYOUT_ANY || (desc->layout == &cuda_packed && desc->dtype == DTYPE_S8);
+}
+
+static bool is_packing(const struct kernel_request *request) {
+    const struct tensor_desc *desc = request->args.desc;
+    return request->op.kind == OP_REORDER && desc[ARG_SRC].dtype == DTYPE_S8 && !desc[ARG_SRC].layout &&
+           desc[ARG_DST].dtype == DTYPE_S8 && desc[ARG_DST].layout == &cuda_packed;
+}
+
 static bool supports(struct device *device, const struct kernel_request *request) {
-    const struct cuda_row *row = rows[request->op.kind];
+    const struct cuda_row *row = row_of(request);
     (void)device;
+    if (is_packing(request))
+        return true;
     if (!row || !row->run[request->pass])
         return false;
     for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
         const struct tensor_desc *desc = &request->args.desc[arg];
         if (request->args.direction[arg] == ARG_ABSENT)
             continue;
-        if (!dtype_fits(request->op.kind, arg, desc->dtype) || (desc->layout && desc->layout != LAYOUT_ANY))
+        if (!dtype_fits(&request->op, arg, desc->dtype) || !layout_fits(desc))
             return false;
     }
     return !row->supports || row->supports(request);
@@ -217,7 +245,7 @@ static void release(struct kernel *kernel) {
 
 static struct kernel *prepare(struct device *device, const struct kernel_request *request,
                               struct error *err) {
-    const struct cuda_row *row = rows[request->op.kind];
+    const struct cuda_row *row = is_packing(request) ? &cuda_packing : row_of(request);
     struct cuda_kernel *kernel = calloc(1, row->kernel_size ? row->kernel_size : sizeof *kernel);
     if (!kernel) {
         error_set(err, ERROR_MEMORY, "out of memory for a kernel");
@@ -251,8 +279,7 @@ static bool run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct st
 static const char *layout_text(struct device *device, const struct tensor_desc *desc, char *out,
                                size_t size) {
     (void)device;
-    (void)desc;
-    snprintf(out, size, "canonical");
+    snprintf(out, size, desc->layout == &cuda_packed ? "packed" : "canonical");
     return out;
 }
 
