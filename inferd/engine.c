@@ -70,8 +70,8 @@ bool engine_gpus(const char *device, const char *const *items, int count, struct
         return all || error_set(err, ERROR_INVALID, "the device is %s, which is no GPU", device);
     }
     int there = device_count(device, err);
-    if (there < 0) {
-        return false;
+    if (there == 0) {
+        return error_prefix(err, "the device %s cannot be opened here", device);
     }
     if (count == 0) {
         return error_set(err, ERROR_INVALID, "expected at least one");

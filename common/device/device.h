@@ -76,7 +76,7 @@ struct device_ops {
     bool shares; /**< open heeds device_spec.share; else nobody asks for it */
     /** Registry row's probe: can the device be opened here? The error says why not. Called without a device. */
     bool (*available)(struct error *err);
-    /** How many of its kind there are, index 0 on; called where `available` said yes. NULL: one, the CPU. */
+    /** How many there are, by device_spec.index, where available says yes; NULL: one. Called without a device. */
     int (*count)(void);
     struct device *(*open)(const struct device_spec *spec, struct error *err);
     /** All that was made from the device is gone already. */
@@ -127,10 +127,7 @@ void device_close(struct device *device);
 /** Whether layouts and memory of one are those of the other too. */
 bool device_shares(const struct device *a, const struct device *b);
 
-/**
- * How many devices of that name can be opened by index: 1 for those that are the CPU. -1: ERROR_NOT_FOUND or ERROR_UNSUPPORTED as
- * device_open's.
- */
+/** How many devices of that name can be opened here, by index; 0 and the error where none can. */
 int device_count(const char *name, struct error *err);
 
 /** The i-th registry row, NULL past the last: for listings. */

@@ -68,29 +68,26 @@ static const struct device_ops *find_row(const char *name, struct error *err) {
     return NULL;
 }
 
-static bool check_available(const struct device_ops *ops, struct error *err) {
-    struct error why = {0};
-    return ops->available(&why) ||
-           error_set(err, ERROR_UNSUPPORTED, "the device %s cannot be opened here: %s", ops->name, why.message);
-}
-
 int device_count(const char *name, struct error *err) {
     const struct device_ops *ops = find_row(name, err);
-    if (!ops || !check_available(ops, err))
-        return -1;
+    if (!ops || !ops->available(err))
+        return 0;
     return ops->count ? ops->count() : 1;
 }
 
 struct device *device_open(const struct device_spec *spec, struct error *err) {
     const struct device_ops *ops = find_row(spec->name, err);
+    struct error why = {0};
     if (!ops)
         return NULL;
     if (spec->share && (!ops->shares || spec->share->ops != ops)) {
         error_set(err, ERROR_UNSUPPORTED, "a device %s cannot share with a device %s", ops->name, spec->share->ops->name);
         return NULL;
     }
-    if (!check_available(ops, err))
+    if (!ops->available(&why)) {
+        error_set(err, ERROR_UNSUPPORTED, "the device %s cannot be opened here: %s", ops->name, why.message);
         return NULL;
+    }
     if (spec->index < 0 || spec->threads < 0) {
         error_set(err, ERROR_INVALID, "device %s: index %d and threads %d should not be negative", ops->name,
                   spec->index, spec->threads);

@@ -4,8 +4,8 @@
 
 /*
  * The 8-bit form of a convolution. In one group it is a product of matrices: what each window sees, a row each, times the packed
- * weights, in exact s32 by cuBLAS, some images at a time; then a kernel of ours scales and rounds. In groups (depthwise) one kernel
- * of ours does it all, from canonical weights.
+ * weights, in exact s32 by cuBLAS, some images at a time; then a kernel of ours scales and rounds. In groups (depthwise) one
+ * kernel of ours does it all, from canonical weights.
  */
 
 /* Patches and sums of so many bytes go at once: enough to fill a GPU, and they stay in its cache. */

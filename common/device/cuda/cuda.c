@@ -98,7 +98,7 @@ static bool available(struct error *err) {
 
 static int count_devices(void) {
     int count = 0;
-    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+    return cuda_ok(cudaGetDeviceCount(&count), "cudaGetDeviceCount", NULL) ? count : 0;
 }
 
 static bool describe(struct cuda_device *device, struct error *err) {
