@@ -1,5 +1,6 @@
 #pragma once
 #include "common/graph/plan.h"
+#include "trainerd/loss_scale.h"
 
 enum { CHECKPOINT_TEXT_SIZE = 256, CHECKPOINT_PATH_SIZE = 4096 };
 
@@ -13,6 +14,7 @@ struct training_state {
     int64_t stale_epochs; /**< evaluations since the best */
     double loss_sum;      /**< rank-mean losses of this epoch's steps, added up */
     int64_t models;       /**< model files written so far */
+    struct loss_scale loss_scale; /**< not begun where the precision needs none */
     bool finished;
     int ranks;
     char config_digest[65]; /**< of the keys that decide the result */

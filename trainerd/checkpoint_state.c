@@ -15,13 +15,17 @@ static const struct field {
     const char *key;
     enum field_type type;
     size_t offset, size;
+    bool optional; /* zero where it is missing: checkpoints of before it was there */
 } fields[] = {
-#define FIELD(key, type) {#key, type, offsetof(struct training_state, key), sizeof(((struct training_state *)0)->key)}
+#define FIELD(key, type) {#key, type, offsetof(struct training_state, key), sizeof(((struct training_state *)0)->key), false}
+#define SCALE(key, type) {"loss_scale_" #key, type, offsetof(struct training_state, loss_scale.key), 0, true}
     FIELD(epoch, FIELD_INT64),        FIELD(step, FIELD_INT64),         FIELD(global_step, FIELD_INT64),
     FIELD(seed, FIELD_INT64),         FIELD(best_metric, FIELD_REAL),   FIELD(best_epoch, FIELD_INT64),
     FIELD(stale_epochs, FIELD_INT64), FIELD(loss_sum, FIELD_REAL),      FIELD(models, FIELD_INT64),
     FIELD(finished, FIELD_BOOL),      FIELD(ranks, FIELD_INT),          FIELD(config_digest, FIELD_TEXT),
-    FIELD(data_digest, FIELD_TEXT),   FIELD(environment, FIELD_TEXT),
+    FIELD(data_digest, FIELD_TEXT),   FIELD(environment, FIELD_TEXT),   SCALE(factor, FIELD_REAL),
+    SCALE(good_steps, FIELD_INT64),   SCALE(skipped, FIELD_INT64),
+#undef SCALE
 #undef FIELD
 };
 
@@ -71,11 +75,15 @@ bool checkpoint_state_parse(const char *text, struct training_state *out, struct
     *out = (struct training_state){0};
     bool ok = json_is_object(object) || error_set(err, ERROR_FORMAT, "the checkpoint's state: %s", problem.text);
     for (size_t i = 0; ok && i < sizeof fields / sizeof *fields; i++) {
-        if (!field_parse(&fields[i], json_object_get(object, fields[i].key), (char *)out + fields[i].offset))
+        const json_t *value = json_object_get(object, fields[i].key);
+        if (!(fields[i].optional && !value) && !field_parse(&fields[i], value, (char *)out + fields[i].offset))
             ok = error_set(err, ERROR_FORMAT, "the checkpoint's state: key %s is missing or no good", fields[i].key);
     }
     if (ok && (out->epoch < 0 || out->step < 0 || out->global_step < 0))
         ok = error_set(err, ERROR_FORMAT, "the checkpoint's state: a negative position");
+    const struct loss_scale *scale = &out->loss_scale;
+    if (ok && !(scale->factor >= 0 && scale->factor <= 0x1p24 && scale->good_steps >= 0 && scale->skipped >= 0))
+        ok = error_set(err, ERROR_FORMAT, "the checkpoint's state: a loss scale that cannot be");
     json_decref(object);
     return ok;
 }

@@ -3,7 +3,7 @@
 #include "common/pool/message.h"
 #include "trainerd/publisher.h"
 
-_Static_assert(PRECISION_F32 == 0 && PRECISION_BF16 == 1, "the order of the choices below");
+_Static_assert(PRECISION_F32 == 0 && PRECISION_BF16 == 1 && PRECISION_F16 == 2, "the order of the choices below");
 _Static_assert((int)TRAINER_ACTIVATE_AUTO == (int)PUBLISHER_ACTIVATE_AUTO &&
                    (int)TRAINER_ACTIVATE_MANUAL == (int)PUBLISHER_ACTIVATE_MANUAL,
                "one order, so that a value can be handed on");
@@ -23,7 +23,7 @@ static const char *const architectures[] = {"resnet18",  "resnet34",           "
 static const char *const stems[] = {"7x7", "3x3", NULL};
 static const char *const metrics[] = {"auc", "balanced_accuracy", "accuracy", "macro_f1", "loss", NULL};
 static const char *const optimizers[] = {"sgd", "adamw", NULL};
-static const char *const precisions[] = {"f32", "bf16", NULL};
+static const char *const precisions[] = {"f32", "bf16", "f16", NULL};
 static const char *const schedules[] = {"constant", "cosine", "linear", NULL};
 static const char *const devices[] = {"auto", "onednn", "reference", "cuda", NULL};
 static const char *const collectives[] = {"auto", "solo", "gloo", "nccl", NULL};
@@ -154,7 +154,8 @@ static const struct schema_row rows[] = {
         HELP("decides which epoch was best")),
     ROW("train.precision", ENUM, train.precision, "f32", .choices = precisions,
         HELP("of activations and of what convolutions multiply; weights, statistics and loss stay f32. bf16 takes a "
-             "processor that computes in it (avx512_bf16 or amx_bf16) and is refused elsewhere")),
+             "processor that computes in it (avx512_bf16 or amx_bf16) or a GPU, f16 a GPU, and both are refused elsewhere; f16 "
+             "scales the loss by what its gradients allow")),
 
     ROW("optimizer.name", ENUM, optimizer.name, "sgd", .choices = optimizers,
         HELP("how weights follow gradients")),

@@ -55,7 +55,7 @@ static bool subject_init(struct subject *subject, const struct trainer_config *c
 
 /** Those of the first step, at a rate that moves the weights next to nowhere: noise teaches, and diverges, fast. */
 static void choose_hyper(const struct trainer_config *config, float out[HYPER_COUNT]) {
-    optimizer_hyper(config, 1, 0, config->device.ranks, out);
+    optimizer_hyper(config, &(struct optimizer_moment){.steps_per_epoch = 1, .ranks = config->device.ranks}, out);
     out[HYPER_LEARNING_RATE] = 1e-12f;
 }
 

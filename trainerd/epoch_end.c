@@ -121,7 +121,7 @@ static bool tell(struct training *training, const struct evaluation_figures *fig
     if (training->collective->rank != 0)
         return true;
     const struct training_state *state = &training->state;
-    struct metric metrics[8 + DATASET_MAX_CLASSES] = {
+    struct metric metrics[10 + DATASET_MAX_CLASSES] = {
         metric_integer("epoch", state->epoch + 1),
         metric_integer("step", state->global_step),
         metric_real("loss", state->loss_sum / (double)training->sampler->steps),
@@ -133,6 +133,10 @@ static bool tell(struct training *training, const struct evaluation_figures *fig
     };
     char names[DATASET_MAX_CLASSES][REPORT_NAME_SIZE];
     int count = 8;
+    if (loss_scale_needed(training->job->config->train.precision)) {
+        metrics[count++] = metric_real("loss_scale", state->loss_scale.factor);
+        metrics[count++] = metric_integer("skipped_steps", state->loss_scale.skipped);
+    }
     for (int i = 0; i < training->job->dataset.classes && count < REPORT_MAX_METRICS; i++) {
         snprintf(names[i], sizeof names[i], "recall_%.30s", training->job->dataset.class_names[i]);
         metrics[count++] = metric_real(names[i], figures->recall[i]);

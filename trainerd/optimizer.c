@@ -23,22 +23,23 @@ static double ema_decay(double decay, int64_t step) {
     return fmin(decay, (1.0 + (double)step) / (10.0 + (double)step));
 }
 
-void optimizer_hyper(const struct trainer_config *config, int64_t steps_per_epoch, int64_t global_step, int ranks,
-                     float out[HYPER_COUNT]) {
+void optimizer_hyper(const struct trainer_config *config, const struct optimizer_moment *moment, float out[HYPER_COUNT]) {
     const struct trainer_optimizer_config *optimizer = &config->optimizer;
-    struct schedule_spec schedule = schedule_of(config, steps_per_epoch);
+    struct schedule_spec schedule = schedule_of(config, moment->steps_per_epoch);
+    double update = (double)(moment->global_step - moment->skipped + 1);
+    double loss_scale = moment->loss_scale != 0 ? moment->loss_scale : 1;
     double beta1 = optimizer->betas.count == 2 ? optimizer->betas.items[0] : 0.9;
     double beta2 = optimizer->betas.count == 2 ? optimizer->betas.items[1] : 0.999;
     memset(out, 0, HYPER_COUNT * sizeof *out);
-    out[HYPER_LEARNING_RATE] = (float)schedule_rate(&schedule, global_step);
+    out[HYPER_LEARNING_RATE] = (float)schedule_rate(&schedule, moment->global_step);
     out[HYPER_WEIGHT_DECAY] = (float)optimizer->weight_decay;
     out[HYPER_MOMENTUM] = (float)optimizer->momentum;
     out[HYPER_BETA1] = (float)beta1;
     out[HYPER_BETA2] = (float)beta2;
     out[HYPER_EPSILON] = (float)optimizer->epsilon;
-    out[HYPER_BIAS1] = (float)(1 - pow(beta1, (double)(global_step + 1)));
-    out[HYPER_BIAS2] = (float)(1 - pow(beta2, (double)(global_step + 1)));
-    out[HYPER_EMA_DECAY] = (float)ema_decay(config->train.ema_decay, global_step);
-    out[HYPER_GRADIENT_SCALE] = 1.0f / ((float)ranks * (float)config->train.parts);
+    out[HYPER_BIAS1] = (float)(1 - pow(beta1, update));
+    out[HYPER_BIAS2] = (float)(1 - pow(beta2, update));
+    out[HYPER_EMA_DECAY] = (float)ema_decay(config->train.ema_decay, moment->global_step);
+    out[HYPER_GRADIENT_SCALE] = 1.0f / ((float)moment->ranks * (float)config->train.parts) / (float)loss_scale;
     out[HYPER_CLIP_NORM] = (float)config->train.clip_norm;
 }

@@ -5,6 +5,13 @@
 /** OP_SGD or OP_ADAMW. */
 enum op_kind optimizer_kind(const struct trainer_config *config);
 
-/** The numbers of one update (enum hyper): the rate by the schedule, and 1 / ranks as the gradients' scale. */
-void optimizer_hyper(const struct trainer_config *config, int64_t steps_per_epoch, int64_t global_step, int ranks,
-                     float out[HYPER_COUNT]);
+/** Which update it is. */
+struct optimizer_moment {
+    int64_t steps_per_epoch, global_step;
+    int64_t skipped; /**< of the steps before it, those that changed nothing */
+    int ranks;
+    double loss_scale; /**< what the gradients are multiplied by; 0: 1 */
+};
+
+/** The numbers of one update (enum hyper): the rate by the schedule, and 1 / (ranks * parts * loss scale) as gradients' scale. */
+void optimizer_hyper(const struct trainer_config *config, const struct optimizer_moment *moment, float out[HYPER_COUNT]);

@@ -3,6 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/signals.h"
 #include "trainerd/epoch_end.h"
+#include "trainerd/loss_scale.h"
 #include "trainerd/optimizer.h"
 #include "trainerd/reports.h"
 
@@ -54,6 +55,39 @@ static bool tell_step(const struct training *training, double loss, struct error
     return reports_send_step(training->rendezvous, &progress, err);
 }
 
+static bool is_scaled(const struct training *training) {
+    return loss_scale_needed(training->job->config->train.precision);
+}
+
+/** The numbers of the update that comes, and the factor of the loss that goes with them. */
+static bool begin_update(struct training *training, float hyper[HYPER_COUNT], struct error *err) {
+    struct training_state *state = &training->state;
+    struct optimizer_moment moment = {training->sampler->steps, state->global_step, .ranks = training->collective->world_size};
+    if (is_scaled(training)) {
+        loss_scale_begin(&state->loss_scale);
+        moment.skipped = state->loss_scale.skipped;
+        moment.loss_scale = state->loss_scale.factor;
+    }
+    optimizer_hyper(training->job->config, &moment, hyper);
+    return !is_scaled(training) || plan_set_loss_scale(training->plan, (float)state->loss_scale.factor, err);
+}
+
+/** Whether the update was made: its gradients are the sums over all ranks, so that every rank sees the same. */
+static bool end_update(struct training *training, struct error *err) {
+    struct loss_scale *scale = &training->state.loss_scale;
+    double norm[2], before = scale->factor;
+    if (!is_scaled(training))
+        return true;
+    if (!plan_read_gradient_norm(training->plan, 1, norm, err))
+        return false;
+    loss_scale_step(scale, norm[1] == 0);
+    if (scale->factor == before || training->collective->rank != 0)
+        return true;
+    struct metric metrics[] = {metric_integer("step", training->state.global_step + 1),
+                               metric_real("loss_scale", scale->factor), metric_integer("skipped_steps", scale->skipped)};
+    return metrics_log_write(training->log, "loss_scale", metrics, sizeof metrics / sizeof *metrics, err);
+}
+
 /** One step with the batch that the loader has ready. */
 static bool train_step(struct training *training, struct loader *loader, double *loss, bool *stop, struct error *err) {
     struct batch batch;
@@ -62,14 +96,13 @@ static bool train_step(struct training *training, struct loader *loader, double 
     int ranks = training->collective->world_size, rank = training->collective->rank;
     int64_t first = state->global_step * training->job->config->train.batch_size +
                     (int64_t)rank * (training->job->config->train.batch_size / ranks);
-    optimizer_hyper(training->job->config, training->sampler->steps, state->global_step, ranks, hyper);
-    if (!loader_next(loader, &batch, err))
+    if (!begin_update(training, hyper, err) || !loader_next(loader, &batch, err))
         return false;
     struct step step = {training->plan, training->collective, (int64_t)training->job->config->collective.timeout_seconds * 1000};
     struct step_input input = {batch.images, batch.labels, {(int64_t)state->seed, state->global_step, first}};
     bool ok = step_run(&step, &input, hyper, &own_loss, err);
     loader_release(loader);
-    ok = ok && agree(training, own_loss, loss, stop, err);
+    ok = ok && end_update(training, err) && agree(training, own_loss, loss, stop, err);
     if (ok && !isfinite(*loss)) {
         error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step);
         return error_hint(err, "a smaller optimizer.learning_rate, a longer schedule.warmup_epochs or train.clip_norm may help");

@@ -33,6 +33,7 @@ struct device_spec {
      * computes f32 convolutions of 3 x 3 about twice as fast and rounds more
      */
     bool direct_convolutions;
+    bool tf32; /**< GPUs: f32 convolutions and products may round what they multiply to TF32's eleven significant bits */
     struct device *share; /**< an open device of that name to share layouts and memory with, or NULL; it may be closed first */
 };
 
@@ -46,6 +47,11 @@ struct device_info {
      * have to be even. 0: no 8-bit convolutions.
      */
     int int8_weight_bits;
+    /**
+     * In bf16 and f16 a convolution's sum is rounded before bias and residual are added to it (or the bias is), and the
+     * gradients of its weights before they become f32.
+     */
+    bool rounds_sums;
     bool host_memory;     /**< buffers can be read and written by the CPU directly (synchronise first) */
 };
 

@@ -26,8 +26,7 @@ bool plan_precision_supported(struct device *device, enum precision precision, e
     struct device_info info;
     if (precision == PRECISION_F32)
         return true;
-    bool known = precision != PRECISION_F16;
-    if (known && sample_request(precision, mode, &request, err) && device->ops->supports(device, &request))
+    if (sample_request(precision, mode, &request, err) && device->ops->supports(device, &request))
         return true;
     device->ops->info(device, &info);
     return error_set(err, ERROR_UNSUPPORTED, "precision %s: not on this device, %s", precision_name(precision), info.name);
@@ -86,20 +85,37 @@ static struct graph *training_graph(const struct plan_spec *spec, struct error *
     return graph;
 }
 
-static bool upload_class_weights(struct plan *plan, const float *weights, struct error *err) {
-    if (plan->class_weights < 0)
-        return true;
+/** Loss and gradients are linear in the class weights: there they are scaled, by any device's kernels. */
+static bool upload_class_weights(struct plan *plan, float scale, struct error *err) {
     const struct value *value = &plan->values[plan->class_weights];
     size_t count = (size_t)shape_count(&value->desc.shape);
-    float *host = malloc(count * sizeof *host);
-    if (!host)
+    float *scaled = malloc(count * sizeof *scaled);
+    if (!scaled)
         return error_set(err, ERROR_MEMORY, "plan: out of memory");
     for (size_t i = 0; i < count; i++)
-        host[i] = weights ? weights[i] : 1.0f;
-    bool ok = plan->device->ops->upload(plan->device, value->memory, host, count * sizeof *host, NULL, err) &&
-              plan->device->ops->synchronise(plan->device, NULL, err);
-    free(host);
+        scaled[i] = plan->class_weight_values[i] * scale;
+    bool ok = plan->device->ops->upload(plan->device, value->memory, scaled, count * sizeof *scaled, NULL, err);
+    free(scaled);
+    plan->loss_scale = scale;
     return ok;
+}
+
+static bool keep_class_weights(struct plan *plan, const float *weights, struct error *err) {
+    if (plan->class_weights < 0)
+        return true;
+    size_t count = (size_t)shape_count(&plan->values[plan->class_weights].desc.shape);
+    plan->class_weight_values = malloc(count * sizeof *weights);
+    if (!plan->class_weight_values)
+        return error_set(err, ERROR_MEMORY, "plan: out of memory");
+    for (size_t i = 0; i < count; i++)
+        plan->class_weight_values[i] = weights ? weights[i] : 1.0f;
+    return upload_class_weights(plan, 1, err) && plan->device->ops->synchronise(plan->device, NULL, err);
+}
+
+bool plan_set_loss_scale(struct plan *plan, float scale, struct error *err) {
+    if (plan->class_weights < 0)
+        return error_set(err, ERROR_STATE, "an inference plan has no loss");
+    return scale == plan->loss_scale || upload_class_weights(plan, scale, err);
 }
 
 static bool open_graph(struct plan *plan, const struct plan_spec *spec, struct error *err) {
@@ -147,7 +163,7 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
     bool ok = open_graph(plan, spec, err) && plan_compile(plan, spec, err);
     ok = ok && (plan->mode == PLAN_TRAIN ? plan_make_state(plan, spec, err) : load_stored_weights(plan, err));
     ok = ok && plan_prepare_parts(plan, plan->mode == PLAN_TRAIN && spec->parts > 1 ? spec->parts : 1, err);
-    ok = ok && plan_place(plan, err) && upload_class_weights(plan, spec->class_weights, err);
+    ok = ok && plan_place(plan, err) && keep_class_weights(plan, spec->class_weights, err);
     if (ok)
         plan_bind_sums(plan);
     if (!ok) {
@@ -167,6 +183,7 @@ void plan_destroy(struct plan *plan) {
     if (plan->mode == PLAN_TRAIN)
         graph_destroy(plan->graph);
     weight_store_release(plan->store, plan->device);
+    free(plan->class_weight_values);
     free(plan->outputs);
     free(plan->values);
     free(plan->steps);
@@ -264,7 +281,10 @@ bool plan_read_output(struct plan *plan, int node, float *out, struct error *err
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err) {
     if (plan->loss < 0)
         return error_set(err, ERROR_STATE, "an inference plan has no loss");
-    return read_back(plan, loss, plan->values[plan->loss].memory, sizeof *loss, err);
+    if (!read_back(plan, loss, plan->values[plan->loss].memory, sizeof *loss, err))
+        return false;
+    *loss /= plan->loss_scale;
+    return true;
 }
 
 bool plan_read_gradient_norm(struct plan *plan, float gradient_scale, double out[2], struct error *err) {

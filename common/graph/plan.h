@@ -19,7 +19,7 @@ struct plan_spec {
     const struct parameters *parameters; /**< values to start from, or to serve; borrowed during create */
     struct device *device;               /**< borrowed for the plan's life */
     enum plan_mode mode;
-    enum precision precision; /**< F32 or BF16; what is not here, or not on this device, is ERROR_UNSUPPORTED */
+    enum precision precision; /**< F32, BF16 or F16; what is not on this device is ERROR_UNSUPPORTED */
     int64_t batch;            /**< images per run (of this rank) */
     bool keep_outputs;        /**< PLAN_INFER: every node's output stays readable after a run, at the price of its memory */
     /** PLAN_INFER: one of the same graph, parameters and precision, on this device or one that shares (device_spec.share),
@@ -98,6 +98,11 @@ bool plan_read_logits(struct plan *plan, float *logits, struct error *err);
 const struct graph_node *plan_node(const struct plan *plan, int node);
 /** What a node gave in the last run, canonical f32 (N, ...); the plan keeps outputs. Waits for the device. */
 bool plan_read_output(struct plan *plan, int node, float *out, struct error *err);
+/**
+ * PLAN_TRAIN: multiplies the loss, and so all gradients, by that power of two from the next run on (1 until then). What
+ * plan_read_loss gives is not multiplied; HYPER_GRADIENT_SCALE has to make up for it.
+ */
+bool plan_set_loss_scale(struct plan *plan, float scale, struct error *err);
 /** PLAN_TRAIN: this rank's mean loss of the last run. */
 bool plan_read_loss(struct plan *plan, float *loss, struct error *err);
 /** PLAN_TRAIN, after plan_update: [0] the 2-norm of the scaled gradients, [1] the number of non-finite ones. */

@@ -94,6 +94,8 @@ struct plan {
     void *decay, *hyper, *norm;
     void *update_scratch; /**< the larger of what the two kernels below want; NULL: none wants any */
     struct kernel *norm_kernel, *optimizer_kernel;
+    float *class_weight_values; /**< PLAN_TRAIN: (K), before the loss is scaled */
+    float loss_scale;
     int parts, part;       /**< of a step's batch, and which of them runs */
     float *held;           /**< parts > 1: the sum of the gradients of the parts before */
     struct kernel **sums;  /**< parts > 1: by reduction, adds to or from `held`; NULL for one that blocks */

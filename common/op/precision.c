@@ -38,3 +38,16 @@ void precision_apply(enum precision precision, const struct op *op, struct op_ar
     for (int i = 0; narrow != DTYPE_NONE && i < counts[op_row_of(op->kind)->narrow]; i++)
         narrow_one(args, data[i], narrow);
 }
+
+bool precision_fits(enum precision precision, const struct op *op, const struct op_args *args) {
+    static const bool fixed[ARG_COUNT] = {[ARG_LABEL] = true, [ARG_SEED] = true,      [ARG_NORM] = true,
+                                          [ARG_SUMS] = true,  [ARG_WORKSPACE] = true, [ARG_SCRATCH] = true};
+    struct op_args want = *args;
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+        want.desc[arg].dtype = DTYPE_F32;
+    precision_apply(precision, op, &want);
+    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
+        if (want.direction[arg] != ARG_ABSENT && !fixed[arg] && want.desc[arg].dtype != args->desc[arg].dtype)
+            return false;
+    return true;
+}

@@ -15,3 +15,6 @@ enum precision precision_parse(const char *name);
 
 /** Turns the f32 descriptions that op_arguments made into those of the precision, sizes too. Integers stay what they are. */
 void precision_apply(enum precision precision, const struct op *op, struct op_args *args);
+
+/** Whether the arguments have the dtypes of the precision; those that are never of f32 are not looked at. Not for integers. */
+bool precision_fits(enum precision precision, const struct op *op, const struct op_args *args);

@@ -37,14 +37,23 @@ struct side {
 
 /* --- precisions --- */
 
+/* What a precision narrows f32 to; DTYPE_NONE: nothing. */
+static enum dtype narrow_dtype(enum precision precision) {
+    return precision == PRECISION_BF16 ? DTYPE_BF16 : precision == PRECISION_F16 ? DTYPE_F16 : DTYPE_NONE;
+}
+
+static bool is_narrow(enum dtype dtype) {
+    return dtype == DTYPE_BF16 || dtype == DTYPE_F16;
+}
+
 /* Gives the arguments the dtypes of a precision. False where that changes nothing: it is the f32 case once more. */
 static bool narrow(enum precision precision, const struct op_case *c, struct op_args *args) {
     bool changed = precision == PRECISION_F32 || precision == PRECISION_INT8;
     precision_apply(precision, &c->op, args);
-    if (c->op.kind == OP_REORDER && precision == PRECISION_BF16)
-        args->desc[c->variant ? ARG_SRC : ARG_DST] = tensor_desc_dense(DTYPE_BF16, &c->src);
+    if (c->op.kind == OP_REORDER && narrow_dtype(precision))
+        args->desc[c->variant ? ARG_SRC : ARG_DST] = tensor_desc_dense(narrow_dtype(precision), &c->src);
     for (int arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
-        changed = changed || (args->direction[arg] != ARG_ABSENT && args->desc[arg].dtype == DTYPE_BF16);
+        changed = changed || (args->direction[arg] != ARG_ABSENT && is_narrow(args->desc[arg].dtype));
     return changed;
 }
 
@@ -52,7 +61,7 @@ static bool narrow(enum precision precision, const struct op_case *c, struct op_
 static struct kernel_request unrounded(const struct kernel_request *request) {
     struct kernel_request wide = *request;
     for (int arg = ARG_NONE + 1; arg < ARG_COUNT && !op_is_int8(&request->op); arg++)
-        if (wide.args.direction[arg] == ARG_OUT && wide.args.desc[arg].dtype == DTYPE_BF16)
+        if (wide.args.direction[arg] == ARG_OUT && is_narrow(wide.args.desc[arg].dtype))
             wide.args.desc[arg] = tensor_desc_dense(DTYPE_F32, &wide.args.desc[arg].shape);
     return wide;
 }
@@ -93,8 +102,10 @@ bool conformance_supports(const struct conformance *conformance, enum precision 
 static const struct layout *usual_layout(struct device *device, const struct tensor_desc *desc) {
     struct kernel_request request;
     bool integers = desc->dtype == DTYPE_U8 || desc->dtype == DTYPE_S8;
-    if (!(integers ? int8_convolution_request(desc, &request)
-                   : convolution_request(&desc->shape, desc->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_F32, &request)))
+    enum precision precision = desc->dtype == DTYPE_BF16  ? PRECISION_BF16
+                               : desc->dtype == DTYPE_F16 ? PRECISION_F16
+                                                          : PRECISION_F32;
+    if (!(integers ? int8_convolution_request(desc, &request) : convolution_request(&desc->shape, precision, &request)))
         return NULL;
     request.args.desc[ARG_SRC].layout = LAYOUT_ANY;
     request.args.desc[ARG_WEIGHT].layout = LAYOUT_ANY;
@@ -189,9 +200,14 @@ static double relative_error(const struct tensor *a, const struct tensor *b, dou
     return difference == 0 ? 0 : difference / fmax(most, 1e-30);
 }
 
-/* bf16 has eight significant bits: the nearest one is at most 2^-8 of the number away. */
+/* bf16 has eight significant bits, f16 eleven: the nearest number is at most 2^-8 or 2^-11 of it away. */
+static double step_of(enum dtype dtype) {
+    return dtype == DTYPE_BF16 ? ldexp(1, -8) : dtype == DTYPE_F16 ? ldexp(1, -11) : 0;
+}
+
+/* What rounding an element of an output to its dtype may cost; f16 loses more below its smallest normal number. */
 static double rounding_of(const struct conformance *conformance, enum dtype dtype) {
-    return dtype == DTYPE_BF16 && !conformance->exact ? ldexp(1, -8) : 0;
+    return conformance->exact ? 0 : step_of(dtype);
 }
 
 /* oneDNN adds up the gradients of the windows that a pixel won in bf16 itself: a rounding for each but the first. */
@@ -205,11 +221,26 @@ static double sum_rounding(enum precision precision, const struct kernel_request
     return (windows - 1) * ldexp(1, -8);
 }
 
+/*
+ * Devices that round what a convolution sums (device_info.rounds_sums): of the largest gradient of a weight, one step; behind a
+ * bias or residual two of the largest result, for what is rounded may be larger than what is left.
+ */
+static double early_rounding(const struct conformance *conformance, enum precision precision,
+                             const struct kernel_request *request) {
+    const struct conv2d *conv = &request->op.conv2d;
+    bool adds = request->pass <= PASS_FORWARD && (conv->bias || conv->residual);
+    struct device_info info;
+    conformance->tested->ops->info(conformance->tested, &info);
+    if (request->op.kind != OP_CONV2D || !info.rounds_sums)
+        return 0;
+    return (adds ? 2 : request->pass == PASS_BACKWARD_WEIGHT) * step_of(narrow_dtype(precision));
+}
+
 static double allowed(const struct conformance *conformance, const struct truth *truth, const struct kernel_request *request) {
     if (conformance->exact)
         return 0;
     return (request->pass == PASS_BACKWARD_WEIGHT ? tolerance_backward_weight : tolerance) +
-           sum_rounding(truth->precision, request);
+           sum_rounding(truth->precision, request) + early_rounding(conformance, truth->precision, request);
 }
 
 static struct conformance_worst *worst_of(struct conformance *conformance, const struct truth *truth,

@@ -1,6 +1,6 @@
 /*
  * conformance DEVICE [THREADS [SEED]]: compares every operation and pass of a device with the reference
- * device, in f32 and, where the device has them, in bf16 and int8, in the cases of the tables and in some random ones;
+ * device, in f32 and, where the device has them, in bf16, f16 and int8, in the cases of the tables and in some random ones;
  * another seed gives others. Ends with 0 where all agree, 1 where something differs, 2 on wrong usage, 77 where the device
  * cannot be opened here.
  */
@@ -45,7 +45,7 @@ static bool run_cases(struct conformance *conformance, enum precision precision,
 }
 
 static int compare_devices(struct conformance *conformance, uint64_t seed) {
-    static const enum precision precisions[] = {PRECISION_F32, PRECISION_BF16, PRECISION_INT8};
+    static const enum precision precisions[] = {PRECISION_F32, PRECISION_BF16, PRECISION_F16, PRECISION_INT8};
     struct device_info info;
     conformance->tested->ops->info(conformance->tested, &info);
     printf("%s against the reference, %d cases, %d on integers, and %d random ones of each\n", info.name,

@@ -20,8 +20,15 @@ KINDS = {
     # The smallest network, for the optimiser with the largest checkpoints.
     "adamw": {"optimizer.name": "adamw", "optimizer.learning_rate": 0.002, "model.architecture": "efficientnet_lite0"},
     "bf16": {"optimizer.name": "sgd", "train.precision": "bf16", "model.sync_batch_norm": "true", "train.parts": 2},
+    # The loss's scale is a part of what is resumed: its first steps are skipped.
+    "f16": {"optimizer.name": "adamw", "optimizer.learning_rate": 0.001, "train.precision": "f16", "device.name": "cuda"},
 }
-SECTIONS = {"sgd": {"value", "state", "ema"}, "adamw": {"value", "state", "state2", "ema"}, "bf16": {"value", "state", "ema"}}
+SECTIONS = {
+    "sgd": {"value", "state", "ema"},
+    "adamw": {"value", "state", "state2", "ema"},
+    "bf16": {"value", "state", "ema"},
+    "f16": {"value", "state", "state2", "ema"},
+}
 
 
 def has_bf16():
@@ -133,6 +140,12 @@ class Resume(unittest.TestCase):
     @unittest.skipUnless(has_bf16(), "this CPU has no bf16")
     def test_killed_twice_two_ranks_bf16(self):
         self.twice_killed("bf16", 2)
+
+    @unittest.skipUnless(os.environ.get("THORAX_EMULATION_DEVICES"), "not over the emulation of CUDA")
+    def test_killed_twice_on_a_gpu_in_f16(self):
+        self.twice_killed("f16", 1)
+        scales = [epoch["loss_scale"] for epoch in self.reference("f16", 1)["epochs"]]
+        self.assertTrue(scales[0] < 65536, "no step was skipped")
 
     def test_sigterm_saves_where_it_stands_and_exits_with_0(self):
         run = Run("terminated", settings("sgd", 2, 0))

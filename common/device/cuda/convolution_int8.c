@@ -32,7 +32,7 @@ static bool dtypes_fit(const struct op_args *args) {
     return is_8_bit(desc[ARG_SRC].dtype) && desc[ARG_WEIGHT].dtype == DTYPE_S8 && desc[ARG_SCALE].dtype == DTYPE_F32 &&
            (args->direction[ARG_BIAS] == ARG_ABSENT || desc[ARG_BIAS].dtype == DTYPE_F32) &&
            (args->direction[ARG_SRC2] == ARG_ABSENT || is_8_bit(desc[ARG_SRC2].dtype)) &&
-           (is_8_bit(dst) || dst == DTYPE_F32 || dst == DTYPE_BF16);
+           (is_8_bit(dst) || dst == DTYPE_F32 || dst == DTYPE_BF16 || dst == DTYPE_F16);
 }
 
 /** cuBLAS counts in ints; sums have to be exact. */
@@ -58,10 +58,13 @@ static void plan_product(struct convolution_int8 *c) {
     cuda_set_private(&c->base, ARG_SCRATCH, c->patches_bytes + sums_bytes);
 }
 
-static bool prepare(struct cuda_kernel *kernel, struct error *err) {
+/** Images are NHWC wherever a choice is left; grouped weights canonical. */
+static bool prepare(struct cuda_kernel *kernel, const struct kernel_request *request, struct error *err) {
     struct convolution_int8 *c = (struct convolution_int8 *)kernel;
     bool product = kernel->base.op.conv2d.groups == 1;
     (void)err;
+    cuda_set_layouts(kernel, cuda_request_may_be_last(request));
+    kernel->base.args.desc[ARG_WEIGHT].layout = NULL;
     kernel->base.implementation = product ? "cublas s8, patches" : "thorax";
     if (product)
         plan_product(c);
@@ -80,8 +83,8 @@ static struct int8_result result_of(const struct cuda_call *call, int64_t first)
                                 .bias = cuda_buffer(call, ARG_BIAS),
                                 .residual = residual ? residual + skipped : NULL,
                                 .dst = dst + skipped * (int64_t)dtype_size(desc[ARG_DST].dtype),
-                                .residual_shape = residual ? cuda_int8_images(call, ARG_SRC2) : (struct int8_images){0},
-                                .shape = cuda_int8_images(call, ARG_DST),
+                                .residual_shape = residual ? cuda_images(call, ARG_SRC2) : (struct images){0},
+                                .shape = cuda_images(call, ARG_DST),
                                 .residual_dtype = residual ? desc[ARG_SRC2].dtype : DTYPE_U8,
                                 .dtype = desc[ARG_DST].dtype,
                                 .activation = conv->activation,
@@ -104,7 +107,7 @@ static bool gather(const struct cuda_call *call, int64_t first, int64_t count, s
     const char *images = cuda_buffer(call, ARG_SRC);
     struct patches k = {.src = images + first * src[1] * src[2] * src[3],
                         .dst = cuda_buffer(call, ARG_SCRATCH),
-                        .from = cuda_int8_images(call, ARG_SRC),
+                        .from = cuda_images(call, ARG_SRC),
                         .to_size = {dst[2], dst[3]},
                         .depth = c->packing.depth,
                         .window = c->base.base.op.conv2d.window,
@@ -155,7 +158,7 @@ static bool run_groups(const struct cuda_call *call, struct error *err) {
     const struct conv2d *conv = &call->kernel->base.op.conv2d;
     struct group_convolution k = {.src = cuda_buffer(call, ARG_SRC),
                                   .weight = cuda_buffer(call, ARG_WEIGHT),
-                                  .from = cuda_int8_images(call, ARG_SRC),
+                                  .from = cuda_images(call, ARG_SRC),
                                   .window = conv->window,
                                   .group_in = cuda_dims(call, ARG_WEIGHT)[1],
                                   .group_out = conv->channels_out / conv->groups,
@@ -169,6 +172,7 @@ static bool infer(const struct cuda_call *call, struct error *err) {
 }
 
 const struct cuda_row cuda_int8_conv2d = {.kernel_size = sizeof(struct convolution_int8),
+                                          .integers = true,
                                           .supports = supports,
                                           .prepare = prepare,
                                           .run = {[PASS_INFER] = infer}};

@@ -1,5 +1,6 @@
 #include "common/device/cuda/cuda.h"
 #include "common/device/cuda/int8.h"
+#include "common/op/precision.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -33,6 +34,11 @@ static const struct cuda_row *const int8_rows[OP_KIND_COUNT] = {
 };
 
 static const struct cuda_row *row_of(const struct kernel_request *request) {
+    const struct tensor_desc *desc = request->args.desc;
+    if (request->op.kind == OP_REORDER && desc[ARG_DST].layout == &cuda_packed)
+        return &cuda_packing;
+    if (request->op.kind == OP_REORDER && dtype_size(desc[ARG_SRC].dtype) == 1)
+        return &cuda_int8_reorder;
     return (op_is_int8(&request->op) ? int8_rows : rows)[request->op.kind];
 }
 
@@ -115,12 +121,13 @@ static bool describe(struct cuda_device *device, struct error *err) {
     return length > 0 || error_set(err, ERROR_INTERNAL, "the GPU cannot be described");
 }
 
-/** cuBLAS multiplies f32 as f32 by default; cuDNN is told so for each convolution. */
+/** cuBLAS multiplies f32 as f32 unless told; cuDNN is told for each convolution. */
 static bool open_libraries(struct cuda_device *device, struct error *err) {
+    cublasMath_t math = device->tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH;
     return cudnn_ok(cudnnCreate(&device->cudnn), "cudnnCreate", err) &&
            cudnn_ok(cudnnSetStream(device->cudnn, device->stream), "cudnnSetStream", err) &&
            cublas_ok(cublasCreate(&device->cublas), "cublasCreate", err) &&
-           cublas_ok(cublasSetMathMode(device->cublas, CUBLAS_DEFAULT_MATH), "cublasSetMathMode", err);
+           cublas_ok(cublasSetMathMode(device->cublas, math), "cublasSetMathMode", err);
 }
 
 static void close_device(struct device *device) {
@@ -139,7 +146,7 @@ static void close_device(struct device *device) {
     free(cuda);
 }
 
-/** All memory of one GPU is one, and tensors have no layouts of a device's own: whoever is on the same GPU shares. */
+/** All memory of one GPU is one, and layouts are the same objects for all devices: whoever is on the same GPU shares. */
 static bool join_family(struct cuda_device *device, const struct device *share, struct error *err) {
     static const char families[MAX_GPUS];
     device->base.family = &families[device->index];
@@ -171,6 +178,7 @@ static struct device *open_device(const struct device_spec *spec, struct error *
     device->base.ops = &cuda_device_ops;
     device->index = spec->index;
     device->deterministic = spec->deterministic;
+    device->tf32 = spec->tf32;
     if (set_up(device, err) && join_family(device, spec->share, err))
         return &device->base;
     close_device(&device->base);
@@ -179,7 +187,7 @@ static struct device *open_device(const struct device_spec *spec, struct error *
 
 static void info(struct device *device, struct device_info *out) {
     struct cuda_device *cuda = cuda_device_of(device);
-    *out = (struct device_info){.memory_bytes = cuda->memory_bytes, .int8_weight_bits = 8};
+    *out = (struct device_info){.memory_bytes = cuda->memory_bytes, .int8_weight_bits = 8, .rounds_sums = true};
     size_t total;
     if (!cuda_enter(cuda, NULL) || cudaMemGetInfo(&out->free_bytes, &total) != cudaSuccess)
         cudaGetLastError();
@@ -188,49 +196,35 @@ static void info(struct device *device, struct device_info *out) {
 
 /* --- kernels --- */
 
-/** Of the operations on floats; those on integers look themselves. */
-static bool dtype_fits(const struct op *op, enum arg arg, enum dtype dtype) {
-    if (op_is_int8(op))
-        return true;
-    switch (arg) {
-    case ARG_LABEL:
-        return dtype == DTYPE_S32;
-    case ARG_SEED:
-        return dtype == DTYPE_S64;
-    case ARG_NORM:
-    case ARG_SUMS:
-        return dtype == DTYPE_F64;
-    case ARG_WORKSPACE:
-    case ARG_SCRATCH:
-        return dtype == DTYPE_U8;
-    default:
-        return dtype == DTYPE_F32 || (op->kind == OP_REORDER && dtype == DTYPE_BF16);
-    }
+static bool is_real(enum dtype dtype) {
+    return dtype == DTYPE_F32 || dtype == DTYPE_BF16 || dtype == DTYPE_F16;
 }
 
-/** Canonical, or open, or the packed weights of an 8-bit convolution. */
+static bool dtypes_fit(const struct kernel_request *request) {
+    static const enum arg doubles[] = {ARG_NORM, ARG_SUMS};
+    const struct op_args *args = &request->args;
+    if (request->op.kind == OP_REORDER)
+        return is_real(args->desc[ARG_SRC].dtype) && is_real(args->desc[ARG_DST].dtype);
+    for (int i = 0; i < 2; i++)
+        if (args->direction[doubles[i]] != ARG_ABSENT && args->desc[doubles[i]].dtype != DTYPE_F64)
+            return false;
+    return precision_fits(PRECISION_F32, &request->op, args) || precision_fits(PRECISION_BF16, &request->op, args) ||
+           precision_fits(PRECISION_F16, &request->op, args);
+}
+
+/** Canonical, open, channels last, or the packed weights of an 8-bit convolution. */
 static bool layout_fits(const struct tensor_desc *desc) {
-    return !desc->layout || desc->layout == LAYOUT_ANY || (desc->layout == &cuda_packed && desc->dtype == DTYPE_S8);
-}
-
-static bool is_packing(const struct kernel_request *request) {
-    const struct tensor_desc *desc = request->args.desc;
-    return request->op.kind == OP_REORDER && desc[ARG_SRC].dtype == DTYPE_S8 && !desc[ARG_SRC].layout &&
-           desc[ARG_DST].dtype == DTYPE_S8 && desc[ARG_DST].layout == &cuda_packed;
+    return !desc->layout || desc->layout == LAYOUT_ANY || desc->layout == &cuda_nhwc ||
+           (desc->layout == &cuda_packed && desc->dtype == DTYPE_S8);
 }
 
 static bool supports(struct device *device, const struct kernel_request *request) {
     const struct cuda_row *row = row_of(request);
     (void)device;
-    if (is_packing(request))
-        return true;
-    if (!row || !row->run[request->pass])
+    if (!row || !row->run[request->pass] || !(row->integers || dtypes_fit(request)))
         return false;
     for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
-        const struct tensor_desc *desc = &request->args.desc[arg];
-        if (request->args.direction[arg] == ARG_ABSENT)
-            continue;
-        if (!dtype_fits(&request->op, arg, desc->dtype) || !layout_fits(desc))
+        if (request->args.direction[arg] != ARG_ABSENT && !layout_fits(&request->args.desc[arg]))
             return false;
     }
     return !row->supports || row->supports(request);
@@ -245,7 +239,7 @@ static void release(struct kernel *kernel) {
 
 static struct kernel *prepare(struct device *device, const struct kernel_request *request,
                               struct error *err) {
-    const struct cuda_row *row = is_packing(request) ? &cuda_packing : row_of(request);
+    const struct cuda_row *row = row_of(request);
     struct cuda_kernel *kernel = calloc(1, row->kernel_size ? row->kernel_size : sizeof *kernel);
     if (!kernel) {
         error_set(err, ERROR_MEMORY, "out of memory for a kernel");
@@ -257,12 +251,8 @@ static struct kernel *prepare(struct device *device, const struct kernel_request
                                    .pass = request->pass,
                                    .args = request->args,
                                    .implementation = "thorax"};
-    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
-        struct tensor_desc *desc = &kernel->base.args.desc[arg];
-        if (kernel->base.args.direction[arg] != ARG_ABSENT)
-            *desc = tensor_desc_dense(desc->dtype, &desc->shape);
-    }
-    if (cuda_enter(cuda_device_of(device), err) && (!row->prepare || row->prepare(kernel, err)))
+    cuda_set_layouts(kernel, !row->canonical && cuda_request_is_last(request));
+    if (cuda_enter(cuda_device_of(device), err) && (!row->prepare || row->prepare(kernel, request, err)))
         return &kernel->base;
     release(&kernel->base);
     return NULL;
@@ -276,13 +266,6 @@ static bool run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct st
     return cuda_enter(device, err) && (cuda->row->run[kernel->pass](&call, err) || fail(device, err));
 }
 
-static const char *layout_text(struct device *device, const struct tensor_desc *desc, char *out,
-                               size_t size) {
-    (void)device;
-    snprintf(out, size, desc->layout == &cuda_packed ? "packed" : "canonical");
-    return out;
-}
-
 void *cuda_buffer(const struct cuda_call *call, enum arg arg) {
     return call->kernel->base.args.direction[arg] != ARG_ABSENT ? call->buffers[arg] : NULL;
 }
@@ -293,6 +276,10 @@ const int64_t *cuda_dims(const struct cuda_call *call, enum arg arg) {
 
 int64_t cuda_count(const struct cuda_call *call, enum arg arg) {
     return shape_count(&call->kernel->base.args.desc[arg].shape);
+}
+
+enum dtype cuda_dtype(const struct cuda_call *call, enum arg arg) {
+    return call->kernel->base.args.desc[arg].dtype;
 }
 
 void cuda_set_private(struct cuda_kernel *kernel, enum arg arg, size_t bytes) {
@@ -336,5 +323,5 @@ const struct device_ops cuda_device_ops = {
     .prepare = prepare,
     .run = run,
     .release = release,
-    .layout_text = layout_text,
+    .layout_text = cuda_layout_text,
 };

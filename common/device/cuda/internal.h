@@ -1,12 +1,12 @@
 #pragma once
 #include "common/device/cuda/cuda.h"
 #include "common/device/cuda/kernels.h"
+#include "common/device/cuda/layout.h"
 #include "common/device/cuda/library.h"
 
 /**
  * Inside the CUDA device. A `struct stream` is a cudaStream_t and a `struct event` a cudaEvent_t, cast:
- * NCCL's collective, in the same shared object, relies on it. Tensors are canonical; there are no layouts of
- * our own.
+ * NCCL's collective, in the same shared object, relies on it.
  */
 
 /** Page-locked memory through which small uploads from ordinary memory go, so that their source is free at
@@ -21,7 +21,7 @@ struct staging {
 struct cuda_device {
     struct device base;
     int index;
-    bool deterministic;
+    bool deterministic, tf32;
     char name[64];
     size_t memory_bytes;
     cudaStream_t stream; /* the default one: what a stream of NULL stands for */
@@ -44,6 +44,7 @@ bool cuda_check(struct cuda_device *device, cudaError_t result, const char *what
 struct cuda_kernel {
     struct kernel base;
     const struct cuda_row *row;
+    bool last; /**< its images have their channels last: NHWC, or canonical ones that are the same bytes */
 };
 
 /** One run of a kernel. */
@@ -57,11 +58,15 @@ struct cuda_call {
 /** How a kind is computed. */
 struct cuda_row {
     size_t kernel_size; /**< bytes of its struct; 0: struct cuda_kernel */
+    bool canonical;     /**< all its tensors are; else it takes NHWC where any of them is */
+    bool integers;      /**< of 8 bits: its `supports` looks at the dtypes, too */
     /** Beyond dtypes and layouts; NULL: all. */
     bool (*supports)(const struct kernel_request *request);
-    /** Sets sizes of workspace and scratch and what else runs need; NULL: nothing. Where it fails, release
-     * follows. */
-    bool (*prepare)(struct cuda_kernel *kernel, struct error *err);
+    /**
+     * Sets sizes of workspace and scratch, other layouts than kernel->last says, and what else runs need; NULL: nothing. Where
+     * it fails, release follows.
+     */
+    bool (*prepare)(struct cuda_kernel *kernel, const struct kernel_request *request, struct error *err);
     bool (*run[PASS_COUNT])(const struct cuda_call *call, struct error *err);
     /** Frees what prepare made but the struct; NULL: nothing. */
     void (*release)(struct cuda_kernel *kernel);
@@ -74,10 +79,32 @@ extern const struct cuda_row cuda_conv2d, cuda_batch_norm, cuda_batch_norm_sums,
 void *cuda_buffer(const struct cuda_call *call, enum arg arg);
 const int64_t *cuda_dims(const struct cuda_call *call, enum arg arg);
 int64_t cuda_count(const struct cuda_call *call, enum arg arg);
+enum dtype cuda_dtype(const struct cuda_call *call, enum arg arg);
+/** A tensor of four dimensions as loops over channels see it; as images, one of any rank. */
+struct channels cuda_channels(const struct cuda_call *call, enum arg arg);
+struct channels cuda_channels_of(const struct shape *shape, bool last);
+struct images cuda_images(const struct cuda_call *call, enum arg arg);
+struct images cuda_images_of(const struct shape *shape, bool last);
+/** How many neighbours a thread takes: LANES where they never leave a run of that many that are treated alike, else 1. */
+static inline int cuda_width(int64_t run) {
+    return run % LANES == 0 ? LANES : 1;
+}
+/** The same, of runs of channels (or of the pixels of one). */
+int cuda_channel_width(const struct channels *shape);
 /** Makes ARG_WORKSPACE or ARG_SCRATCH that many bytes (0: no scratch). */
 void cuda_set_private(struct cuda_kernel *kernel, enum arg arg, size_t bytes);
 /** Reports what a launch_NAME returned. */
 bool cuda_launched(const struct cuda_call *call, cudaError_t result, struct error *err);
+
+/** Sums over the pixels of each channel: how they are cut, and what their scratch takes. See kernels_norm_body.h. */
+struct sliced cuda_sliced(const struct channels *shape);
+size_t cuda_sums_bytes(const struct sliced *cut);
+/** Behind a launch that left `slices` rows of pairs there: folds them to a few rows. */
+bool cuda_fold(const struct cuda_call *call, const struct sliced *cut, struct pair *sums, struct channel_pairs *out,
+               struct error *err);
+/** sum (channels) = the sums of a tensor over all but its channels, in that much scratch. */
+bool cuda_channel_sum(const struct cuda_call *call, const struct channels *shape, enum dtype dtype, const void *src,
+                      struct pair *scratch, float *sum, struct error *err);
 
 /** Memory, streams and events: the slots of these names in struct device_ops. */
 void *cuda_alloc(struct device *device, size_t bytes, struct error *err);

@@ -5,39 +5,42 @@
 #include <cuda_runtime_api.h>
 
 /** Every kernel of ours, once: their bodies are in kernels_body.h and its siblings. */
-#define CUDA_KERNELS(X)                                                                                      \
-    X(pointwise)                                                                                             \
-    X(gate)                                                                                                  \
-    X(drop)                                                                                                  \
-    X(cast)                                                                                                  \
-    X(shift_planes)                                                                                          \
-    X(epilogue)                                                                                              \
-    X(channel_sum)                                                                                           \
-    X(fold_pairs)                                                                                            \
-    X(channel_moments)                                                                                       \
-    X(publish_sums)                                                                                          \
-    X(finish_moments)                                                                                        \
-    X(normalise)                                                                                             \
-    X(norm_gradient_sums)                                                                                    \
-    X(finish_norm_gradient)                                                                                  \
-    X(norm_gradient)                                                                                         \
-    X(max_pool)                                                                                              \
-    X(max_pool_gradient)                                                                                     \
-    X(plane_average)                                                                                         \
-    X(plane_spread)                                                                                          \
-    X(softmax_loss)                                                                                          \
-    X(finish_loss)                                                                                           \
-    X(softmax_gradient)                                                                                      \
-    X(sum_squares)                                                                                           \
-    X(patches)                                                                                               \
-    X(pack_weight)                                                                                           \
-    X(sum_weight)                                                                                            \
-    X(requantise)                                                                                            \
-    X(group_convolution)                                                                                     \
-    X(int8_max_pool)                                                                                         \
-    X(int8_average)                                                                                          \
-    X(int8_rescale)                                                                                          \
-    X(sgd)                                                                                                   \
+#define CUDA_KERNELS(X)                                                                                                      \
+    X(pointwise)                                                                                                             \
+    X(gate)                                                                                                                  \
+    X(drop)                                                                                                                  \
+    X(cast)                                                                                                                  \
+    X(permute)                                                                                                               \
+    X(shift_planes)                                                                                                          \
+    X(epilogue)                                                                                                              \
+    X(max_pool)                                                                                                              \
+    X(max_pool_gradient)                                                                                                     \
+    X(plane_average)                                                                                                         \
+    X(plane_spread)                                                                                                          \
+    X(fold_pairs)                                                                                                            \
+    X(channel_moments)                                                                                                       \
+    X(finish_channel_sum)                                                                                                    \
+    X(publish_sums)                                                                                                          \
+    X(norm_terms)                                                                                                            \
+    X(finish_moments)                                                                                                        \
+    X(normalise)                                                                                                             \
+    X(norm_gradient_sums)                                                                                                    \
+    X(finish_norm_gradient)                                                                                                  \
+    X(total_norm_gradient)                                                                                                   \
+    X(norm_gradient)                                                                                                         \
+    X(softmax_loss)                                                                                                          \
+    X(finish_loss)                                                                                                           \
+    X(softmax_gradient)                                                                                                      \
+    X(sum_squares)                                                                                                           \
+    X(patches)                                                                                                               \
+    X(pack_weight)                                                                                                           \
+    X(sum_weight)                                                                                                            \
+    X(requantise)                                                                                                            \
+    X(group_convolution)                                                                                                     \
+    X(int8_max_pool)                                                                                                         \
+    X(int8_average)                                                                                                          \
+    X(int8_rescale)                                                                                                          \
+    X(sgd)                                                                                                                   \
     X(adamw)
 
 /**

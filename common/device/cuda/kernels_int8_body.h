@@ -7,30 +7,8 @@
  * is every rounding behind it: as struct conv2d_int8 says, bit for bit.
  */
 
-/** Images (N, C, H, W) in memory: canonical, or with their channels last. */
-struct int8_images {
-    int64_t channels, height, width;
-    bool last;
-};
-
-/** Coordinates of an element. */
-struct int8_place {
-    int64_t image, channel, y, x;
-};
-
-static inline int64_t int8_index(const struct int8_images *s, struct int8_place p) {
-    if (s->last)
-        return ((p.image * s->height + p.y) * s->width + p.x) * s->channels + p.channel;
-    return ((p.image * s->channels + p.channel) * s->height + p.y) * s->width + p.x;
-}
-
-/** Where the i-th element in memory is. */
-static inline struct int8_place int8_place_of(const struct int8_images *s, int64_t i) {
-    int64_t pixels = s->height * s->width, channel, pixel, image = i / (s->channels * pixels);
-    int64_t rest = i % (s->channels * pixels);
-    channel = s->last ? rest % s->channels : rest / pixels;
-    pixel = s->last ? rest / s->channels : rest % pixels;
-    return (struct int8_place){image, channel, pixel / s->width, pixel % s->width};
+static inline int64_t index_at(const struct images *s, struct place p) {
+    return index_of(s, p.image, p.channel, p.y, p.x);
 }
 
 /* --- numbers --- */
@@ -39,11 +17,11 @@ static inline int32_t int8_get(const void *data, bool is_signed, int64_t i) {
     return is_signed ? ((const int8_t *)data)[i] : ((const uint8_t *)data)[i];
 }
 
-/** f32, bf16, u8 or s8. */
+/** u8, s8, or a float. */
 static inline float int8_load(const void *data, enum dtype dtype, int64_t i) {
     if (dtype == DTYPE_U8 || dtype == DTYPE_S8)
         return (float)int8_get(data, dtype == DTYPE_S8, i);
-    return dtype == DTYPE_BF16 ? bf16_decode(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+    return load_one(data, dtype, i);
 }
 
 /** To the nearest integer, ties to even; what is outside becomes the end of the range, NaN becomes 0. */
@@ -59,10 +37,8 @@ static inline void int8_store(void *data, enum dtype dtype, int64_t i, float val
         ((uint8_t *)data)[i] = (uint8_t)int8_round(value, 0, UINT8_MAX);
     else if (dtype == DTYPE_S8)
         ((int8_t *)data)[i] = (int8_t)int8_round(value, INT8_MIN, INT8_MAX);
-    else if (dtype == DTYPE_BF16)
-        ((uint16_t *)data)[i] = bf16_encode(value);
     else
-        ((float *)data)[i] = value;
+        store_one(data, dtype, i, value);
 }
 
 #ifndef rounded_product
@@ -76,19 +52,19 @@ struct int8_result {
     const float *factor, *bias; /* (O); bias may be NULL */
     const void *residual;       /* may be NULL */
     void *dst;
-    struct int8_images residual_shape, shape;
+    struct images residual_shape, shape;
     enum dtype residual_dtype, dtype;
     enum activation activation;
     float residual_factor;
 };
 
 /** Stores the i-th element of dst, at p. One rounding a line. */
-static inline void int8_finish(const struct int8_result *k, int64_t i, struct int8_place p, int32_t sum) {
+static inline void int8_finish(const struct int8_result *k, int64_t i, struct place p, int32_t sum) {
     float x = (float)sum;
     x = rounded_product(x, k->factor[p.channel]);
     x = x + (k->bias ? k->bias[p.channel] : 0);
     if (k->residual)
-        x = fmaf(k->residual_factor, int8_load(k->residual, k->residual_dtype, int8_index(&k->residual_shape, p)), x);
+        x = fmaf(k->residual_factor, int8_load(k->residual, k->residual_dtype, index_at(&k->residual_shape, p)), x);
     int8_store(k->dst, k->dtype, i, activated(k->activation, x));
 }
 
@@ -101,7 +77,7 @@ enum { INT8_PATCH_BYTES = 4 };
 struct patches {
     const void *src;
     int8_t *dst; /* (images * to_size[0] * to_size[1], depth) */
-    struct int8_images from;
+    struct images from;
     int64_t to_size[2]; /* height, width */
     int64_t depth;
     struct window window;
@@ -111,11 +87,11 @@ struct patches {
 static inline int8_t patch_value(const struct patches *k, int64_t row, int64_t at) {
     const struct window *w = &k->window;
     int64_t tap = at / k->from.channels, q = row % k->to_size[1], p = row / k->to_size[1] % k->to_size[0];
-    struct int8_place place = {row / (k->to_size[0] * k->to_size[1]), at % k->from.channels,
+    struct place place = {row / (k->to_size[0] * k->to_size[1]), at % k->from.channels,
                                p * w->stride[0] + tap / w->kernel[1] - w->pad_before[0],
                                q * w->stride[1] + tap % w->kernel[1] - w->pad_before[1]};
     bool inside = place.y >= 0 && place.y < k->from.height && place.x >= 0 && place.x < k->from.width;
-    int32_t value = inside && tap < w->kernel[0] * w->kernel[1] ? int8_get(k->src, k->is_signed, int8_index(&k->from, place)) : 0;
+    int32_t value = inside && tap < w->kernel[0] * w->kernel[1] ? int8_get(k->src, k->is_signed, index_at(&k->from, place)) : 0;
     return (int8_t)(k->is_signed ? value : value - 128);
 }
 
@@ -160,8 +136,8 @@ struct requantise {
 };
 
 static inline void requantise_element(const struct requantise *k, int64_t i) {
-    const struct int8_images *s = &k->result.shape;
-    struct int8_place p = int8_place_of(s, i);
+    const struct images *s = &k->result.shape;
+    struct place p = place_of(s, i);
     int64_t pixel = (p.image * s->height + p.y) * s->width + p.x;
     int8_finish(&k->result, i, p, k->sums[pixel * k->rows + p.channel] + (k->lacking ? k->lacking[p.channel] : 0));
 }
@@ -171,29 +147,29 @@ static inline void requantise_element(const struct requantise *k, int64_t i) {
 struct group_convolution {
     const void *src;
     const int8_t *weight; /* (O, I / groups, KH, KW) */
-    struct int8_images from;
+    struct images from;
     struct window window;
     int64_t group_in, group_out; /* channels of a group */
     bool is_signed;
     struct int8_result result;
 };
 
-static inline int32_t group_tap(const struct group_convolution *k, struct int8_place at, const int8_t *weight, int64_t taps) {
+static inline int32_t group_tap(const struct group_convolution *k, struct place at, const int8_t *weight, int64_t taps) {
     bool inside = at.y >= 0 && at.y < k->from.height && at.x >= 0 && at.x < k->from.width;
     int32_t sum = 0;
     for (int64_t c = 0; inside && c < k->group_in; c++, at.channel++)
-        sum += int8_get(k->src, k->is_signed, int8_index(&k->from, at)) * weight[c * taps];
+        sum += int8_get(k->src, k->is_signed, index_at(&k->from, at)) * weight[c * taps];
     return sum;
 }
 
 static inline void group_convolution_element(const struct group_convolution *k, int64_t i) {
     const struct window *w = &k->window;
-    struct int8_place p = int8_place_of(&k->result.shape, i);
+    struct place p = place_of(&k->result.shape, i);
     int64_t taps = (int64_t)w->kernel[0] * w->kernel[1], first = p.channel / k->group_out * k->group_in;
     const int8_t *weight = k->weight + p.channel * k->group_in * taps;
     int32_t sum = 0;
     for (int64_t tap = 0; tap < taps; tap++) {
-        struct int8_place at = {p.image, first, p.y * w->stride[0] + tap / w->kernel[1] - w->pad_before[0],
+        struct place at = {p.image, first, p.y * w->stride[0] + tap / w->kernel[1] - w->pad_before[0],
                                 p.x * w->stride[1] + tap % w->kernel[1] - w->pad_before[1]};
         sum += group_tap(k, at, weight + tap, taps);
     }
@@ -206,20 +182,20 @@ static inline void group_convolution_element(const struct group_convolution *k, 
 struct int8_max_pool {
     const void *src;
     void *dst;
-    struct int8_images from, to;
+    struct images from, to;
     struct window window;
     enum dtype dtype;
 };
 
 static inline void int8_max_pool_element(const struct int8_max_pool *k, int64_t i) {
     const struct window *w = &k->window;
-    struct int8_place p = int8_place_of(&k->to, i), at = p;
+    struct place p = place_of(&k->to, i), at = p;
     int32_t most = INT8_MIN;
     for (int tap = 0; tap < w->kernel[0] * w->kernel[1]; tap++) {
         at.y = p.y * w->stride[0] + tap / w->kernel[1] - w->pad_before[0];
         at.x = p.x * w->stride[1] + tap % w->kernel[1] - w->pad_before[1];
         bool inside = at.y >= 0 && at.y < k->from.height && at.x >= 0 && at.x < k->from.width;
-        int32_t value = inside ? int8_get(k->src, k->dtype == DTYPE_S8, int8_index(&k->from, at)) : INT8_MIN;
+        int32_t value = inside ? int8_get(k->src, k->dtype == DTYPE_S8, index_at(&k->from, at)) : INT8_MIN;
         most = value > most ? value : most;
     }
     ((uint8_t *)k->dst)[i] = (uint8_t)most;
@@ -229,16 +205,16 @@ static inline void int8_max_pool_element(const struct int8_max_pool *k, int64_t 
 struct int8_average {
     const void *src;
     float *dst;
-    struct int8_images from;
+    struct images from;
     bool is_signed;
 };
 
 static inline void int8_average_element(const struct int8_average *k, int64_t i) {
-    struct int8_place p = {i / k->from.channels, i % k->from.channels, 0, 0};
+    struct place p = {i / k->from.channels, i % k->from.channels, 0, 0};
     int64_t sum = 0;
     for (p.y = 0; p.y < k->from.height; p.y++)
         for (p.x = 0; p.x < k->from.width; p.x++)
-            sum += int8_get(k->src, k->is_signed, int8_index(&k->from, p));
+            sum += int8_get(k->src, k->is_signed, index_at(&k->from, p));
     k->dst[i] = (float)((double)sum / (double)(k->from.height * k->from.width));
 }
 
@@ -246,12 +222,12 @@ static inline void int8_average_element(const struct int8_average *k, int64_t i)
 struct int8_rescale {
     const void *src;
     void *dst;
-    struct int8_images from, to;
+    struct images from, to;
     enum dtype from_dtype, to_dtype;
     float factor;
 };
 
 static inline void int8_rescale_element(const struct int8_rescale *k, int64_t i) {
-    int64_t at = k->from.last == k->to.last ? i : int8_index(&k->from, int8_place_of(&k->to, i));
+    int64_t at = k->from.last == k->to.last ? i : index_at(&k->from, place_of(&k->to, i));
     int8_store(k->dst, k->to_dtype, i, rounded_product(int8_load(k->src, k->from_dtype, at), k->factor));
 }

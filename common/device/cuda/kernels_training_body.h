@@ -1,5 +1,5 @@
 #pragma once
-#include "common/device/cuda/kernels_body.h"
+#include "common/device/cuda/kernels_norm_body.h"
 
 /** As kernels_body.h: the loss and the optimisers. */
 
@@ -81,7 +81,7 @@ static inline void softmax_gradient_element(const struct softmax_gradient *k, in
 
 /* --- optimisers --- */
 
-/** sums(i) = the squares of the finite values of slice i, and the count of the others. */
+/** sums(i) = the squares of the finite values of slice i, and the count of the others; count: a multiple of LANES. */
 struct sum_squares {
     const float *gradient;
     struct pair *sums; /* (slices) */
@@ -90,12 +90,13 @@ struct sum_squares {
 
 static inline void sum_squares_element(const struct sum_squares *k, int64_t i) {
     struct pair sum = {0, 0};
-    for (int64_t at = i; at < k->count; at += k->slices) {
-        float g = k->gradient[at];
-        if (isfinite(g))
-            sum.a += (double)g * (double)g;
-        else
-            sum.b += 1;
+    for (int64_t at = i * LANES; at < k->count; at += k->slices * LANES) {
+        struct lanes g = load_lanes(k->gradient, DTYPE_F32, at, LANES);
+        for (int l = 0; l < LANES; l++) {
+            bool finite = isfinite(g.v[l]);
+            sum.a += finite ? (double)g.v[l] * (double)g.v[l] : 0;
+            sum.b += finite ? 0 : 1;
+        }
     }
     k->sums[i] = sum;
 }

@@ -45,11 +45,13 @@ static bool forward(const struct cuda_call *call, struct error *err) {
                               .a = cuda_buffer(call, ARG_WEIGHT),
                               .b = cuda_buffer(call, ARG_SRC),
                               .c = cuda_buffer(call, ARG_DST)};
-    struct epilogue k = {
-        .bias = cuda_buffer(call, ARG_BIAS), .dst = product.c, .channels = s.outputs, .plane = 1};
+    struct epilogue k = {.bias = cuda_buffer(call, ARG_BIAS),
+                         .dst = product.c,
+                         .shape = {s.batch, s.outputs, 1, true},
+                         .dtype = DTYPE_F32,
+                         .width = cuda_width(s.outputs)};
     return multiply(call, &product, err) &&
-           (!k.bias ||
-            cuda_launched(call, launch_epilogue(&k, cuda_count(call, ARG_DST), call->stream), err));
+           (!k.bias || cuda_launched(call, launch_epilogue(&k, cuda_count(call, ARG_DST) / k.width, call->stream), err));
 }
 
 static bool backward_data(const struct cuda_call *call, struct error *err) {
@@ -72,13 +74,10 @@ static bool backward_weight(const struct cuda_call *call, struct error *err) {
                               .a = cuda_buffer(call, ARG_SRC),
                               .b = cuda_buffer(call, ARG_DIFF_DST),
                               .c = cuda_buffer(call, ARG_DIFF_WEIGHT)};
-    struct channel_sum k = {.src = product.b,
-                            .sum = cuda_buffer(call, ARG_DIFF_BIAS),
-                            .batch = s.batch,
-                            .channels = s.outputs,
-                            .plane = 1};
+    struct channels rows = {s.batch, s.outputs, 1, true};
+    float *sum = cuda_buffer(call, ARG_DIFF_BIAS);
     return multiply(call, &product, err) &&
-           (!k.sum || cuda_launched(call, launch_channel_sum(&k, s.outputs, call->stream), err));
+           (!sum || cuda_channel_sum(call, &rows, DTYPE_F32, product.b, cuda_buffer(call, ARG_SCRATCH), sum, err));
 }
 
 /** cuBLAS's sizes are ints. */
@@ -89,13 +88,22 @@ static bool supports(const struct kernel_request *request) {
     return true;
 }
 
-static bool prepare(struct cuda_kernel *kernel, struct error *err) {
+static bool prepare(struct cuda_kernel *kernel, const struct kernel_request *request, struct error *err) {
+    const struct op_args *args = &kernel->base.args;
+    (void)request;
     (void)err;
     kernel->base.implementation = "cublas";
+    if (args->direction[ARG_DIFF_BIAS] != ARG_ABSENT) {
+        const int64_t *dims = args->desc[ARG_DIFF_DST].shape.dims;
+        struct channels rows = {dims[0], dims[1], 1, true};
+        struct sliced cut = cuda_sliced(&rows);
+        cuda_set_private(kernel, ARG_SCRATCH, cuda_sums_bytes(&cut));
+    }
     return true;
 }
 
 const struct cuda_row cuda_linear = {
+    .canonical = true,
     .supports = supports,
     .prepare = prepare,
     .run = {[PASS_INFER] = forward,

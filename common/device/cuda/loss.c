@@ -37,7 +37,8 @@ static bool backward(const struct cuda_call *call, struct error *err) {
     return cuda_launched(call, launch_softmax_gradient(&k, k.rows, call->stream), err);
 }
 
-static bool prepare(struct cuda_kernel *kernel, struct error *err) {
+static bool prepare(struct cuda_kernel *kernel, const struct kernel_request *request, struct error *err) {
+    (void)request;
     (void)err;
     if (kernel->base.pass == PASS_FORWARD)
         cuda_set_private(kernel, ARG_SCRATCH,
@@ -46,6 +47,7 @@ static bool prepare(struct cuda_kernel *kernel, struct error *err) {
 }
 
 const struct cuda_row cuda_softmax_cross_entropy = {
+    .canonical = true,
     .prepare = prepare,
     .run = {[PASS_INFER] = infer, [PASS_FORWARD] = forward, [PASS_BACKWARD_DATA] = backward},
 };

@@ -1,9 +1,9 @@
 #include "common/device/cuda/internal.h"
 
-/* --- gradient norm: slices, folded to FOLD pairs and those to one; the numbers are fixed, so is the order
- * --- */
+/* --- gradient norm: slices, folded stage by stage; the numbers are fixed, so is the order --- */
 
-enum { SLICES = 16384, FOLD = 128 };
+enum { SLICES = 32768, STAGES = 4 };
+static const int64_t stages[STAGES] = {SLICES, 512, 16, 1};
 
 static bool gradient_norm(const struct cuda_call *call, struct error *err) {
     struct pair *sums = cuda_buffer(call, ARG_SCRATCH);
@@ -11,21 +11,24 @@ static bool gradient_norm(const struct cuda_call *call, struct error *err) {
                                   .sums = sums,
                                   .count = cuda_count(call, ARG_GRADIENT),
                                   .slices = SLICES};
-    struct fold_pairs some = {.from = sums, .to = sums + SLICES, .from_count = SLICES, .to_count = FOLD};
-    struct fold_pairs one = {
-        .from = some.to, .to = cuda_buffer(call, ARG_NORM), .from_count = FOLD, .to_count = 1};
-    return cuda_launched(call, launch_sum_squares(&squares, SLICES, call->stream), err) &&
-           cuda_launched(call, launch_fold_pairs(&some, FOLD, call->stream), err) &&
-           cuda_launched(call, launch_fold_pairs(&one, 1, call->stream), err);
+    bool ok = cuda_launched(call, launch_sum_squares(&squares, SLICES, call->stream), err);
+    for (int i = 1; ok && i < STAGES; i++) {
+        struct pair *to = i + 1 < STAGES ? sums + stages[i - 1] : cuda_buffer(call, ARG_NORM);
+        struct fold_pairs k = {.from = sums, .to = to, .from_count = stages[i - 1], .to_count = stages[i]};
+        ok = cuda_launched(call, launch_fold_pairs(&k, k.to_count, call->stream), err);
+        sums = to;
+    }
+    return ok;
 }
 
-static bool norm_prepare(struct cuda_kernel *kernel, struct error *err) {
+static bool norm_prepare(struct cuda_kernel *kernel, const struct kernel_request *request, struct error *err) {
+    (void)request;
     (void)err;
-    cuda_set_private(kernel, ARG_SCRATCH, (SLICES + FOLD) * sizeof(struct pair));
+    cuda_set_private(kernel, ARG_SCRATCH, (size_t)(stages[0] + stages[1] + stages[2]) * sizeof(struct pair));
     return true;
 }
 
-const struct cuda_row cuda_gradient_norm = {.prepare = norm_prepare, .run = {[PASS_FORWARD] = gradient_norm}};
+const struct cuda_row cuda_gradient_norm = {.canonical = true, .prepare = norm_prepare, .run = {[PASS_FORWARD] = gradient_norm}};
 
 /* --- optimisers --- */
 
@@ -50,5 +53,5 @@ static bool adamw(const struct cuda_call *call, struct error *err) {
     return cuda_launched(call, launch_adamw(&k, cuda_count(call, ARG_PARAMETER), call->stream), err);
 }
 
-const struct cuda_row cuda_sgd = {.run = {[PASS_FORWARD] = sgd}};
-const struct cuda_row cuda_adamw = {.run = {[PASS_FORWARD] = adamw}};
+const struct cuda_row cuda_sgd = {.canonical = true, .run = {[PASS_FORWARD] = sgd}};
+const struct cuda_row cuda_adamw = {.canonical = true, .run = {[PASS_FORWARD] = adamw}};

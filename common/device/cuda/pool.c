@@ -3,33 +3,32 @@
 /* --- max pooling; the workspace has each window's winner, an int32 for its place in the plane --- */
 
 static bool max_forward(const struct cuda_call *call, struct error *err) {
-    const int64_t *in = cuda_dims(call, ARG_SRC), *out = cuda_dims(call, ARG_DST);
     struct max_pool k = {.src = cuda_buffer(call, ARG_SRC),
                          .dst = cuda_buffer(call, ARG_DST),
                          .winners = cuda_buffer(call, ARG_WORKSPACE),
-                         .src_size = {in[2], in[3]},
-                         .dst_size = {out[2], out[3]},
-                         .window = call->kernel->base.op.max_pool};
+                         .from = cuda_images(call, ARG_SRC),
+                         .to = cuda_images(call, ARG_DST),
+                         .window = call->kernel->base.op.max_pool,
+                         .dtype = cuda_dtype(call, ARG_DST)};
     return cuda_launched(call, launch_max_pool(&k, cuda_count(call, ARG_DST), call->stream), err);
 }
 
 static bool max_backward(const struct cuda_call *call, struct error *err) {
-    const int64_t *in = cuda_dims(call, ARG_DIFF_SRC), *out = cuda_dims(call, ARG_DIFF_DST);
     struct max_pool_gradient k = {.diff_dst = cuda_buffer(call, ARG_DIFF_DST),
                                   .winners = cuda_buffer(call, ARG_WORKSPACE),
                                   .diff_src = cuda_buffer(call, ARG_DIFF_SRC),
-                                  .src_size = {in[2], in[3]},
-                                  .dst_size = {out[2], out[3]},
-                                  .window = call->kernel->base.op.max_pool};
-    return cuda_launched(call, launch_max_pool_gradient(&k, cuda_count(call, ARG_DIFF_SRC), call->stream),
-                         err);
+                                  .from = cuda_images(call, ARG_DIFF_SRC),
+                                  .to = cuda_images(call, ARG_DIFF_DST),
+                                  .window = call->kernel->base.op.max_pool,
+                                  .dtype = cuda_dtype(call, ARG_DIFF_SRC)};
+    return cuda_launched(call, launch_max_pool_gradient(&k, cuda_count(call, ARG_DIFF_SRC), call->stream), err);
 }
 
-static bool max_prepare(struct cuda_kernel *kernel, struct error *err) {
+static bool max_prepare(struct cuda_kernel *kernel, const struct kernel_request *request, struct error *err) {
+    (void)request;
     (void)err;
     enum arg dst = kernel->base.pass == PASS_BACKWARD_DATA ? ARG_DIFF_DST : ARG_DST;
-    cuda_set_private(kernel, ARG_WORKSPACE,
-                     (size_t)shape_count(&kernel->base.args.desc[dst].shape) * sizeof(int32_t));
+    cuda_set_private(kernel, ARG_WORKSPACE, (size_t)shape_count(&kernel->base.args.desc[dst].shape) * sizeof(int32_t));
     return true;
 }
 
@@ -41,19 +40,21 @@ const struct cuda_row cuda_max_pool = {
 /* --- global average pooling --- */
 
 static bool average_forward(const struct cuda_call *call, struct error *err) {
-    int64_t count = cuda_count(call, ARG_DST);
     struct plane_average k = {.src = cuda_buffer(call, ARG_SRC),
                               .dst = cuda_buffer(call, ARG_DST),
-                              .plane = cuda_count(call, ARG_SRC) / count};
-    return cuda_launched(call, launch_plane_average(&k, count, call->stream), err);
+                              .shape = cuda_channels(call, ARG_SRC),
+                              .src_dtype = cuda_dtype(call, ARG_SRC),
+                              .dst_dtype = cuda_dtype(call, ARG_DST)};
+    return cuda_launched(call, launch_plane_average(&k, cuda_count(call, ARG_DST), call->stream), err);
 }
 
 static bool average_backward(const struct cuda_call *call, struct error *err) {
-    int64_t count = cuda_count(call, ARG_DIFF_SRC);
     struct plane_spread k = {.diff_dst = cuda_buffer(call, ARG_DIFF_DST),
                              .diff_src = cuda_buffer(call, ARG_DIFF_SRC),
-                             .plane = count / cuda_count(call, ARG_DIFF_DST)};
-    return cuda_launched(call, launch_plane_spread(&k, count, call->stream), err);
+                             .shape = cuda_channels(call, ARG_DIFF_SRC),
+                             .src_dtype = cuda_dtype(call, ARG_DIFF_SRC),
+                             .dst_dtype = cuda_dtype(call, ARG_DIFF_DST)};
+    return cuda_launched(call, launch_plane_spread(&k, cuda_count(call, ARG_DIFF_SRC), call->stream), err);
 }
 
 const struct cuda_row cuda_global_average_pool = {.run = {[PASS_INFER] = average_forward,

@@ -139,22 +139,10 @@ static void onednn_release(struct kernel *kernel) {
     kernel_destroy((struct onednn_kernel *)kernel);
 }
 
-static bool fits(const struct kernel_request *request, enum precision precision) {
-    static const bool fixed[ARG_COUNT] = {
-        [ARG_LABEL] = true, [ARG_SEED] = true,      [ARG_NORM] = true,
-        [ARG_SUMS] = true,  [ARG_WORKSPACE] = true, [ARG_SCRATCH] = true};
-    struct op_args want = request->args;
-    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
-        want.desc[arg].dtype = DTYPE_F32;
-    precision_apply(precision, &request->op, &want);
-    for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++)
-        if (want.direction[arg] != ARG_ABSENT && !fixed[arg] && want.desc[arg].dtype != request->args.desc[arg].dtype)
-            return false;
-    return true;
-}
-
 bool kernel_precision_fits(const struct kernel_request *request) {
-    return fits(request, PRECISION_F32) || (compat_has_bf16() && fits(request, PRECISION_BF16));
+    const struct op_args *args = &request->args;
+    return precision_fits(PRECISION_F32, &request->op, args) ||
+           (compat_has_bf16() && precision_fits(PRECISION_BF16, &request->op, args));
 }
 
 void *kernel_create(struct onednn_device *device, const struct kernel_request *request, size_t size,

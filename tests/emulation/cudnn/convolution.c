@@ -1,4 +1,4 @@
-#include "common/tensor/element.h"
+#include "common/tensor/half.h"
 #include "tests/emulation/cudnn/internal.h"
 
 #include <stdlib.h>
@@ -90,10 +90,22 @@ struct run {
     struct epilogue epilogue;
 };
 
-static int64_t place_of(const struct view4 *v, int64_t i) {
+/** Where the rows of a view begin, one after the other as NCHW has them; elements of a row are strides[3] apart. */
+static int64_t row_of(const struct view4 *v, int64_t row) {
     const int *d = v->dims, *s = v->strides;
-    int64_t w = i % d[3], h = i / d[3] % d[2], c = i / ((int64_t)d[3] * d[2]) % d[1], n = i / ((int64_t)d[3] * d[2] * d[1]);
-    return n * s[0] + c * s[1] + h * s[2] + w * s[3];
+    int64_t h = row % d[2], c = row / d[2] % d[1], n = row / ((int64_t)d[2] * d[1]);
+    return n * s[0] + c * s[1] + h * s[2];
+}
+
+static float load(const void *memory, enum dtype dtype, int64_t at) {
+    return dtype == DTYPE_F32 ? ((const float *)memory)[at] : half_decode(dtype, ((const uint16_t *)memory)[at]);
+}
+
+static void store(void *memory, enum dtype dtype, int64_t at, double value) {
+    if (dtype == DTYPE_F32)
+        ((float *)memory)[at] = (float)value;
+    else
+        ((uint16_t *)memory)[at] = half_encode(dtype, (float)value);
 }
 
 static float *dense(const struct view4 *view) {
@@ -104,33 +116,41 @@ static float *dense(const struct view4 *view) {
 }
 
 static float *gather(const struct view4 *view, const void *memory) {
-    float *out = dense(view);
+    float *out = dense(view), *to = out;
     if (view->dtype == DTYPE_F32 && view_is_nchw(view))
         return memcpy(out, memory, (size_t)view_count(view) * sizeof *out);
-    for (int64_t i = 0; i < view_count(view); i++)
-        out[i] = (float)element_load(memory, view->dtype, place_of(view, i));
+    for (int64_t row = 0; row < view_count(view) / view->dims[3]; row++)
+        for (int64_t at = row_of(view, row), w = 0; w < view->dims[3]; w++, at += view->strides[3])
+            *to++ = load(memory, view->dtype, at);
     return out;
+}
+
+/** What the i-th element of channel c becomes. */
+static double finished(const struct run *run, const struct view4 *view, const void *memory, float value, int64_t at,
+                       int64_t z_at, int64_t c) {
+    const struct epilogue *e = &run->epilogue;
+    double sum = (double)run->alpha * (double)value;
+    if (run->beta != 0)
+        sum += (double)run->beta * (double)load(memory, view->dtype, at);
+    if (e->z)
+        sum += (double)e->z_factor * (double)load(e->z, e->z_view.dtype, z_at);
+    if (e->bias)
+        sum += (double)load(e->bias, view->dtype, c);
+    return e->relu && sum < 0 ? 0 : sum;
 }
 
 /** memory = alpha values + beta memory, and what follows; without beta memory is not looked at. */
 static void scatter(const struct run *run, const struct view4 *view, void *memory, const float *values) {
     const struct epilogue *e = &run->epilogue;
-    int64_t plane = (int64_t)view->dims[2] * view->dims[3];
     if (view->dtype == DTYPE_F32 && view_is_nchw(view) && run->alpha == 1 && run->beta == 0 && !e->z && !e->bias &&
         !e->relu) {
         memcpy(memory, values, (size_t)view_count(view) * sizeof *values);
         return;
     }
-    for (int64_t i = 0; i < view_count(view); i++) {
-        int64_t at = place_of(view, i);
-        double value = (double)run->alpha * (double)values[i];
-        if (run->beta != 0)
-            value += (double)run->beta * element_load(memory, view->dtype, at);
-        if (e->z)
-            value += (double)e->z_factor * element_load(e->z, e->z_view.dtype, place_of(&e->z_view, i));
-        if (e->bias)
-            value += element_load(e->bias, view->dtype, i / plane % view->dims[1]);
-        element_store(memory, view->dtype, at, e->relu && value < 0 ? 0 : value);
+    for (int64_t row = 0; row < view_count(view) / view->dims[3]; row++) {
+        int64_t at = row_of(view, row), z_at = e->z ? row_of(&e->z_view, row) : 0, c = row / view->dims[2] % view->dims[1];
+        for (int w = 0; w < view->dims[3]; w++, at += view->strides[3], z_at += e->z_view.strides[3])
+            store(memory, view->dtype, at, finished(run, view, memory, *values++, at, z_at, c));
     }
 }
 

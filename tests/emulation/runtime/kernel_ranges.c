@@ -7,8 +7,8 @@
 #define WRITES(memory, elements)    declare_range(out, (memory), (elements), sizeof *(memory), true, true)
 #define MAY_WRITE(memory, elements) declare_range(out, (memory), (elements), sizeof *(memory), true, false)
 
-void declare_range(struct declaration *out, const void *memory, int64_t count, size_t size, bool written, bool required) {
-    size_t alignment = size > 8 ? 8 : size; /* structs are of doubles */
+static void declare_aligned(struct declaration *out, const void *memory, int64_t count, size_t size, size_t alignment,
+                            bool written, bool required) {
     if (!memory && !required)
         return;
     out->right = emulation_check_alignment(out->kernel, memory, alignment) && out->right;
@@ -20,48 +20,111 @@ void declare_range(struct declaration *out, const void *memory, int64_t count, s
     out->ranges[out->count++] = (struct emulation_range){memory, (size_t)count * size, written};
 }
 
+void declare_range(struct declaration *out, const void *memory, int64_t count, size_t size, bool written, bool required) {
+    declare_aligned(out, memory, count, size, size > 8 ? 8 : size, written, required); /* structs are of doubles */
+}
+
+/** `count` elements of a dtype, taken `width` at a time. */
+static void declare_lanes(struct declaration *out, const void *memory, int64_t count, enum dtype dtype, int width, bool written,
+                          bool required) {
+    size_t size = dtype_size(dtype);
+    if (width != 1 && width != LANES) {
+        emulation_finding("%s: takes %d elements at a time", out->kernel, width);
+        out->right = false;
+    }
+    declare_aligned(out, memory, count, size, width == 1 ? size : LANES_ALIGNMENT, written, required);
+}
+
+/** The same of a kernel that is told of each tensor's dtype. */
+static void reads(struct declaration *out, const void *memory, int64_t count, enum dtype dtype) {
+    declare_lanes(out, memory, count, dtype, 1, false, true);
+}
+
+static void writes(struct declaration *out, const void *memory, int64_t count, enum dtype dtype) {
+    declare_lanes(out, memory, count, dtype, 1, true, true);
+}
+
+static int64_t elements_of(const struct channels *shape) {
+    return shape->batch * shape->count * shape->plane;
+}
+
+static int64_t image_elements(const struct images *shape) {
+    return shape->channels * shape->height * shape->width;
+}
+
+/** A vector of f32 with one for each channel, taken as many at a time as there are channels side by side. */
+static void reads_channels(struct declaration *out, const float *vector, const struct channels *shape, int64_t rows, int width,
+                           bool required) {
+    declare_lanes(out, vector, rows * shape->count, DTYPE_F32, shape->last ? width : 1, false, required);
+}
+
 /* --- elementwise --- */
 
 void pointwise_ranges(const struct pointwise *k, int64_t count, struct declaration *out) {
-    READS(k->a, count);
-    MAY_READ(k->b, count);
-    WRITES(k->dst, count);
+    declare_lanes(out, k->a, count * k->width, k->dtype, k->width, false, true);
+    declare_lanes(out, k->b, count * k->width, k->dtype, k->width, false, false);
+    declare_lanes(out, k->dst, count * k->width, k->dtype, k->width, true, true);
 }
 
 void gate_ranges(const struct gate *k, int64_t count, struct declaration *out) {
-    MAY_READ(k->dst, count);
-    READS(k->diff_dst, count);
-    WRITES(k->diff_src, count);
+    declare_lanes(out, k->dst, count * k->width, k->dtype, k->width, false, false);
+    declare_lanes(out, k->diff_dst, count * k->width, k->dtype, k->width, false, true);
+    declare_lanes(out, k->diff_src, count * k->width, k->dtype, k->width, true, true);
 }
 
 void drop_ranges(const struct drop *k, int64_t count, struct declaration *out) {
-    READS(k->src, count);
+    reads(out, k->src, count, k->dtype);
     READS(k->seed, 3);
-    WRITES(k->dst, count);
+    writes(out, k->dst, count, k->dtype);
 }
 
 void cast_ranges(const struct cast *k, int64_t count, struct declaration *out) {
-    declare_range(out, k->src, count, dtype_size(k->from), false, true);
-    declare_range(out, k->dst, count, dtype_size(k->to), true, true);
+    declare_lanes(out, k->src, count * k->width, k->from, k->width, false, true);
+    declare_lanes(out, k->dst, count * k->width, k->to, k->width, true, true);
+}
+
+void permute_ranges(const struct permute *k, int64_t count, struct declaration *out) {
+    reads(out, k->src, count, k->from_dtype);
+    writes(out, k->dst, count, k->to_dtype);
 }
 
 void shift_planes_ranges(const struct shift_planes *k, int64_t count, struct declaration *out) {
-    READS(k->src, count / (k->dst_size[0] * k->dst_size[1]) * k->src_size[0] * k->src_size[1]);
-    WRITES(k->dst, count);
+    reads(out, k->src, count / image_elements(&k->to) * image_elements(&k->from), k->dtype);
+    writes(out, k->dst, count, k->dtype);
 }
 
 void epilogue_ranges(const struct epilogue *k, int64_t count, struct declaration *out) {
-    MAY_READ(k->bias, k->channels);
-    MAY_READ(k->residual, count);
-    WRITES(k->dst, count);
+    reads_channels(out, k->bias, &k->shape, 1, k->width, false);
+    declare_lanes(out, k->residual, count * k->width, k->dtype, k->width, false, false);
+    declare_lanes(out, k->dst, count * k->width, k->dtype, k->width, true, true);
+}
+
+/* --- pooling --- */
+
+void max_pool_ranges(const struct max_pool *k, int64_t count, struct declaration *out) {
+    reads(out, k->src, count / image_elements(&k->to) * image_elements(&k->from), k->dtype);
+    writes(out, k->dst, count, k->dtype);
+    MAY_WRITE(k->winners, count);
+}
+
+void max_pool_gradient_ranges(const struct max_pool_gradient *k, int64_t count, struct declaration *out) {
+    int64_t windows = count / image_elements(&k->from) * image_elements(&k->to);
+    reads(out, k->diff_dst, windows, k->dtype);
+    READS(k->winners, windows);
+    writes(out, k->diff_src, count, k->dtype);
+}
+
+void plane_average_ranges(const struct plane_average *k, int64_t count, struct declaration *out) {
+    reads(out, k->src, count * k->shape.plane, k->src_dtype);
+    writes(out, k->dst, count, k->dst_dtype);
+}
+
+void plane_spread_ranges(const struct plane_spread *k, int64_t count, struct declaration *out) {
+    reads(out, k->diff_dst, count / k->shape.plane, k->dst_dtype);
+    writes(out, k->diff_src, count, k->src_dtype);
 }
 
 /* --- sums --- */
-
-void channel_sum_ranges(const struct channel_sum *k, int64_t count, struct declaration *out) {
-    READS(k->src, k->batch * k->channels * k->plane);
-    WRITES(k->sum, count);
-}
 
 void fold_pairs_ranges(const struct fold_pairs *k, int64_t count, struct declaration *out) {
     READS(k->from, k->from_count);
@@ -69,112 +132,105 @@ void fold_pairs_ranges(const struct fold_pairs *k, int64_t count, struct declara
 }
 
 void sum_squares_ranges(const struct sum_squares *k, int64_t count, struct declaration *out) {
-    READS(k->gradient, k->count);
+    declare_lanes(out, k->gradient, k->count, DTYPE_F32, LANES, false, true);
     WRITES(k->sums, count);
+}
+
+void channel_moments_ranges(const struct channel_moments *k, int64_t count, struct declaration *out) {
+    (void)count;
+    declare_lanes(out, k->src, elements_of(&k->cut.shape), k->dtype, k->cut.width, false, true);
+    WRITES(k->sums, k->cut.slices * k->cut.shape.count);
+}
+
+static void column_ranges(const struct channel_pairs *sums, struct declaration *out) {
+    READS(sums->pairs, sums->rows * sums->channels);
+}
+
+void finish_channel_sum_ranges(const struct finish_channel_sum *k, int64_t count, struct declaration *out) {
+    column_ranges(&k->sums, out);
+    WRITES(k->sum, count);
 }
 
 /* --- batch norm --- */
 
-static int64_t elements_of(const struct channels *shape) {
-    return shape->batch * shape->count * shape->plane;
-}
-
-void channel_moments_ranges(const struct channel_moments *k, int64_t count, struct declaration *out) {
-    READS(k->src, elements_of(&k->shape));
-    WRITES(k->sums, count);
-}
-
 void publish_sums_ranges(const struct publish_sums *k, int64_t count, struct declaration *out) {
-    READS(k->sums, count);
-    WRITES(k->all, 3 * k->channels);
+    column_ranges(&k->sums, out);
+    WRITES(k->all, 3 * k->sums.channels);
     MAY_READ(k->variance, count);
+}
+
+void norm_terms_ranges(const struct norm_terms *k, int64_t count, struct declaration *out) {
+    READS(k->scale, count);
+    READS(k->variance, count);
+    WRITES(k->terms, count);
 }
 
 void finish_moments_ranges(const struct finish_moments *k, int64_t count, struct declaration *out) {
     if (!k->all)
-        READS(k->sums, count);
-    MAY_READ(k->all, 3 * k->channels);
+        column_ranges(&k->sums, out);
+    MAY_READ(k->all, 3 * k->sums.channels);
+    READS(k->scale, count);
     WRITES(k->mean, count);
     WRITES(k->variance, count);
     WRITES(k->running_mean, count);
     WRITES(k->running_variance, count);
+    WRITES(k->terms, count);
 }
 
 void normalise_ranges(const struct normalise *k, int64_t count, struct declaration *out) {
-    READS(k->src, count);
-    MAY_READ(k->residual, count);
-    READS(k->scale, k->shape.count);
-    READS(k->shift, k->shape.count);
-    READS(k->mean, k->shape.count);
-    READS(k->variance, k->shape.count);
-    WRITES(k->dst, count);
+    declare_lanes(out, k->src, count * k->width, k->dtype, k->width, false, true);
+    declare_lanes(out, k->residual, count * k->width, k->dtype, k->width, false, false);
+    reads_channels(out, k->shift, &k->shape, 1, k->width, true);
+    reads_channels(out, k->mean, &k->shape, 1, k->width, true);
+    reads_channels(out, k->terms, &k->shape, 1, k->width, true);
+    declare_lanes(out, k->dst, count * k->width, k->dtype, k->width, true, true);
     MAY_WRITE(k->mask, count);
 }
 
-static void norm_backward_ranges(const struct norm_backward *in, struct declaration *out) {
-    READS(in->src, elements_of(&in->shape));
-    READS(in->diff_dst, elements_of(&in->shape));
-    MAY_READ(in->mask, elements_of(&in->shape));
-    READS(in->mean, in->shape.count);
-    READS(in->variance, in->shape.count);
+static void norm_backward_ranges(const struct norm_backward *in, const struct channels *shape, int width,
+                                 struct declaration *out) {
+    declare_lanes(out, in->src, elements_of(shape), in->dtype, width, false, true);
+    declare_lanes(out, in->diff_dst, elements_of(shape), in->dtype, width, false, true);
+    reads_channels(out, in->mean, shape, 1, width, true);
+    MAY_READ(in->mask, elements_of(shape) / width);
 }
 
 void norm_gradient_sums_ranges(const struct norm_gradient_sums *k, int64_t count, struct declaration *out) {
-    norm_backward_ranges(&k->in, out);
-    WRITES(k->sums, count);
+    (void)count;
+    norm_backward_ranges(&k->in, &k->cut.shape, k->cut.width, out);
+    reads_channels(out, k->variance, &k->cut.shape, 1, k->cut.width, true);
+    WRITES(k->sums, k->cut.slices * k->cut.shape.count);
+}
+
+static void gradient_terms_ranges(const struct gradient_terms *terms, struct declaration *out) {
+    if (!terms->terms)
+        return;
+    READS(terms->scale, terms->channels);
+    READS(terms->variance, terms->channels);
+    WRITES(terms->terms, 3 * terms->channels);
 }
 
 void finish_norm_gradient_ranges(const struct finish_norm_gradient *k, int64_t count, struct declaration *out) {
-    READS(k->sums, count);
+    column_ranges(&k->sums, out);
     WRITES(k->diff_shift, count);
     WRITES(k->diff_scale, count);
+    gradient_terms_ranges(&k->out, out);
+}
+
+void total_norm_gradient_ranges(const struct total_norm_gradient *k, int64_t count, struct declaration *out) {
+    (void)count;
+    READS(k->all, 3 * k->out.channels);
+    gradient_terms_ranges(&k->out, out);
 }
 
 void norm_gradient_ranges(const struct norm_gradient *k, int64_t count, struct declaration *out) {
-    norm_backward_ranges(&k->in, out);
-    READS(k->in.scale, k->in.shape.count);
-    if (!k->all) {
-        READS(k->diff_shift, k->in.shape.count);
-        READS(k->diff_scale, k->in.shape.count);
-    }
-    MAY_READ(k->all, 3 * k->in.shape.count);
-    WRITES(k->diff_src, count);
-    MAY_WRITE(k->diff_residual, count);
-}
-
-/* --- pooling --- */
-
-static int64_t area(const int64_t size[2]) {
-    return size[0] * size[1];
-}
-
-void max_pool_ranges(const struct max_pool *k, int64_t count, struct declaration *out) {
-    READS(k->src, count / area(k->dst_size) * area(k->src_size));
-    WRITES(k->dst, count);
-    MAY_WRITE(k->winners, count);
-}
-
-void max_pool_gradient_ranges(const struct max_pool_gradient *k, int64_t count, struct declaration *out) {
-    READS(k->diff_dst, count / area(k->src_size) * area(k->dst_size));
-    READS(k->winners, count / area(k->src_size) * area(k->dst_size));
-    WRITES(k->diff_src, count);
-}
-
-void plane_average_ranges(const struct plane_average *k, int64_t count, struct declaration *out) {
-    READS(k->src, count * k->plane);
-    WRITES(k->dst, count);
-}
-
-void plane_spread_ranges(const struct plane_spread *k, int64_t count, struct declaration *out) {
-    READS(k->diff_dst, count / k->plane);
-    WRITES(k->diff_src, count);
+    norm_backward_ranges(&k->in, &k->shape, k->width, out);
+    reads_channels(out, k->terms, &k->shape, 3, k->width, true);
+    declare_lanes(out, k->diff_src, count * k->width, k->in.dtype, k->width, true, true);
+    declare_lanes(out, k->diff_residual, count * k->width, k->in.dtype, k->width, true, false);
 }
 
 /* --- 8-bit integers --- */
-
-static int64_t image_of(const struct int8_images *shape) {
-    return shape->channels * shape->height * shape->width;
-}
 
 static void result_ranges(const struct int8_result *k, int64_t count, struct declaration *out) {
     READS(k->factor, k->shape.channels);
@@ -185,7 +241,7 @@ static void result_ranges(const struct int8_result *k, int64_t count, struct dec
 
 void patches_ranges(const struct patches *k, int64_t count, struct declaration *out) {
     int64_t rows = count * INT8_PATCH_BYTES / k->depth;
-    declare_range(out, k->src, rows / area(k->to_size) * image_of(&k->from), 1, false, true);
+    declare_range(out, k->src, rows / (k->to_size[0] * k->to_size[1]) * image_elements(&k->from), 1, false, true);
     WRITES(k->dst, rows * k->depth);
 }
 
@@ -207,13 +263,13 @@ void requantise_ranges(const struct requantise *k, int64_t count, struct declara
 
 void group_convolution_ranges(const struct group_convolution *k, int64_t count, struct declaration *out) {
     int64_t taps = (int64_t)k->window.kernel[0] * k->window.kernel[1];
-    declare_range(out, k->src, count / image_of(&k->result.shape) * image_of(&k->from), 1, false, true);
+    declare_range(out, k->src, count / image_elements(&k->result.shape) * image_elements(&k->from), 1, false, true);
     READS(k->weight, k->result.shape.channels * k->group_in * taps);
     result_ranges(&k->result, count, out);
 }
 
 void int8_max_pool_ranges(const struct int8_max_pool *k, int64_t count, struct declaration *out) {
-    declare_range(out, k->src, count / image_of(&k->to) * image_of(&k->from), 1, false, true);
+    declare_range(out, k->src, count / image_elements(&k->to) * image_elements(&k->from), 1, false, true);
     declare_range(out, k->dst, count, 1, true, true);
 }
 

@@ -1,6 +1,7 @@
 #include "common/tensor/tensor.h"
 
 #include "common/tensor/element.h"
+#include "common/tensor/half.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -131,6 +132,39 @@ static void integers_round_to_even_and_saturate(void **state) {
     }
 }
 
+/* The conversions for loops say what those in doubles do, of every half and around every edge between two of them. */
+static void check_encoding(enum dtype dtype, float value) {
+    uint16_t slow;
+    element_store(&slow, dtype, 0, (double)value);
+    assert_int_equal(half_encode(dtype, value), slow);
+    assert_int_equal(half_encode(dtype, -value), slow ^ 0x8000);
+}
+
+static void halves_are_converted_alike_in_both_ways(void **state) {
+    static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_F16};
+    (void)state;
+    for (int d = 0; d < 2; d++)
+        for (uint32_t bits = 0; bits <= UINT16_MAX; bits++) {
+            uint16_t half = (uint16_t)bits, next = (uint16_t)(bits + 1);
+            float fast = half_decode(dtypes[d], half);
+            double slow = element_load(&half, dtypes[d], 0), above = element_load(&next, dtypes[d], 0);
+            assert_true((isnan(slow) && isnan(fast)) || ((double)fast == slow && !signbit(fast) == !signbit(slow)));
+            if (isnan(slow)) {
+                assert_true(isnan(half_decode(dtypes[d], half_encode(dtypes[d], fast))));
+                continue;
+            }
+            float middle = (float)((slow + (isfinite(above) ? above : 2 * slow)) / 2);
+            check_encoding(dtypes[d], fast);
+            check_encoding(dtypes[d], middle);
+            check_encoding(dtypes[d], nextafterf(middle, 0));
+            check_encoding(dtypes[d], nextafterf(middle, INFINITY));
+        }
+    check_encoding(DTYPE_F16, 65519.996f);
+    check_encoding(DTYPE_F16, 65520); /* the first that is infinite */
+    check_encoding(DTYPE_F16, 0x1p-25f);
+    check_encoding(DTYPE_F16, 0x1.000002p-25f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_and_sizes_of_types),
@@ -142,6 +176,7 @@ int main(void) {
         cmocka_unit_test(a_tensor_that_cannot_be_is_an_error),
         cmocka_unit_test(dense_descriptions_have_no_layout),
         cmocka_unit_test(integers_round_to_even_and_saturate),
+        cmocka_unit_test(halves_are_converted_alike_in_both_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

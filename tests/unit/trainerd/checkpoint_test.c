@@ -31,7 +31,8 @@ static struct training_state sample_state(int64_t step) {
     return (struct training_state){.epoch = 3, .step = 17, .global_step = step, .seed = UINT64_C(0xfedcba9876543210),
                                    .best_metric = 0.1 + 0.2, .best_epoch = 2, .stale_epochs = 1, .loss_sum = 1.0 / 3, .models = 4,
                                    .finished = true, .ranks = 5, .config_digest = "c0", .data_digest = "da",
-                                   .environment = "onednn, \"2 threads\""};
+                                   .environment = "onednn, \"2 threads\"",
+                                   .loss_scale = {0x1p13, 1234, 5}};
 }
 
 static bool same_state(const struct training_state *a, const struct training_state *b) {
@@ -39,7 +40,9 @@ static bool same_state(const struct training_state *a, const struct training_sta
            memcmp(&a->best_metric, &b->best_metric, sizeof a->best_metric) == 0 && a->best_epoch == b->best_epoch &&
            a->stale_epochs == b->stale_epochs && a->loss_sum == b->loss_sum && a->models == b->models &&
            a->finished == b->finished && a->ranks == b->ranks && strcmp(a->config_digest, b->config_digest) == 0 &&
-           strcmp(a->data_digest, b->data_digest) == 0 && strcmp(a->environment, b->environment) == 0;
+           strcmp(a->data_digest, b->data_digest) == 0 && strcmp(a->environment, b->environment) == 0 &&
+           a->loss_scale.factor == b->loss_scale.factor && a->loss_scale.good_steps == b->loss_scale.good_steps &&
+           a->loss_scale.skipped == b->loss_scale.skipped;
 }
 
 static void save(const struct test_folder *folder, struct run *run, int64_t step, int keep) {
@@ -196,6 +199,10 @@ static void a_broken_state_names_its_key(void **state) {
     assert_false(checkpoint_state_parse(text, &parsed, &err));
     assert_int_equal(err.code, ERROR_FORMAT);
     assert_non_null(strstr(err.message, "stale_epochs"));
+    key[1] = 's';
+    strstr(text, "\"loss_scale_factor\"")[1] = 'L'; /* as in a checkpoint of before it was there */
+    assert_true(checkpoint_state_parse(text, &parsed, &err));
+    assert_true(parsed.loss_scale.factor == 0 && parsed.loss_scale.skipped == 5);
     assert_false(checkpoint_state_parse("[1]", &parsed, &err));
     assert_false(checkpoint_state_parse("{", &parsed, &err));
     free(text);

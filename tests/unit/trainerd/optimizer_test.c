@@ -28,7 +28,7 @@ static void the_configurations_numbers_are_handed_on(void **state) {
     (void)state;
     struct trainer_config config = sample_config();
     float hyper[HYPER_COUNT];
-    optimizer_hyper(&config, 5, 20, 4, hyper);
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 20, .ranks = 4}, hyper);
     close_to(hyper[HYPER_WEIGHT_DECAY], 0.05);
     close_to(hyper[HYPER_MOMENTUM], 0.8);
     close_to(hyper[HYPER_EPSILON], 1e-7);
@@ -37,6 +37,17 @@ static void the_configurations_numbers_are_handed_on(void **state) {
     assert_int_equal(optimizer_kind(&config), OP_ADAMW);
     config.optimizer.name = TRAINER_SGD;
     assert_int_equal(optimizer_kind(&config), OP_SGD);
+}
+
+/* Steps that were skipped moved no moments: the corrections do not count them. Gradients are divided by their scale. */
+static void skipped_steps_and_scaled_losses_are_made_up_for(void **state) {
+    (void)state;
+    struct trainer_config config = sample_config();
+    float hyper[HYPER_COUNT];
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 20, .skipped = 3, .ranks = 2, .loss_scale = 0x1p16}, hyper);
+    close_to(hyper[HYPER_BIAS1], 1 - pow(0.9, 18));
+    close_to(hyper[HYPER_BIAS2], 1 - pow(0.999, 18));
+    assert_true(hyper[HYPER_GRADIENT_SCALE] == 0x1p-17f);
 }
 
 /* Loshchilov & Hutter 2019: 1 - beta^t with t from 1. */
@@ -50,7 +61,7 @@ static void betas_and_their_corrections_fit(void **state) {
         config.optimizer.betas.count = given ? 2 : 0;
         double beta1 = given ? 0.8 : 0.9, beta2 = given ? 0.95 : 0.999;
         for (int step = 0; step < 50; step += 7) {
-            optimizer_hyper(&config, 5, step, 1, hyper);
+            optimizer_hyper(&config, &(struct optimizer_moment){5, step, .ranks = 1}, hyper);
             close_to(hyper[HYPER_BETA1], beta1);
             close_to(hyper[HYPER_BETA2], beta2);
             close_to(hyper[HYPER_BIAS1], 1 - pow(beta1, step + 1));
@@ -65,12 +76,12 @@ static void the_rate_follows_the_schedule(void **state) {
     struct trainer_config config = sample_config();
     float hyper[HYPER_COUNT];
     for (int step = 0; step < 10; step++) {
-        optimizer_hyper(&config, 5, step, 1, hyper);
+        optimizer_hyper(&config, &(struct optimizer_moment){5, step, .ranks = 1}, hyper);
         close_to(hyper[HYPER_LEARNING_RATE], 0.01 * (step + 1) / 10);
     }
-    optimizer_hyper(&config, 5, 30, 1, hyper); /* half way of the wave */
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 30, .ranks = 1}, hyper); /* half way of the wave */
     close_to(hyper[HYPER_LEARNING_RATE], 0.01 * (0.1 + 0.9 / 2));
-    optimizer_hyper(&config, 5, 50, 1, hyper);
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 50, .ranks = 1}, hyper);
     close_to(hyper[HYPER_LEARNING_RATE], 0.001);
 }
 
@@ -79,17 +90,18 @@ static void the_averages_decay_grows_from_a_tenth(void **state) {
     (void)state;
     struct trainer_config config = sample_config();
     float hyper[HYPER_COUNT];
-    optimizer_hyper(&config, 5, 0, 1, hyper);
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 0, .ranks = 1}, hyper);
     close_to(hyper[HYPER_EMA_DECAY], 0.1);
-    optimizer_hyper(&config, 5, 90, 1, hyper);
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 90, .ranks = 1}, hyper);
     close_to(hyper[HYPER_EMA_DECAY], 0.91);
-    optimizer_hyper(&config, 5, 100000, 1, hyper);
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 100000, .ranks = 1}, hyper);
     close_to(hyper[HYPER_EMA_DECAY], 0.99);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_configurations_numbers_are_handed_on), cmocka_unit_test(betas_and_their_corrections_fit),
+        cmocka_unit_test(skipped_steps_and_scaled_losses_are_made_up_for),
         cmocka_unit_test(the_rate_follows_the_schedule),            cmocka_unit_test(the_averages_decay_grows_from_a_tenth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
