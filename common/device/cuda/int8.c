@@ -152,7 +152,8 @@ const struct cuda_row cuda_rescale = {.kernel_size = sizeof(struct rescaling),
 
 static bool reorder_supports(const struct kernel_request *request) {
     const struct tensor_desc *desc = request->args.desc;
-    return is_8_bit(desc[ARG_SRC].dtype) && desc[ARG_DST].dtype == desc[ARG_SRC].dtype && desc[ARG_SRC].layout != &cuda_packed;
+    return is_8_bit(desc[ARG_SRC].dtype) && desc[ARG_DST].dtype == desc[ARG_SRC].dtype &&
+           desc[ARG_SRC].layout != &cuda_packed;
 }
 
 static bool reorder(const struct cuda_call *call, struct error *err) {
