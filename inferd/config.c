@@ -151,6 +151,18 @@ static const struct schema_row rows[] = {
      .fallback = "true",
      .help = "on CPUs with AVX-512, 3x3 convolutions in f32 by Winograd's filtering where it is faster: up to twice as fast, and "
              "rounding several times as much"},
+    {.key = "device.tf32",
+     .type = SCHEMA_BOOL,
+     .offset = FIELD(device_tf32),
+     .fallback = "false",
+     .help = "on GPUs, f32 convolutions and products round what they multiply to TF32's eleven significant bits: several times "
+             "as fast"},
+    {.key = "device.algorithm_cache",
+     .type = SCHEMA_PATH,
+     .offset = FIELD(device_algorithm_cache),
+     .fallback = "",
+     .help = "on GPUs, measure once which algorithm of each convolution is the fastest and keep it in this file; empty: take "
+             "cuDNN's guess"},
     {.key = "device.instances",
      .type = SCHEMA_INT,
      .offset = FIELD(device_instances),

@@ -19,7 +19,8 @@ struct inferd_config {
     const char *device;
     struct string_list device_gpus;
     int device_threads, device_instances;
-    bool device_winograd;
+    bool device_winograd, device_tf32;
+    const char *device_algorithm_cache; /**< "": none */
     const char *model_file;
     bool keep_previous;
     int shadow_threads;

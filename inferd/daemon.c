@@ -47,7 +47,9 @@ static struct acceptance_spec acceptance_spec(const struct inferd_config *config
 static struct device_spec device_spec(const struct inferd_config *config) {
     return (struct device_spec){.name = engine_device(config->device),
                                 .threads = config->device_threads,
-                                .direct_convolutions = !config->device_winograd};
+                                .direct_convolutions = !config->device_winograd,
+                                .tf32 = config->device_tf32,
+                                .algorithm_cache = config->device_algorithm_cache};
 }
 
 /** Which devices compute, in how many instances, and what they are. */

@@ -70,7 +70,8 @@ struct trainer_schedule_config {
 struct trainer_device_config {
     const char *name;
     int ranks, threads;
-    bool winograd;
+    bool winograd, tf32;
+    const char *algorithm_cache; /**< "": none */
 };
 
 struct trainer_collective_config {

@@ -182,6 +182,12 @@ static const struct schema_row rows[] = {
     ROW("device.winograd", BOOL, device.winograd, "true",
         HELP("on CPUs with AVX-512, 3x3 convolutions in f32 by Winograd's filtering where it is faster: up to twice as fast, and "
              "rounding several times as much")),
+    ROW("device.tf32", BOOL, device.tf32, "false",
+        HELP("on GPUs, f32 convolutions and products round what they multiply to TF32's eleven significant bits: several times "
+             "as fast")),
+    ROW("device.algorithm_cache", PATH, device.algorithm_cache, "",
+        HELP("on GPUs, measure once which algorithm of each convolution is the fastest and keep it in this file; empty: take "
+             "cuDNN's guess. Results are bitwise the same only for the same file")),
 
     ROW("collective.name", STRING, collective.name, "auto", .choices = collectives,
         HELP("how ranks add gradients; auto: solo for one rank, else gloo")),

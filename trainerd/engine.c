@@ -8,7 +8,8 @@ struct device *engine_open_device(const struct trainer_config *config, struct er
     const struct trainer_device_config *device = &config->device;
     struct device_spec spec = {.name = strcmp(device->name, "auto") == 0 ? "onednn" : device->name,
                                .threads = device->threads, .deterministic = true,
-                               .direct_convolutions = !device->winograd};
+                               .direct_convolutions = !device->winograd, .tf32 = device->tf32,
+                               .algorithm_cache = device->algorithm_cache};
     return device_open(&spec, err);
 }
 

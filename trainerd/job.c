@@ -79,6 +79,7 @@ static bool digest_config(struct job *job, struct error *err) {
     const struct trainer_config nothing = {0};
     decisive.run.directory = decisive.data.cache_dir = decisive.data.directory = decisive.data.invalid = "";
     decisive.data.manifest = decisive.data.npz = decisive.data.validation_list = "";
+    decisive.device.algorithm_cache = "";
     decisive.data.loader_threads = decisive.data.prefetch = 1;
     decisive.publish = nothing.publish;
     decisive.publish.name = decisive.publish.announce = decisive.publish.control = decisive.publish.blobs = "";

@@ -34,6 +34,8 @@ struct device_spec {
      */
     bool direct_convolutions;
     bool tf32; /**< GPUs: f32 convolutions and products may round what they multiply to TF32's eleven significant bits */
+    /** GPUs: measure which algorithm of a convolution is the fastest, and keep it in this file; NULL, "": take cuDNN's guess */
+    const char *algorithm_cache;
     struct device *share; /**< an open device of that name to share layouts and memory with, or NULL; it may be closed first */
 };
 

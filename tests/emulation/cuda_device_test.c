@@ -168,7 +168,7 @@ static void run_out(void) {
     struct device *device = open_cuda(0);
     emulation_fail(EMULATION_FAIL_ALLOCATION, 1);
     require(!device->ops->alloc(device, 123456, &err) && err.code == ERROR_MEMORY);
-    require(strstr(err.message, "123456 bytes on GPU 0") != NULL);
+    require(strstr(err.message, "123456 bytes on GPU 0, which has ") != NULL);
     void *memory = device->ops->alloc(device, 123456, &err);
     require(memory != NULL);
     device->ops->free(device, memory);

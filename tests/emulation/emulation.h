@@ -87,6 +87,7 @@ enum emulation_call {
     EMULATION_CUDNN,           /**< work that cuDNN queues */
     EMULATION_CUBLAS,          /**< work that cuBLAS queues */
     EMULATION_NCCL,            /**< collectives */
+    EMULATION_MATH,            /**< products that may run on tensor cores: "tf32", "narrow" */
     EMULATION_HANDLE,          /**< handles and descriptors made and destroyed, and set up */
     EMULATION_CALL_COUNT
 };
@@ -104,11 +105,15 @@ enum emulation_failure {
     EMULATION_FAIL_ALLOCATION,      /**< cudaMalloc: cudaErrorMemoryAllocation */
     EMULATION_FAIL_HOST_ALLOCATION, /**< cudaMallocHost: the same */
     EMULATION_FAIL_LAUNCH,          /**< a kernel of ours: a sticky cudaErrorIllegalAddress once the stream comes to it */
+    EMULATION_REFUSE_NHWC,          /**< cuDNN has no algorithm for a convolution in NHWC that it is asked about */
+    EMULATION_REFUSE_FUSED,         /**< cudnnConvolutionBiasActivationForward: CUDNN_STATUS_NOT_SUPPORTED */
     EMULATION_FAILURE_COUNT
 };
 
 /** The n-th such call from now fails, 1 being the next; 0: none does any more. */
 void emulation_fail(enum emulation_failure failure, int64_t n);
+/** For the doubles: counts down to an ordered failure, true where this call is the one. */
+bool emulation_fails(enum emulation_failure failure);
 
 /** A number that follows from THORAX_EMULATION_SEED and the numbers drawn before, for delays. Work may call it. */
 uint32_t emulation_random(void);

@@ -25,5 +25,26 @@ enum arg convolution_image(enum pass pass);
 enum arg convolution_result(enum pass pass);
 enum arg convolution_weight(enum pass pass);
 
+/** An algorithm that cuDNN offers, for any of the passes. */
+struct candidate {
+    int algorithm;
+    cudnnStatus_t status;
+    size_t bytes; /**< of workspace */
+    bool deterministic;
+    cudnnMathType_t math;
+};
+enum { CONVOLUTION_CANDIDATES = 16 };
+
+/** From cuDNN's three kinds of results, which differ in the enumeration alone. */
+#define CONVOLUTION_COPY_CANDIDATES(found, count, out)                                                                       \
+    for (int i = 0; i < (count); i++)                                                                                        \
+    (out)[i] = (struct candidate){(int)(found)[i].algo, (found)[i].status, (found)[i].memory,                                \
+                                  (found)[i].determinism == CUDNN_DETERMINISTIC, (found)[i].mathType}
+
+/** Keeps those that may be used here, in their order, and returns how many. */
+int convolution_usable(const struct convolution *c, struct candidate *rows, int count);
+/** Which of the usable ones is the fastest: as the device's cache says, or measured; 0 where that is not possible. */
+int convolution_search(struct convolution *c, const struct candidate *rows, int count);
+
 /** Chooses algorithm, fused and workspace_bytes; the descriptors are set, and get the algorithm's math type. */
 bool convolution_choose(struct convolution *c, struct error *err);

@@ -2,17 +2,8 @@
 
 /* Which of cuDNN's algorithms a convolution takes. */
 
-enum { CANDIDATES = 16 };
+enum { CANDIDATES = CONVOLUTION_CANDIDATES };
 static const size_t MOST_WORKSPACE_BYTES = (size_t)1 << 30;
-
-/** What the three passes' candidates have in common. */
-struct candidate {
-    int algorithm;
-    cudnnStatus_t status;
-    size_t bytes;
-    bool deterministic;
-    cudnnMathType_t math;
-};
 
 /** Transform algorithms (FFT, Winograd) round more coarsely than the sum itself: left out until measured. */
 static bool is_direct(enum pass pass, int algorithm) {
@@ -24,12 +15,6 @@ static bool is_direct(enum pass pass, int algorithm) {
     return algorithm <= CUDNN_CONVOLUTION_FWD_ALGO_DIRECT;
 }
 
-/** The three kinds of results differ in the enumeration alone. */
-#define COPY_CANDIDATES(found, count, out)                                                                                   \
-    for (int i = 0; i < (count); i++)                                                                                        \
-    (out)[i] = (struct candidate){(int)(found)[i].algo, (found)[i].status, (found)[i].memory,                                \
-                                  (found)[i].determinism == CUDNN_DETERMINISTIC, (found)[i].mathType}
-
 static bool list_forward(const struct convolution *c, cudnnHandle_t cudnn, struct candidate *out, int *count,
                          struct error *err) {
     cudnnConvolutionFwdAlgoPerf_t found[CANDIDATES];
@@ -37,7 +22,7 @@ static bool list_forward(const struct convolution *c, cudnnHandle_t cudnn, struc
                                                          found),
                   "cudnnGetConvolutionForwardAlgorithm_v7", err))
         return false;
-    COPY_CANDIDATES(found, *count, out);
+    CONVOLUTION_COPY_CANDIDATES(found, *count, out);
     return true;
 }
 
@@ -47,7 +32,7 @@ static bool list_data(const struct convolution *c, cudnnHandle_t cudnn, struct c
                                                               count, found),
                   "cudnnGetConvolutionBackwardDataAlgorithm_v7", err))
         return false;
-    COPY_CANDIDATES(found, *count, out);
+    CONVOLUTION_COPY_CANDIDATES(found, *count, out);
     return true;
 }
 
@@ -58,7 +43,7 @@ static bool list_weight(const struct convolution *c, cudnnHandle_t cudnn, struct
                                                                 count, found),
                   "cudnnGetConvolutionBackwardFilterAlgorithm_v7", err))
         return false;
-    COPY_CANDIDATES(found, *count, out);
+    CONVOLUTION_COPY_CANDIDATES(found, *count, out);
     return true;
 }
 
@@ -75,8 +60,7 @@ static bool is_usable(const struct convolution *c, const struct candidate *row) 
            (!device->deterministic || row->deterministic);
 }
 
-/** Keeps those that may be used, in their order. */
-static int keep_usable(const struct convolution *c, struct candidate *rows, int count) {
+int convolution_usable(const struct convolution *c, struct candidate *rows, int count) {
     int kept = 0;
     for (int i = 0; i < count; i++)
         if (is_usable(c, &rows[i]))
@@ -101,6 +85,7 @@ static bool take(struct convolution *c, const struct candidate *row, struct erro
     return exact || cudnn_ok(cudnnSetConvolutionMathType(c->descriptor, row->math), "cudnnSetConvolutionMathType", err);
 }
 
+/** The candidates come with the one that cuDNN thinks the fastest in front. */
 bool convolution_choose(struct convolution *c, struct error *err) {
     static bool (*const list[PASS_COUNT])(const struct convolution *, cudnnHandle_t, struct candidate *, int *,
                                           struct error *) = {list_forward, list_forward, list_data, list_weight};
@@ -110,12 +95,12 @@ bool convolution_choose(struct convolution *c, struct error *err) {
     int count = 0;
     if (!list[pass](c, device->cudnn, rows, &count, err))
         return false;
-    count = keep_usable(c, rows, count);
+    count = convolution_usable(c, rows, count);
     if (count == 0)
         return error_set(err, ERROR_UNSUPPORTED, "cuDNN has no %salgorithm for this convolution's %s pass",
                          device->deterministic ? "deterministic " : "", pass_name(pass));
     for (int i = 0; i < count; i++)
         if (may_be_fused(c, &rows[i]))
             return take(c, &rows[i], err);
-    return take(c, &rows[0], err); /* which cuDNN thinks the fastest */
+    return take(c, &rows[device->algorithms ? convolution_search(c, rows, count) : 0], err);
 }

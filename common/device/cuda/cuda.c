@@ -1,4 +1,5 @@
 #include "common/device/cuda/cuda.h"
+#include "common/device/cuda/algorithm_cache.h"
 #include "common/device/cuda/int8.h"
 #include "common/op/precision.h"
 
@@ -115,9 +116,9 @@ static bool describe(struct cuda_device *device, struct error *err) {
         !cuda_check(device, cudaDriverGetVersion(&driver), "cudaDriverGetVersion", err))
         return false;
     device->memory_bytes = properties.totalGlobalMem;
-    int length =
-        snprintf(device->name, sizeof device->name, "cuda %d.%d cudnn %zu %s sm_%d%d", driver / 1000,
-                 driver % 1000 / 10, cudnnGetVersion(), properties.name, properties.major, properties.minor);
+    int length = snprintf(device->name, sizeof device->name, "cuda %d.%d cudnn %zu%s %s sm_%d%d", driver / 1000,
+                          driver % 1000 / 10, cudnnGetVersion(), device->tf32 ? " tf32" : "", properties.name,
+                          properties.major, properties.minor);
     return length > 0 || error_set(err, ERROR_INTERNAL, "the GPU cannot be described");
 }
 
@@ -139,6 +140,7 @@ static void close_device(struct device *device) {
             cublasDestroy(cuda->cublas);
         if (cuda->cudnn)
             cudnnDestroy(cuda->cudnn);
+        algorithm_cache_close(cuda->algorithms);
         cuda_staging_fini(cuda);
         if (cuda->stream)
             cudaStreamDestroy(cuda->stream);
@@ -179,7 +181,9 @@ static struct device *open_device(const struct device_spec *spec, struct error *
     device->index = spec->index;
     device->deterministic = spec->deterministic;
     device->tf32 = spec->tf32;
-    if (set_up(device, err) && join_family(device, spec->share, err))
+    bool measures = spec->algorithm_cache && *spec->algorithm_cache;
+    if (set_up(device, err) && join_family(device, spec->share, err) &&
+        (!measures || (device->algorithms = algorithm_cache_open(spec->algorithm_cache, err))))
         return &device->base;
     close_device(&device->base);
     return NULL;

@@ -94,7 +94,8 @@ static bool average_pool(const struct cuda_call *call, struct error *err) {
     return cuda_launched(call, launch_int8_average(&k, cuda_count(call, ARG_DST), call->stream), err);
 }
 
-const struct cuda_row cuda_int8_average_pool = {.integers = true, .supports = average_supports, .run = {[PASS_INFER] = average_pool}};
+const struct cuda_row cuda_int8_average_pool = {
+    .integers = true, .supports = average_supports, .run = {[PASS_INFER] = average_pool}};
 
 /* --- rescaling, and reorders: a factor of 1 --- */
 

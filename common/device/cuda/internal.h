@@ -27,6 +27,7 @@ struct cuda_device {
     cudaStream_t stream; /* the default one: what a stream of NULL stands for */
     cudnnHandle_t cudnn;
     cublasHandle_t cublas;
+    struct algorithm_cache *algorithms; /* NULL: nothing is measured */
     struct staging staging;
     struct error failure; /* the first final error: all that follows only repeats it */
 };

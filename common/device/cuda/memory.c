@@ -2,13 +2,24 @@
 
 #include <string.h>
 
+/** Puts what was asked for and what there was before an error, where the GPU can still be asked. */
+static void say_free_memory(const struct cuda_device *device, size_t bytes, struct error *err) {
+    size_t left = 0, total = 0;
+    if (cudaMemGetInfo(&left, &total) == cudaSuccess) {
+        error_prefix(err, "%zu bytes on GPU %d, which has %zu of %zu left", bytes, device->index, left, total);
+    } else {
+        cudaGetLastError();
+        error_prefix(err, "%zu bytes on GPU %d", bytes, device->index);
+    }
+}
+
 void *cuda_alloc(struct device *device, size_t bytes, struct error *err) {
     struct cuda_device *cuda = cuda_device_of(device);
     void *memory = NULL;
     if (!cuda_enter(cuda, err))
         return NULL;
     if (!cuda_check(cuda, cudaMalloc(&memory, bytes ? bytes : 1), "cudaMalloc", err)) {
-        error_prefix(err, "%zu bytes on GPU %d", bytes, cuda->index);
+        say_free_memory(cuda, bytes, err);
         return NULL;
     }
     /* Waited for, so that it is zero on every stream. */

@@ -171,6 +171,8 @@ static cublasStatus_t queue_product(cublasHandle_t handle, struct product *p, co
                                        handle->workspace};
     if (overlap(&ranges[2], &ranges[0]) || overlap(&ranges[2], &ranges[1]))
         emulation_finding("%s: C overlaps an operand", who);
+    if (p->a.dtype == DTYPE_F32 && handle->math == CUBLAS_TF32_TENSOR_OP_MATH)
+        emulation_note(EMULATION_MATH, "tf32");
     cudaError_t result = emulation_enqueue(handle->stream, who, ranges, 4, run_product, p, sizeof *p);
     return result == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

@@ -30,6 +30,8 @@ static cudnnStatus_t list(cudnnHandle_t handle, cudnnStatus_t made, const struct
     if (made != CUDNN_STATUS_SUCCESS || !handle_check(handle, who))
         return made != CUDNN_STATUS_SUCCESS ? made : CUDNN_STATUS_BAD_PARAM;
     emulation_note(EMULATION_HANDLE, who);
+    if (!view_is_nchw(&problem->x) && emulation_fails(EMULATION_REFUSE_NHWC))
+        return CUDNN_STATUS_SUCCESS; /* a list of none */
     for (int fits = 1; fits >= 0; fits--)
         for (int i = 0; algorithm_at(problem->direction, i) && *count < wanted; i++) {
             const struct algorithm *row = algorithm_at(problem->direction, i);
@@ -241,6 +243,15 @@ static cudnnStatus_t queue(cudnnHandle_t handle, const struct run *run, void (*w
     return queued == cudaSuccess ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED;
 }
 
+/** On sm_80 and later CUDNN_DEFAULT_MATH allows TF32 too. */
+static void note_math(const struct problem *p) {
+    bool wide = p->x.dtype == DTYPE_F32;
+    if (wide && p->math != CUDNN_FMA_MATH)
+        emulation_note(EMULATION_MATH, "tf32");
+    else if (!wide && p->math == CUDNN_TENSOR_OP_MATH)
+        emulation_note(EMULATION_MATH, "narrow");
+}
+
 static cudnnStatus_t start(cudnnHandle_t handle, cudnnStatus_t made, struct run *run, int algorithm, void (*work)(void *),
                            const char *who) {
     emulation_note(EMULATION_CUDNN, who);
@@ -250,6 +261,7 @@ static cudnnStatus_t start(cudnnHandle_t handle, cudnnStatus_t made, struct run 
         emulation_finding("%s: cuDNN does not do this combination of types or layouts", who);
     if (made == CUDNN_STATUS_SUCCESS)
         made = check_algorithm(run, algorithm, who);
+    note_math(&run->problem);
     return made == CUDNN_STATUS_SUCCESS ? queue(handle, run, work, who) : made;
 }
 
@@ -325,7 +337,77 @@ cudnnStatus_t cudnnConvolutionBiasActivationForward(
     if (run.epilogue.z_factor == 0)
         run.epilogue.z = NULL; /* not looked at */
     cudnnStatus_t made = problem_make(&run.problem, DIRECTION_FORWARD, x_view, w_view, convolution, y_view, who);
+    if (emulation_fails(EMULATION_REFUSE_FUSED))
+        return CUDNN_STATUS_NOT_SUPPORTED;
     if (made == CUDNN_STATUS_SUCCESS)
         made = describe_epilogue(&run, z_view, bias_view, activation, (int)algorithm, who);
     return start(handle, made, &run, (int)algorithm, run_forward, who);
+}
+
+/* --- measuring --- */
+
+/**
+ * As cuDNN: runs what fits into the workspace, so that all memory is used and the result overwritten, and waits. What is the
+ * fastest is made up: the reverse of what the heuristics say, so that it shows which of the two was asked.
+ */
+static cudnnStatus_t measure(cudnnHandle_t handle, cudnnStatus_t made, struct run *run, int wanted, int *count, void *out,
+                             void (*work)(void *), const char *who) {
+    const struct problem *p = &run->problem;
+    int rows = 0;
+    *count = 0;
+    emulation_note(EMULATION_CUDNN, who);
+    if (made == CUDNN_STATUS_SUCCESS && !handle_check(handle, who))
+        made = CUDNN_STATUS_BAD_PARAM;
+    if (made == CUDNN_STATUS_SUCCESS)
+        made = queue(handle, run, work, who);
+    if (made != CUDNN_STATUS_SUCCESS)
+        return made;
+    while (algorithm_at(p->direction, rows))
+        rows++;
+    for (int fits = 1; fits >= 0; fits--)
+        for (int i = rows - 1; i >= 0 && *count < wanted; i--) {
+            const struct algorithm *row = algorithm_at(p->direction, i);
+            candidate described = describe(row, p);
+            described.time = (float)(rows - i);
+            if (described.memory > run->workspace_bytes)
+                described.status = CUDNN_STATUS_ALLOC_FAILED;
+            if ((described.status == CUDNN_STATUS_SUCCESS) == (fits != 0))
+                ((candidate *)out)[(*count)++] = described;
+        }
+    return cudaStreamSynchronize(handle->stream) == cudaSuccess ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED;
+}
+
+cudnnStatus_t cudnnFindConvolutionForwardAlgorithmEx(cudnnHandle_t handle, const cudnnTensorDescriptor_t x_view, const void *x,
+                                                     const cudnnFilterDescriptor_t w_view, const void *w,
+                                                     const cudnnConvolutionDescriptor_t convolution,
+                                                     const cudnnTensorDescriptor_t y_view, void *y, const int wanted, int *count,
+                                                     cudnnConvolutionFwdAlgoPerf_t *out, void *workspace, size_t bytes) {
+    static const char who[] = "cudnnFindConvolutionForwardAlgorithmEx";
+    struct run run = {.x = (void *)x, .w = (void *)w, .y = y, .workspace = workspace, .workspace_bytes = bytes, .alpha = 1};
+    cudnnStatus_t made = problem_make(&run.problem, DIRECTION_FORWARD, x_view, w_view, convolution, y_view, who);
+    return measure(handle, made, &run, wanted, count, out, run_forward, who);
+}
+
+cudnnStatus_t cudnnFindConvolutionBackwardDataAlgorithmEx(cudnnHandle_t handle, const cudnnFilterDescriptor_t w_view,
+                                                          const void *w, const cudnnTensorDescriptor_t dy_view, const void *dy,
+                                                          const cudnnConvolutionDescriptor_t convolution,
+                                                          const cudnnTensorDescriptor_t dx_view, void *dx, const int wanted,
+                                                          int *count, cudnnConvolutionBwdDataAlgoPerf_t *out, void *workspace,
+                                                          size_t bytes) {
+    static const char who[] = "cudnnFindConvolutionBackwardDataAlgorithmEx";
+    struct run run = {.x = dx, .w = (void *)w, .y = (void *)dy, .workspace = workspace, .workspace_bytes = bytes, .alpha = 1};
+    cudnnStatus_t made = problem_make(&run.problem, DIRECTION_DATA, dx_view, w_view, convolution, dy_view, who);
+    return measure(handle, made, &run, wanted, count, out, run_data, who);
+}
+
+cudnnStatus_t cudnnFindConvolutionBackwardFilterAlgorithmEx(cudnnHandle_t handle, const cudnnTensorDescriptor_t x_view,
+                                                            const void *x, const cudnnTensorDescriptor_t dy_view,
+                                                            const void *dy, const cudnnConvolutionDescriptor_t convolution,
+                                                            const cudnnFilterDescriptor_t dw_view, void *dw, const int wanted,
+                                                            int *count, cudnnConvolutionBwdFilterAlgoPerf_t *out,
+                                                            void *workspace, size_t bytes) {
+    static const char who[] = "cudnnFindConvolutionBackwardFilterAlgorithmEx";
+    struct run run = {.x = (void *)x, .w = dw, .y = (void *)dy, .workspace = workspace, .workspace_bytes = bytes, .alpha = 1};
+    cudnnStatus_t made = problem_make(&run.problem, DIRECTION_FILTER, x_view, dw_view, convolution, dy_view, who);
+    return measure(handle, made, &run, wanted, count, out, run_filter, who);
 }

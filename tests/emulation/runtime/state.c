@@ -68,6 +68,13 @@ void emulation_fail(enum emulation_failure failure, int64_t n) {
     state_unlock();
 }
 
+bool emulation_fails(enum emulation_failure failure) {
+    state_lock();
+    bool due = failure_is_due(failure);
+    state_unlock();
+    return due;
+}
+
 /** After a fault CUDA refuses whatever would give something back. */
 static bool any_device_failed(void) {
     for (int i = 0; i < MOST_DEVICES; i++)
