@@ -84,11 +84,9 @@ bool cuda_enter(struct cuda_device *device, struct error *err) {
 /** Libraries have words of their own for a fault: where the GPU is lost its own error takes the place of theirs. */
 static bool fail(struct cuda_device *device, struct error *err) {
     cudaError_t state = cudaStreamQuery(device->stream);
-    if (state != cudaErrorNotReady && device->failure.code == ERROR_NONE)
-        return cuda_check(device, state, "work on the GPU", err) && false;
+    if (cuda_error_is_final(state))
+        return cuda_check(device, state, "work on the GPU", err);
     cudaGetLastError();
-    if (device->failure.code != ERROR_NONE && err)
-        *err = device->failure;
     return false;
 }
 
