@@ -118,7 +118,7 @@ static void sum_in_bf16_with_bias(void) {
     int out = IMAGE - FILTER + 1;
     dnn_ok(cudnnCreateTensorDescriptor(&bias));
     dnn_ok(cudnnCreateActivationDescriptor(&relu));
-    dnn_ok(cudnnSetActivationDescriptor(relu, CUDNN_ACTIVATION_RELU, CUDNN_PROPAGATE_NAN, 0));
+    dnn_ok(cudnnSetActivationDescriptor(relu, CUDNN_ACTIVATION_RELU, CUDNN_NOT_PROPAGATE_NAN, 0));
     dnn_ok(cudnnSetTensor4dDescriptor(bias, CUDNN_TENSOR_NHWC, CUDNN_DATA_BFLOAT16, 1, 1, 1, 1));
     dnn_ok(cudnnSetTensor4dDescriptor(f.x_view, CUDNN_TENSOR_NHWC, CUDNN_DATA_BFLOAT16, 1, 1, IMAGE, IMAGE));
     dnn_ok(cudnnSetTensor4dDescriptor(f.y_view, CUDNN_TENSOR_NHWC, CUDNN_DATA_BFLOAT16, 1, 1, out, out));
@@ -228,9 +228,28 @@ static void list_algorithms(void) {
     tear_down(&f);
 }
 
+/* All that fit into the workspace, by times that rise; the result is overwritten, and there when the call returns. */
+static void measure_algorithms(void) {
+    cudnnConvolutionFwdAlgoPerf_t rows[8];
+    struct fixture f = set_up();
+    int count = 0;
+    dnn_ok(cudnnFindConvolutionForwardAlgorithmEx(f.handle, f.x_view, f.x, f.w_view, f.w, f.convolution, f.y_view, f.y, 8,
+                                                  &count, rows, f.workspace, f.workspace_bytes));
+    child_require(count == 4 && rows[0].algo == CUDNN_CONVOLUTION_FWD_ALGO_GEMM, "not what the heuristics say");
+    for (int i = 1; i < count; i++)
+        child_require(rows[i].time > rows[i - 1].time && rows[i].status == CUDNN_STATUS_SUCCESS, "times");
+    child_require(first_of(&f, f.y) == 18, "nine twos");
+    dnn_ok(cudnnFindConvolutionForwardAlgorithmEx(f.handle, f.x_view, f.x, f.w_view, f.w, f.convolution, f.y_view, f.y, 8,
+                                                  &count, rows, NULL, 0));
+    child_require(rows[0].algo == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, "the one that needs no workspace");
+    child_require(rows[1].status == CUDNN_STATUS_ALLOC_FAILED, "no workspace");
+    tear_down(&f);
+}
+
 static void algorithms_are_listed(void **state) {
     (void)state;
     assert_clean(list_algorithms);
+    assert_clean(measure_algorithms);
 }
 
 /* --- what is not --- */
@@ -292,6 +311,20 @@ static void overlay(void) {
     convolve(&f, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, 0);
 }
 
+static void hand_nans_on(void) {
+    struct fixture f = set_up();
+    const float one = 1;
+    cudnnTensorDescriptor_t bias;
+    cudnnActivationDescriptor_t relu;
+    dnn_ok(cudnnCreateTensorDescriptor(&bias));
+    dnn_ok(cudnnSetTensor4dDescriptor(bias, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, 1, 1, 1, 1));
+    dnn_ok(cudnnCreateActivationDescriptor(&relu));
+    dnn_ok(cudnnSetActivationDescriptor(relu, CUDNN_ACTIVATION_RELU, CUDNN_PROPAGATE_NAN, 0));
+    cudnnConvolutionBiasActivationForward(f.handle, &one, f.x_view, f.x, f.w_view, f.w, f.convolution,
+                                          CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, f.workspace, f.workspace_bytes,
+                                          &one, f.y_view, f.y, bias, f.w, relu, f.y_view, f.y);
+}
+
 static void use_destroyed(void) {
     struct fixture f = set_up();
     dnn_ok(cudnnDestroyTensorDescriptor(f.y_view));
@@ -308,6 +341,7 @@ static void convolutions_that_cannot_be_are_found(void **state) {
     assert_found(bring_little_workspace, "a workspace of 16 bytes where algorithm 1 needs");
     assert_found(overstate_workspace, "out of bounds");
     assert_found(take_wrong_algorithm, "algorithm 6 does not do this convolution");
+    assert_found(hand_nans_on, "does not do this combination");
     assert_found(overlay, "the result overlaps an argument");
     assert_found(use_destroyed, "is no cudnnTensorDescriptor_t, or it was destroyed");
 }

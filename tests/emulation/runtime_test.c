@@ -56,7 +56,7 @@ static cudaError_t launch_named(const char *name, const struct pointwise *k, int
 }
 
 static cudaError_t launch(const float *from, float *to, int64_t count, cudaStream_t stream) {
-    struct pointwise k = {.a = from, .dst = to, .activation = ACTIVATION_RELU};
+    struct pointwise k = {.a = from, .dst = to, .dtype = DTYPE_F32, .activation = ACTIVATION_RELU, .width = 1};
     return launch_named("pointwise_kernel", &k, count, stream);
 }
 
@@ -397,7 +397,7 @@ static void time_without_timing(void) {
 }
 
 static void launch_unknown(void) {
-    struct pointwise k = {.a = allocate(), .dst = allocate()};
+    struct pointwise k = {.a = allocate(), .dst = allocate(), .dtype = DTYPE_F32, .width = 1};
     launch_named("nobodys_kernel", &k, COUNT, NULL);
 }
 

@@ -68,7 +68,7 @@ static bool describe_convolution(struct convolution *c, struct error *err) {
                     "cudnnSetConvolutionMathType", err);
 }
 
-/** Bias and activation of the fused call. */
+/** Bias and activation of the fused call, which takes a ReLU only in the form that makes 0 of a NaN. */
 static bool describe_fused(struct convolution *c, struct error *err) {
     const struct conv2d *conv = &c->base.base.op.conv2d;
     struct shape bias = shape_of(4, (int64_t)1, conv->channels_out, (int64_t)1, (int64_t)1);
@@ -76,8 +76,8 @@ static bool describe_fused(struct convolution *c, struct error *err) {
     return !c->fused ||
            (describe_tensor(c, &bias, &c->bias, err) &&
             cudnn_ok(cudnnCreateActivationDescriptor(&c->activation), "cudnnCreateActivationDescriptor", err) &&
-            cudnn_ok(cudnnSetActivationDescriptor(c->activation, mode, CUDNN_PROPAGATE_NAN, 0), "cudnnSetActivationDescriptor",
-                     err));
+            cudnn_ok(cudnnSetActivationDescriptor(c->activation, mode, CUDNN_NOT_PROPAGATE_NAN, 0),
+                     "cudnnSetActivationDescriptor", err));
 }
 
 static void destroy_descriptors(struct convolution *c) {

@@ -138,7 +138,7 @@ static double finished(const struct run *run, const struct view4 *view, const vo
         sum += (double)e->z_factor * (double)load(e->z, e->z_view.dtype, z_at);
     if (e->bias)
         sum += (double)load(e->bias, view->dtype, c);
-    return e->relu && sum < 0 ? 0 : sum;
+    return e->relu && !(sum > 0) ? 0 : sum; /* of a NaN too */
 }
 
 /** memory = alpha values + beta memory, and what follows; without beta memory is not looked at. */
@@ -304,7 +304,10 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *a
     return start(handle, made, &run, (int)algorithm, run_filter, who);
 }
 
-/** y = activation(alpha1 convolution + alpha2 z + bias). As cuDNN: ReLU, or the identity with IMPLICIT_PRECOMP_GEMM alone. */
+/**
+ * y = activation(alpha1 convolution + alpha2 z + bias). As cuDNN: ReLU, or the identity with IMPLICIT_PRECOMP_GEMM alone; NaNs
+ * are not handed on.
+ */
 static cudnnStatus_t describe_epilogue(struct run *run, cudnnTensorDescriptor_t z, cudnnTensorDescriptor_t bias,
                                        cudnnActivationDescriptor_t activation, int algorithm, const char *who) {
     struct epilogue *e = &run->epilogue;
@@ -312,16 +315,18 @@ static cudnnStatus_t describe_epilogue(struct run *run, cudnnTensorDescriptor_t 
         return CUDNN_STATUS_BAD_PARAM;
     e->z_view = z->view;
     e->relu = activation->mode == CUDNN_ACTIVATION_RELU;
-    bool same = bias->view.dims[1] == run->problem.y.dims[1] && view_count(&bias->view) == bias->view.dims[1];
+    bool same = bias->view.type == run->problem.y.type && bias->view.dims[1] == run->problem.y.dims[1] &&
+                view_count(&bias->view) == bias->view.dims[1];
     for (int i = 0; i < 4; i++)
         same = same && z->view.dims[i] == run->problem.y.dims[i];
     if (!same) {
-        emulation_finding("%s: z or the bias is not of the result's shape", who);
+        emulation_finding("%s: z or the bias is not of the result's shape or type", who);
         return CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH;
     }
     bool identity =
         activation->mode == CUDNN_ACTIVATION_IDENTITY && algorithm == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
-    return e->relu || identity ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
+    bool known = activation->nan == CUDNN_NOT_PROPAGATE_NAN && (e->relu || identity);
+    return known ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
 }
 
 cudnnStatus_t cudnnConvolutionBiasActivationForward(

@@ -296,9 +296,8 @@ bool activation_check(cudnnActivationDescriptor_t activation, const char *who) {
 
 cudnnStatus_t cudnnSetActivationDescriptor(cudnnActivationDescriptor_t activation, cudnnActivationMode_t mode,
                                            cudnnNanPropagation_t nan, double coefficient) {
-    (void)nan;
     if (!emulation_handle_check(ACTIVATION, activation, "cudnnSetActivationDescriptor"))
         return CUDNN_STATUS_BAD_PARAM;
-    *activation = (struct cudnnActivationStruct){true, mode, coefficient};
+    *activation = (struct cudnnActivationStruct){true, mode, nan, coefficient};
     return CUDNN_STATUS_SUCCESS;
 }

@@ -39,6 +39,7 @@ struct cudnnConvolutionStruct {
 struct cudnnActivationStruct {
     bool set;
     cudnnActivationMode_t mode;
+    cudnnNanPropagation_t nan;
     double coefficient;
 };
 
