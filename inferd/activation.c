@@ -69,6 +69,7 @@ struct model *activation_load_shadow(const struct activation_spec *spec, const c
                                      const struct digest *digest, struct error *err) {
     struct activation_spec small = *spec;
     small.load.max_batch = 1;
+    small.load.device.index = instances_gpu(spec->load.instances, 0, spec->load.device.index);
     small.load.instances = NULL;
     small.load.device.threads = spec->shadow_threads;
     small.acceptance = NULL; /* it answers nobody; activation asks */

@@ -17,8 +17,9 @@ struct inferd_config {
     int max_batch;
     int max_delay_us;
     const char *device;
-    int device_index, device_threads, device_instances;
-    bool device_winograd, device_graphs, device_tf32;
+    struct string_list device_gpus;
+    int device_threads, device_instances;
+    bool device_winograd, device_tf32, device_graphs;
     const char *device_algorithm_cache; /**< "": none */
     const char *model_file;
     bool keep_previous;

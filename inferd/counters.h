@@ -20,6 +20,7 @@ enum counters_stage {
 struct counters_instance {
     _Atomic uint64_t batches, busy_us;  /**< computed, and how long that took */
     _Atomic int64_t computing_since_ms; /**< when the batch under way began (monotonic); 0: none is */
+    char device[DEVICE_TEXT_SIZE];      /**< what it computes on; set before the threads start */
 };
 
 /** What the daemon counts, for status replies and metrics. Any thread; zeroed at the start. */
@@ -31,5 +32,6 @@ struct counters {
     struct histogram request;                 /**< from acceptance to the reply, whatever its status */
     struct histogram batch_images;            /**< images in a batch */
     int instance_count; /**< set before the threads start */
+    _Atomic int lost;   /**< instances whose device is lost: they compute nothing any more */
     struct counters_instance instances[INSTANCES_MAX];
 };

@@ -1,8 +1,8 @@
 #include "inferd/daemon.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/memory.h"
 #include "common/base/signals.h"
-#include "common/graph/plan.h"
 #include "common/wire/security.h"
 #include "inferd/activation.h"
 #include "inferd/engine.h"
@@ -11,12 +11,15 @@
 #include "inferd/subscriber.h"
 #include "inferd/trust.h"
 #include <inttypes.h>
+#include <stdatomic.h>
 
 enum { STEP_MS = 200, PATH_SIZE = 4096, BIND_MAX = 16, RETRY_MS = 5000, SHADOW_SAMPLES = 32 };
 
 struct inferd {
     const struct inferd_config *config;
     struct instances instances;
+    struct engine_facts facts;
+    atomic_bool lost; /* a device failed for good while a model was loaded; the server knows of others */
     struct slot *slot;
     struct model_stats *stats;
     struct shadow *shadow;
@@ -41,12 +44,28 @@ static struct acceptance_spec acceptance_spec(const struct inferd_config *config
                                                .max_side = config->max_side}};
 }
 
+static struct device_spec device_spec(const struct inferd_config *config) {
+    return (struct device_spec){.name = engine_device(config->device),
+                                .threads = config->device_threads,
+                                .direct_convolutions = !config->device_winograd,
+                                .kernel_by_kernel = !config->device_graphs,
+                                .tf32 = config->device_tf32,
+                                .algorithm_cache = config->device_algorithm_cache};
+}
+
+/** Which devices compute, in how many instances, and what they are. */
 static bool plan_instances(struct inferd *inferd, struct error *err) {
     const struct inferd_config *config = inferd->config;
-    struct instances_spec spec = {.count = config->device_instances,
-                                  .threads = config->device_threads,
-                                  .shares = engine_shares(engine_device(config->device))};
-    return instances_plan(&spec, &inferd->instances, err) || error_prefix(err, "device.instances");
+    struct device_spec device = device_spec(config);
+    struct instances_spec spec = {
+        .count = config->device_instances, .threads = config->device_threads, .shares = engine_shares(device.name)};
+    if (!engine_gpus(device.name, config->device_gpus.items, config->device_gpus.count, &spec.gpus, err)) {
+        return error_prefix(err, "device.gpus");
+    }
+    if (!instances_plan(&spec, &inferd->instances, err)) {
+        return error_prefix(err, "device.instances");
+    }
+    return engine_describe(&device, &inferd->instances, &inferd->facts, err) || error_prefix(err, "device.name");
 }
 
 /** What is returned borrows from inferd. */
@@ -55,36 +74,42 @@ static struct activation_spec activation_spec(const struct inferd *inferd) {
     bool has_set = *config->acceptance_folder || *config->acceptance_manifest;
     return (struct activation_spec){
         .slot = inferd->slot,
-        .load = {.device = {.name = engine_device(config->device),
-                            .index = config->device_index,
-                            .threads = config->device_threads,
-                            .direct_convolutions = !config->device_winograd,
-                            .kernel_by_kernel = !config->device_graphs,
-                            .tf32 = config->device_tf32,
-                            .algorithm_cache = config->device_algorithm_cache},
+        .load = {.device = device_spec(config),
                  .max_batch = config->max_batch,
                  .instances = &inferd->instances},
         .acceptance = has_set ? &inferd->acceptance : NULL,
         .shadow_threads = config->shadow_threads};
 }
 
-/** Which precisions the member's device computes in beside f32: names from `names`, as many as are returned. */
-static int precisions_here(const struct device_spec *spec, const char *names[PRECISION_COUNT]) {
-    struct device *device = device_open(spec, NULL);
+/** Which precisions the member's devices compute in beside f32: names from `names`, as many as are returned. */
+static int precisions_here(const struct engine_facts *facts, const char *names[PRECISION_COUNT]) {
     int count = 0;
-    for (enum precision precision = PRECISION_F32 + 1; device && precision < PRECISION_COUNT; precision++) {
-        if (plan_precision_supported(device, precision, PLAN_INFER, NULL)) {
+    for (enum precision precision = PRECISION_F32 + 1; precision < PRECISION_COUNT; precision++) {
+        if (facts->computes[precision]) {
             names[count++] = precision_name(precision);
         }
     }
-    device_close(device);
     return count;
+}
+
+/** What a model may need: of the host's memory, and of a GPU's where these compute. */
+static int64_t memory_limit(const struct inferd *inferd) {
+    int64_t host = memory_limit_bytes(), gpu = (int64_t)inferd->facts.gpu_bytes, set = (int64_t)inferd->config->max_memory_bytes;
+    return set > 0 ? set : gpu > 0 && gpu < host ? gpu : host;
 }
 
 /** The subscriber's call: a model is here and it is our turn. */
 static bool activate(void *context, const char *path, const struct digest *digest, struct error *err) {
     struct inferd *inferd = context;
-    return activation_run(&inferd->activation, path, digest, err);
+    struct error reason = {0};
+    if (activation_run(&inferd->activation, path, digest, &reason)) {
+        return true;
+    }
+    if (reason.code == ERROR_LOST) {
+        log_error("device_lost", &reason);
+        atomic_store(&inferd->lost, true);
+    }
+    return error_set(err, reason.code, "%s", reason.message);
 }
 
 /** The subscriber's call: a model is to be compared with the active one, or none any more. */
@@ -187,9 +212,9 @@ static bool start_following(struct inferd *inferd, struct error *err) {
                                .oldest = config->trust_oldest,
                                .revoked = config->trust_revoked,
                                .precisions = precisions,
-                               .precision_count = precisions_here(&inferd->activation.load.device, precisions),
-                               .instances = inferd->instances.count,
-                               .max_memory_bytes = (int64_t)config->max_memory_bytes};
+                               .precision_count = precisions_here(&inferd->facts, precisions),
+                               .instances = instances_each(&inferd->instances),
+                               .max_memory_bytes = memory_limit(inferd)};
     if (!(inferd->trust = trust_create(&trust, err)) ||
         !(inferd->subscriber = subscriber_create(&spec, err))) {
         return false;
@@ -287,20 +312,31 @@ static void log_listening(struct inferd *inferd) {
     }
 }
 
+/** A process cannot get a GPU back that it lost: where one is, the member is to end and be started anew. */
+static bool has_lost(struct inferd *inferd) {
+    struct server_health health;
+    server_health(inferd->server, &health);
+    return health.lost || atomic_load(&inferd->lost);
+}
+
 static bool serve(struct inferd *inferd, struct error *err) {
-    while (!signals_stop && !server_draining(inferd->server)) {
+    while (!signals_stop && !server_draining(inferd->server) && !has_lost(inferd)) {
         if (!server_step(inferd->server, STEP_MS, err)) {
             return false;
         }
     }
     int64_t start = clock_now_ms();
-    log_event(LOG_INFO, "draining", "reason=%s timeout_ms=%" PRId64, signals_stop ? "signal" : "request",
+    bool lost = has_lost(inferd);
+    log_event(LOG_INFO, "draining", "reason=%s timeout_ms=%" PRId64,
+              lost           ? "device_lost"
+              : signals_stop ? "signal"
+                             : "request",
               inferd->config->drain_timeout_ms);
     if (!server_drain(inferd->server, inferd->config->drain_timeout_ms, err)) {
         return false;
     }
     log_event(LOG_INFO, "drained", "ms=%" PRId64, clock_now_ms() - start);
-    return true;
+    return !lost || error_set(err, ERROR_LOST, "a GPU cannot be used by this process any more: the log says why; start it anew");
 }
 
 bool daemon_run(const struct inferd_config *config, struct error *err) {

@@ -21,9 +21,12 @@ static const double golden_tolerance[PRECISION_COUNT] = {
 
 /** Where one instance computes. */
 struct place {
-    struct device *device;          /* shares with that of the first place */
-    struct plan *plans[LADDER_MAX]; /* one a step of the model's ladder; all share the weights of the first place's first */
-    float *logits;                  /* (max_batch, K): a plan reads back its whole batch */
+    int gpu;                        /* its device's index */
+    size_t free_bytes;              /* of its GPU's memory when the device was opened */
+    struct device *device;          /* shares with that of the first place on the same GPU, or on the CPU */
+    struct plan *plans[LADDER_MAX]; /* one a step of the model's ladder; all share the weights of that place's first */
+    float *images; /* (max_batch, C, H, W), page-locked, so that nobody waits for an upload; NULL on a CPU, which needs none */
+    float *logits; /* (max_batch, K), page-locked: a plan reads back its whole batch */
 };
 
 struct loaded_model {
@@ -37,8 +40,13 @@ static void place_fini(struct place *place) {
     for (int i = 0; i < LADDER_MAX; i++) {
         plan_destroy(place->plans[i]);
     }
+    if (place->images) {
+        place->device->ops->host_free(place->device, place->images);
+    }
+    if (place->logits) {
+        place->device->ops->host_free(place->device, place->logits);
+    }
     device_close(place->device);
-    free(place->logits);
 }
 
 static void destroy(struct model *model) {
@@ -47,6 +55,29 @@ static void destroy(struct model *model) {
         place_fini(&loaded->places[i]);
     }
     free(loaded);
+}
+
+static float *batch_images(struct model *model, int instance) {
+    struct loaded_model *loaded = (struct loaded_model *)model;
+    return instance < loaded->place_count ? loaded->places[instance].images : NULL;
+}
+
+/** The images as the plan may upload them without waiting. */
+static const float *stage(struct place *place, const struct model *model, const float *images, int count) {
+    if (!place->images || images == place->images) {
+        return images;
+    }
+    memcpy(place->images, images, sizeof *images * recipe_values(&model->info.recipe) * (size_t)count);
+    return place->images;
+}
+
+/** Queues everything, and waits once, at the end. Where that fails nothing of it is under way any more either. */
+static bool run_plan(struct place *place, struct plan *plan, const float *images, struct error *err) {
+    if (plan_set_images(plan, images, err) && plan_run(plan, err) && plan_read_logits(plan, place->logits, err)) {
+        return true;
+    }
+    place->device->ops->synchronise(place->device, NULL, NULL);
+    return false;
 }
 
 static bool compute(struct model *model, int instance, const float *images, int count, float *logits,
@@ -58,15 +89,14 @@ static bool compute(struct model *model, int instance, const float *images, int 
                          instance, model->ladder.images[step], loaded->place_count);
     }
     struct place *place = &loaded->places[instance];
-    struct plan *plan = place->plans[step];
-    if (!plan_set_images(plan, images, err) || !plan_run(plan, err) || !plan_read_logits(plan, place->logits, err)) {
+    if (!run_plan(place, place->plans[step], stage(place, model, images, count), err)) {
         return false;
     }
     memcpy(logits, place->logits, sizeof *logits * (size_t)count * (size_t)model->info.class_count);
     return true;
 }
 
-static const struct model_ops ops = {.compute = compute, .destroy = destroy};
+static const struct model_ops ops = {.images = batch_images, .compute = compute, .destroy = destroy};
 
 /** The ladder: 1, 2, 4, ... and max_batch. */
 static void plan_ladder(struct model *model) {
@@ -77,7 +107,16 @@ static void plan_ladder(struct model *model) {
     ladder->images[ladder->count++] = model->max_batch;
 }
 
-/** Prepares a place's plans. The first plan of all makes the weights. */
+/** The first place on the same GPU, or on the CPU: it may be the place itself. */
+static struct place *host_of(struct loaded_model *loaded, const struct place *place) {
+    struct place *host = loaded->places;
+    while (host->gpu != place->gpu) {
+        host++;
+    }
+    return host;
+}
+
+/** Prepares a place's plans. The first plan on each GPU, or on the CPU, makes the weights. */
 static bool fill_place(struct loaded_model *loaded, struct place *place, const struct model_network *network,
                        struct error *err) {
     const struct ladder *ladder = &loaded->model.ladder;
@@ -88,7 +127,7 @@ static bool fill_place(struct loaded_model *loaded, struct place *place, const s
                              .precision = network->precision};
     for (int step = 0; step < ladder->count; step++) {
         spec.batch = ladder->images[step];
-        spec.share = loaded->places[0].plans[0];
+        spec.share = host_of(loaded, place)->plans[0];
         if (!(place->plans[step] = plan_create(&spec, err))) {
             return false;
         }
@@ -99,19 +138,33 @@ static bool fill_place(struct loaded_model *loaded, struct place *place, const s
     return true;
 }
 
+static bool open_place(struct loaded_model *loaded, struct place *place, const struct device_spec *spec, struct error *err) {
+    size_t batch = sizeof(float) * (size_t)loaded->model.max_batch;
+    struct device_spec device = *spec;
+    struct device_info info;
+    struct place *host = host_of(loaded, place);
+    device.index = place->gpu;
+    device.share = host->device; /* NULL for the host itself */
+    if (!(place->device = device_open(&device, err))) {
+        return false;
+    }
+    place->device->ops->info(place->device, &info);
+    place->free_bytes = host == place ? info.free_bytes : host->free_bytes;
+    place->logits = place->device->ops->host_alloc(place->device, batch * (size_t)loaded->model.info.class_count, err);
+    if (place->logits && !info.host_memory) {
+        place->images = place->device->ops->host_alloc(place->device, batch * recipe_values(&loaded->model.info.recipe), err);
+    }
+    return place->logits && (info.host_memory || place->images);
+}
+
 static bool open_places(struct loaded_model *loaded, const struct loaded_model_spec *spec, struct error *err) {
-    size_t logits = (size_t)loaded->model.max_batch * (size_t)loaded->model.info.class_count;
     int count = spec->instances ? spec->instances->count : 1;
     struct device_spec device = spec->device;
     device.threads = spec->instances ? spec->instances->threads : device.threads;
-    for (loaded->place_count = 0; loaded->place_count < count;) {
-        struct place *place = &loaded->places[loaded->place_count++];
-        device.share = place == loaded->places ? NULL : loaded->places[0].device;
-        place->logits = calloc(logits, sizeof *place->logits);
-        if (!place->logits) {
-            return error_set(err, ERROR_MEMORY, "no memory for a model");
-        }
-        if (!(place->device = device_open(&device, err))) {
+    while (loaded->place_count < count) {
+        struct place *place = &loaded->places[loaded->place_count];
+        place->gpu = instances_gpu(spec->instances, loaded->place_count++, spec->device.index);
+        if (!open_place(loaded, place, &device, err)) {
             return false;
         }
     }
@@ -128,6 +181,18 @@ static bool check_recipe(const struct recipe *recipe, const struct model_spec *s
                      spec->size);
 }
 
+/** What somebody needs to know who is told that memory ended on a GPU. False. */
+static bool explain_memory(struct place *place, struct error *err) {
+    struct device_info info;
+    place->device->ops->info(place->device, &info);
+    if (!err || err->code != ERROR_MEMORY || info.host_memory) {
+        return false;
+    }
+    error_prefix(err, "the model does not fit on GPU %d, where %zu of %zu MiB were free", place->gpu,
+                 place->free_bytes >> 20, info.memory_bytes >> 20);
+    return error_hint(err, "less is needed with a smaller batch.max, fewer device.instances, or model.keep_previous: false");
+}
+
 static bool build(struct loaded_model *loaded, const struct model_file *file, struct error *err) {
     struct model_spec spec = model_file_spec(file);
     struct model_network network = {0};
@@ -136,7 +201,7 @@ static bool build(struct loaded_model *loaded, const struct model_file *file, st
     bool ok = check_recipe(&loaded->model.info.recipe, &spec, err) && model_network_open(file, &network, err) &&
               model_network_is_exact_on(&network, loaded->places[0].device, err);
     for (int i = 0; ok && i < loaded->place_count; i++) {
-        ok = fill_place(loaded, &loaded->places[i], &network, err);
+        ok = fill_place(loaded, &loaded->places[i], &network, err) || explain_memory(&loaded->places[i], err);
     }
     model_network_close(&network);
     return ok;
@@ -146,8 +211,10 @@ static bool prove(struct loaded_model *loaded, const struct model_file *file, co
                   int *count, struct error *err) {
     struct device_info info;
     loaded->places[0].device->ops->info(loaded->places[0].device, &info);
-    return warm_up_run(&loaded->model, instances, info.host_memory, err) &&
-           self_test_run(&loaded->model, file, golden_tolerance[loaded->precision], count, err);
+    struct self_test_spec test = {.model = &loaded->model,
+                                  .instances = info.host_memory ? 1 : loaded->place_count,
+                                  .tolerance = golden_tolerance[loaded->precision]};
+    return warm_up_run(&loaded->model, instances, info.host_memory, err) && self_test_run(&test, file, count, err);
 }
 
 struct model *loaded_model_open(const char *path, const struct loaded_model_spec *spec, int *golden_count,

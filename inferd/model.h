@@ -36,6 +36,11 @@ struct model_info {
 struct model;
 struct model_ops {
     /**
+     * Where the caller had best put an instance's next images, so that compute need not copy them: (max_batch, C, H, W), all
+     * finite. NULL, or a NULL slot: anywhere. Called by the instance's thread, as compute.
+     */
+    float *(*images)(struct model *model, int instance);
+    /**
      * images: (max_batch, C, H, W) as the recipe says, of which the first `count` matter; logits: (count, K),
      * to be filled in. instance: whose buffers are used, from 0; for each, called by one thread at a time, after the model
      * was made ready; different ones compute at the same time.

@@ -46,6 +46,9 @@ static const char *why_not_ready(const struct server_health *health, const struc
     if (health->draining) {
         return "shutting down";
     }
+    if (health->lost) {
+        return "a GPU is lost: the process has to be started anew";
+    }
     if (!model) {
         return "no model yet";
     }
@@ -110,6 +113,10 @@ static double instances(const struct moment *moment) {
     return moment->counters->instance_count;
 }
 
+static double lost(const struct moment *moment) {
+    return moment->counters->lost;
+}
+
 static double uptime(const struct moment *moment) {
     return moment->uptime_seconds;
 }
@@ -157,6 +164,7 @@ static const struct row {
     {{"thorax_instances", TELEMETRY_GAUGE, "Threads that compute, each a batch at a time on processors of its own."},
      instances,
      false},
+    {{"thorax_instances_lost", TELEMETRY_GAUGE, "Of these, those whose GPU cannot be used any more."}, lost, false},
     {{"thorax_model_swaps_total", TELEMETRY_COUNTER, "How often a model took the place of another."},
      swaps,
      false},
@@ -192,6 +200,8 @@ static const struct telemetry_family request_seconds = {"thorax_request_seconds"
 static const struct telemetry_family batch_images = {"thorax_batch_images", TELEMETRY_HISTOGRAM,
                                                      "Images in a batch."};
 
+static const struct telemetry_family instance_info = {"thorax_instance_info", TELEMETRY_GAUGE,
+                                                      "What each instance computes on; always 1."};
 static const struct telemetry_family busy_seconds = {"thorax_instance_busy_seconds_total", TELEMETRY_COUNTER,
                                                      "How long each instance computed."};
 
@@ -244,6 +254,13 @@ static void write_times(const struct counters *counters, FILE *out) {
 
 static void write_instances(const struct counters *counters, FILE *out) {
     char number[16];
+    telemetry_begin(out, &instance_info);
+    for (int i = 0; i < counters->instance_count; i++) {
+        snprintf(number, sizeof number, "%d", i);
+        const struct telemetry_label labels[] = {
+            {"instance", number}, {"device", counters->instances[i].device}, {NULL, NULL}};
+        telemetry_value(out, &instance_info, labels, 1);
+    }
     telemetry_begin(out, &busy_seconds);
     for (int i = 0; i < counters->instance_count; i++) {
         snprintf(number, sizeof number, "%d", i);

@@ -1,4 +1,5 @@
 #include "inferd/pipeline.h"
+#include "common/base/text.h"
 #include "common/base/queue.h"
 #include "common/base/thread_pool.h"
 #include "inferd/decode.h"
@@ -43,6 +44,8 @@ static bool start_workers(struct pipeline *pipeline, int count, struct error *er
     const struct pipeline_spec *spec = &pipeline->spec;
     spec->counters->instance_count = count;
     for (int i = 0; i < count; i++) {
+        char *device = spec->counters->instances[i].device;
+        (void)text_copy(device, DEVICE_TEXT_SIZE, instances_device(spec->instances, i));
         struct worker_spec worker = {.instance = i,
                                      .instances = spec->instances,
                                      .batcher = pipeline->batcher,

@@ -269,7 +269,8 @@ void server_health(const struct server *server, struct server_health *out) {
                                   .computing_ms = longest_computing_ms(&server->service.counters, now),
                                   .in_flight = pipeline_in_flight(server->service.pipeline),
                                   .queue_limit = server->service.max_jobs,
-                                  .draining = server->service.draining};
+                                  .draining = server->service.draining,
+                                  .lost = atomic_load(&server->service.counters.lost) > 0};
 }
 
 const struct counters *server_counters(const struct server *server) {

@@ -59,6 +59,7 @@ struct server_health {
     int64_t computing_ms; /**< how long the longest of the batches under way takes already; 0: none is */
     int in_flight, queue_limit;
     bool draining;
+    bool lost; /**< an instance's device cannot be used any more: the process is to drain and end */
 };
 void server_health(const struct server *server, struct server_health *out);
 /** Borrowed; any thread. */

@@ -13,6 +13,7 @@ struct worker {
     float *images;   /* room for the largest batch so far, (max_batch, C, H, W) */
     size_t capacity; /* of images, in floats */
     struct batch batch;
+    struct error loss; /* why the device is lost; code NONE: it is not */
     float logits[MODEL_MAX_BATCH * MODEL_MAX_CLASSES];
 };
 
@@ -29,14 +30,20 @@ static bool reserve(struct worker *worker, size_t values, struct error *err) {
 
 static bool compute(struct worker *worker, struct model *model, struct error *err) {
     const struct batch *batch = &worker->batch;
-    size_t values = recipe_values(&model->info.recipe);
-    if (!reserve(worker, values * (size_t)model->max_batch, err)) {
+    if (worker->loss.code != ERROR_NONE) {
+        *err = worker->loss;
         return false;
     }
-    for (int i = 0; i < batch->count; i++) {
-        preprocess_normalise(&model->info.recipe, batch->jobs[i]->grey, worker->images + values * (size_t)i);
+    size_t values = recipe_values(&model->info.recipe);
+    float *images = model->ops->images ? model->ops->images(model, worker->spec.instance) : NULL;
+    if (!images && !reserve(worker, values * (size_t)model->max_batch, err)) {
+        return false;
     }
-    return model->ops->compute(model, worker->spec.instance, worker->images, batch->count, worker->logits, err);
+    images = images ? images : worker->images;
+    for (int i = 0; i < batch->count; i++) {
+        preprocess_normalise(&model->info.recipe, batch->jobs[i]->grey, images + values * (size_t)i);
+    }
+    return model->ops->compute(model, worker->spec.instance, images, batch->count, worker->logits, err);
 }
 
 static void conclude(struct job *job, const float *logits) {
@@ -63,6 +70,18 @@ static void count(const struct worker *worker, int images, uint64_t compute_us) 
     histogram_record(&counters->batch_images, (uint64_t)images);
 }
 
+/** What a failure means beyond its batch. The model is not blamed for a device that is lost. */
+static void take_failure(struct worker *worker, struct model *model, const struct error *err) {
+    if (err->code != ERROR_LOST) {
+        atomic_store(&model->broken, true);
+        log_error("compute_failed", err);
+    } else if (worker->loss.code == ERROR_NONE) {
+        worker->loss = *err;
+        atomic_fetch_add(&worker->spec.counters->lost, 1);
+        log_error("device_lost", err);
+    }
+}
+
 static void run_batch(struct worker *worker) {
     const struct batch *batch = &worker->batch;
     struct model *model = batch->jobs[0]->model;
@@ -77,8 +96,7 @@ static void run_batch(struct worker *worker) {
     if (ok) {
         count(worker, batch->count, compute_us);
     } else {
-        atomic_store(&model->broken, true);
-        log_error("compute_failed", &err);
+        take_failure(worker, model, &err);
     }
     for (int i = 0; i < batch->count; i++) {
         struct job *job = batch->jobs[i];
@@ -94,11 +112,17 @@ static void run_batch(struct worker *worker) {
     }
 }
 
+/** Whether others take what waits, since this one's device is lost. The last one stays, to refuse it. */
+static bool leaves(const struct worker *worker) {
+    const struct counters *counters = worker->spec.counters;
+    return worker->loss.code != ERROR_NONE && atomic_load(&counters->lost) < counters->instance_count;
+}
+
 static void *run(void *argument) {
     struct worker *worker = argument;
     thread_slice_set(THREAD_SLICE_NORMAL); /* both before the team that computes is started: it inherits */
     instances_enter(worker->spec.instances, worker->spec.instance);
-    while (batcher_take(worker->spec.batcher, &worker->batch)) {
+    while (!leaves(worker) && batcher_take(worker->spec.batcher, &worker->batch)) {
         for (int i = 0; i < worker->batch.expired_count; i++) {
             worker->spec.complete(worker->spec.context, worker->batch.expired[i]);
         }

@@ -5,7 +5,8 @@
 /**
  * An inference thread: takes batches, normalises, computes, decides, and hands every job back with its
  * outcome. There is one for each instance; it leads the team of threads that computes there, on the instance's
- * processors.
+ * processors. Where its device is lost (ERROR_LOST) it computes nothing any more: what it has fails, and what waits is left to
+ * the others, or, where it is the last one, fails too.
  */
 struct worker;
 

@@ -63,7 +63,8 @@ const char *error_code_name(enum error_code code) {
         [ERROR_UNSUPPORTED] = "unsupported", [ERROR_FORMAT] = "format",   [ERROR_TOO_LARGE] = "too_large",
         [ERROR_NOT_FOUND] = "not_found", [ERROR_IO] = "io",               [ERROR_MEMORY] = "memory",
         [ERROR_TIMEOUT] = "timeout",     [ERROR_PEER] = "peer",           [ERROR_STATE] = "state",
-        [ERROR_BUSY] = "busy",           [ERROR_DENIED] = "denied",       [ERROR_INTERNAL] = "internal",
+        [ERROR_BUSY] = "busy",           [ERROR_DENIED] = "denied",       [ERROR_LOST] = "lost",
+        [ERROR_INTERNAL] = "internal",
     };
     size_t count = sizeof names / sizeof *names;
     return (size_t)code < count && names[code] ? names[code] : "unknown";

@@ -19,6 +19,7 @@ enum error_code {
     ERROR_STATE,       /**< not now: a call out of order, a closed queue */
     ERROR_BUSY,        /**< try again later */
     ERROR_DENIED,      /**< who asks may not do this */
+    ERROR_LOST,        /**< a device that this process cannot use any more: only a fresh process helps */
     ERROR_INTERNAL,    /**< our own bug, or a library's */
 };
 

@@ -13,6 +13,8 @@
  * Asynchrony: run, upload and download return when the work is queued on the stream; an error of earlier work may be
  * reported by any later call, at the latest by synchronise. On CPUs all work is done when the call returns, and streams
  * and events are trivial. The source of an upload is free once it returns; one from host_alloc, when the work is done.
+ * Loss: where a device fails for good the call is ERROR_LOST, and so is every later one on it in this process. No work that was
+ * under way gives a result: synchronise fails.
  */
 struct device {
     const struct device_ops *ops;
@@ -42,6 +44,7 @@ struct device_spec {
 struct device_info {
     char name[64];        /**< e.g. "onednn 2.6.3 (avx512_amx), 2 threads": what bit-equality of results depends on */
     size_t memory_bytes;  /**< total, 0: unknown */
+    size_t free_bytes;    /**< of these, now, and for all processes; 0 where the total is unknown */
     /**
      * Weights of 8-bit convolutions are computed with exactly where they stay within this many bits: 8, or 7 ([-64, 63])
      * where products are added in pairs in 16 bits (CPUs without VNNI); there, beside a source of s8, weights keep 8 bits but

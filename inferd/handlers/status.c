@@ -38,6 +38,7 @@ static void fill_instances(const struct counters *counters, struct parts *parts,
         thorax__v1__instance_status__init(&parts->instances[i]);
         parts->instances[i].batches = atomic_load(&counters->instances[i].batches);
         parts->instances[i].busy_us = atomic_load(&counters->instances[i].busy_us);
+        parts->instances[i].device = text_for_packing(counters->instances[i].device);
         parts->instance_list[i] = &parts->instances[i];
     }
     reply->instances = parts->instance_list;
@@ -64,7 +65,7 @@ static void fill_residents(struct parts *parts, Thorax__V1__StatusReply *reply) 
 }
 
 static Thorax__V1__MemberCondition condition(const struct service *service, const struct model *model) {
-    if (service->draining) {
+    if (service->draining || atomic_load(&service->counters.lost) > 0) {
         return THORAX__V1__MEMBER_CONDITION__CONDITION_DRAINING;
     }
     return model ? THORAX__V1__MEMBER_CONDITION__CONDITION_READY

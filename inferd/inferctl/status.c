@@ -42,8 +42,9 @@ static void print_table(const Thorax__V1__StatusReply *status) {
            status->batches ? (double)status->images / (double)status->batches : 0,
            status->batches ? (double)status->compute_us / 1000 / (double)status->batches : 0);
     for (size_t i = 0; i < status->n_instances; i++) {
-        printf("instance %-3zu %" PRIu64 " batches, busy %.1f s\n", i, status->instances[i]->batches,
-               (double)status->instances[i]->busy_us / 1e6);
+        const Thorax__V1__InstanceStatus *instance = status->instances[i];
+        printf("instance %-3zu %" PRIu64 " batches, busy %.1f s, %s\n", i, instance->batches,
+               (double)instance->busy_us / 1e6, *instance->device ? instance->device : "device not told");
     }
     printf("swaps        %" PRIu64 "\n", status->swaps);
 }
@@ -58,8 +59,8 @@ static json_t *instances_json(const Thorax__V1__StatusReply *status) {
     json_t *rows = json_array();
     for (size_t i = 0; i < status->n_instances; i++) {
         const Thorax__V1__InstanceStatus *instance = status->instances[i];
-        json_array_append_new(rows, json_pack("{s:I, s:I}", "batches", (json_int_t)instance->batches, "busy_us",
-                                              (json_int_t)instance->busy_us));
+        json_array_append_new(rows, json_pack("{s:I, s:I, s:s}", "batches", (json_int_t)instance->batches, "busy_us",
+                                              (json_int_t)instance->busy_us, "device", instance->device));
     }
     return rows;
 }

@@ -97,6 +97,8 @@ const struct op_case conformance_int8_cases[] = {
           ADDING(DTYPE_S8, DTYPE_U8, DTYPE_S8, 0.6f)),
      SRC4(3, 5, 15, 13)},
     {CONV(16, 1, .window = WINDOW(3, 1, 1, 1), ADDING(DTYPE_U8, DTYPE_S8, DTYPE_U8, 0.3f)), SRC4(1, 16, 1, 1)},
+    /* So large that GPUs compute it in parts. */
+    {CONV(4, 1, .window = WINDOW(1, 1, 0, 0), .bias = true, ADDING(DTYPE_U8, DTYPE_U8, DTYPE_S8, 0.5f)), SRC4(5, 1, 500, 500)},
 
     {POOL(DTYPE_U8, WINDOW(3, 2, 1, 1)), SRC4(2, 64, 28, 28)},
     {POOL(DTYPE_S8, WINDOW(3, 2, 1, 1)), SRC4(3, 16, 57, 55)},

@@ -129,6 +129,40 @@ static void several_devices_are_used_side_by_side(void **state) {
     assert_silent(use_both);
 }
 
+static struct device *open_beside(struct device *other, int index) {
+    struct device_spec spec = {.name = "cuda", .index = index, .share = other};
+    return device_open(&spec, &err);
+}
+
+/* One writes, the other one reads on a stream of its own, and frees; the first may be gone by then. */
+static void share_memory(void) {
+    struct device *first = open_cuda(0), *second = open_beside(first, 0);
+    require(second && device_shares(first, second));
+    require(!open_beside(first, 1) && err.code == ERROR_UNSUPPORTED);
+    struct device *elsewhere = open_cuda(1);
+    require(!device_shares(first, elsewhere));
+    float source[FLOATS], back[FLOATS];
+    for (int i = 0; i < FLOATS; i++)
+        source[i] = (float)i - FLOATS / 2;
+    void *memory = first->ops->alloc(first, sizeof source, &err);
+    require(memory && first->ops->upload(first, memory, source, sizeof source, NULL, &err));
+    device_close(first);
+    struct kernel *kernel = make_relu(second);
+    void *buffers[ARG_COUNT] = {[ARG_SRC] = memory, [ARG_DST] = memory};
+    require(kernel_run(kernel, buffers, NULL, &err));
+    require(second->ops->download(second, back, memory, sizeof back, NULL, &err));
+    require(second->ops->synchronise(second, NULL, &err) && back[0] == 0 && back[FLOATS - 1] == source[FLOATS - 1]);
+    kernel_release(kernel);
+    second->ops->free(second, memory);
+    device_close(second);
+    device_close(elsewhere);
+}
+
+static void devices_on_one_gpu_share_its_memory(void **state) {
+    (void)state;
+    assert_silent(share_memory);
+}
+
 /* --- failures --- */
 
 static void run_out(void) {
@@ -181,7 +215,8 @@ static void fault(void) {
     emulation_fail(EMULATION_FAIL_LAUNCH, 1);
     bool queued = kernel_run(kernel, buffers, NULL, &err); /* which may be told of the fault already */
     require(!device->ops->synchronise(device, NULL, &err) || !queued);
-    require(strstr(err.message, "GPU 0") && strstr(err.message, "cudaErrorIllegalAddress") && err.hint[0]);
+    require(err.code == ERROR_LOST && err.hint[0]);
+    require(strstr(err.message, "GPU 0") && strstr(err.message, "cudaErrorIllegalAddress"));
     (void)text_copy(first, sizeof first, err.message);
     require(!kernel_run(kernel, buffers, NULL, &err) && strcmp(err.message, first) == 0);
     require(!device->ops->alloc(device, 1, &err) && strstr(err.message, "cudaErrorIllegalAddress"));
@@ -200,6 +235,7 @@ int main(void) {
         cmocka_unit_test(work_in_progress_is_no_error),
         cmocka_unit_test(sources_of_uploads_are_free_at_once),
         cmocka_unit_test(several_devices_are_used_side_by_side),
+        cmocka_unit_test(devices_on_one_gpu_share_its_memory),
         cmocka_unit_test(memory_that_is_missing_is_told_once),
         cmocka_unit_test(a_device_that_cannot_be_opened_leaves_nothing),
         cmocka_unit_test(a_fault_is_final),

@@ -152,6 +152,62 @@ static void multiply(void) {
     ok(cudaFree(c));
 }
 
+/** a (4, 8) of 127 and -128 by turns, b (8, 1) of -128: what s16 would not hold, and f32 neither beyond 2^24. */
+static void fill_bytes(int8_t *a, int8_t *b) {
+    int8_t rows[4][8], column[8];
+    for (int i = 0; i < 4; i++)
+        memset(rows[i], i % 2 ? 127 : -128, sizeof rows[i]);
+    memset(column, -128, sizeof column);
+    ok(cudaMemcpy(a, rows, sizeof rows, cudaMemcpyHostToDevice));
+    ok(cudaMemcpy(b, column, sizeof column, cudaMemcpyHostToDevice));
+}
+
+/** With so many bytes from column to column, and A transposed or not. */
+static cublasStatus_t multiply_bytes(int leading, cublasOperation_t operation, int shift, int32_t out[4]) {
+    cublasHandle_t handle;
+    float *a = filled(0), *b = filled(0), *c = filled(0);
+    const int32_t one = 1, zero = 0;
+    fill_bytes((int8_t *)a, (int8_t *)b);
+    child_require(cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS, "cublasCreate");
+    cublasStatus_t status = cublasGemmEx(handle, operation, CUBLAS_OP_N, 4, 1, 8, &one, (int8_t *)a + shift, CUDA_R_8I, leading,
+                                         b, CUDA_R_8I, 8, &zero, c, CUDA_R_32I, 4, CUBLAS_COMPUTE_32I, CUBLAS_GEMM_DEFAULT);
+    ok(cudaMemcpy(out, c, sizeof(int32_t[4]), cudaMemcpyDeviceToHost));
+    child_require(cublasDestroy(handle) == CUBLAS_STATUS_SUCCESS, "cublasDestroy");
+    ok(cudaFree(a));
+    ok(cudaFree(b));
+    ok(cudaFree(c));
+    return status;
+}
+
+static void multiply_integers(void) {
+    int32_t out[4];
+    child_require(multiply_bytes(8, CUBLAS_OP_T, 0, out) == CUBLAS_STATUS_SUCCESS, "gemm of integers");
+    child_require(out[0] == 8 * 128 * 128 && out[1] == -8 * 127 * 128, "8 * (-128 * -128), 8 * (127 * -128)");
+}
+
+static void step_by_odd_bytes(void) {
+    int32_t out[4];
+    child_require(multiply_bytes(10, CUBLAS_OP_T, 0, out) == CUBLAS_STATUS_NOT_SUPPORTED, "10 bytes from column to column");
+}
+
+static void misalign_integers(void) {
+    int32_t out[4];
+    multiply_bytes(8, CUBLAS_OP_T, 2, out);
+}
+
+static void multiply_untransposed(void) {
+    int32_t out[4];
+    multiply_bytes(8, CUBLAS_OP_N, 0, out);
+}
+
+static void products_of_integers_are_exact_and_aligned(void **state) {
+    (void)state;
+    assert_clean(multiply_integers);
+    assert_clean(step_by_odd_bytes);
+    assert_found(misalign_integers, "cublasGemmEx");
+    assert_found(multiply_untransposed, "integers that no tensor core takes");
+}
+
 static void sums_are_right(void **state) {
     (void)state;
     assert_clean(sum_by_hand);
@@ -334,6 +390,7 @@ static void misuse_of_handles_is_found(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_right),
+        cmocka_unit_test(products_of_integers_are_exact_and_aligned),
         cmocka_unit_test(algorithms_are_listed),
         cmocka_unit_test(convolutions_that_cannot_be_are_found),
         cmocka_unit_test(misuse_of_handles_is_found),

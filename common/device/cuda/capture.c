@@ -6,10 +6,11 @@
 
 bool cuda_record_begin(struct device *device, struct stream *stream, struct error *err) {
     struct cuda_device *cuda = cuda_device_of(device);
-    return cuda_enter(cuda, err) &&
-           cuda_check(cuda,
-                      cudaStreamBeginCapture(cuda_stream_of(cuda, stream), cudaStreamCaptureModeThreadLocal),
-                      "cudaStreamBeginCapture", err);
+    cuda->is_recording =
+        cuda_enter(cuda, err) &&
+        cuda_check(cuda, cudaStreamBeginCapture(cuda_stream_of(cuda, stream), cudaStreamCaptureModeThreadLocal),
+                   "cudaStreamBeginCapture", err);
+    return cuda->is_recording;
 }
 
 /** Makes it ready for its first launch, which would have to put it onto the GPU otherwise. Takes the graph. */
@@ -28,6 +29,7 @@ struct recording *cuda_record_end(struct device *device, struct stream *stream, 
     struct cuda_device *cuda = cuda_device_of(device);
     cudaStream_t on = cuda_stream_of(cuda, stream);
     cudaGraph_t graph = NULL;
+    cuda->is_recording = false;
     if (!cuda_enter(cuda, err) ||
         !cuda_check(cuda, cudaStreamEndCapture(on, &graph), "cudaStreamEndCapture", err))
         return NULL;

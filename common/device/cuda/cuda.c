@@ -1,12 +1,13 @@
 #include "common/device/cuda/cuda.h"
 #include "common/device/cuda/algorithm_cache.h"
-#include "common/device/cuda/internal.h"
+#include "common/device/cuda/int8.h"
 #include "common/op/precision.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { MAX_GPUS = 64 };
 enum { CUBLAS_WORKSPACE_BYTES = 32 << 20 /* what cuBLAS recommends for Hopper; less is enough before */ };
 
 static const struct cuda_row *const rows[OP_KIND_COUNT] = {
@@ -25,6 +26,23 @@ static const struct cuda_row *const rows[OP_KIND_COUNT] = {
     [OP_SGD] = &cuda_sgd,
     [OP_ADAMW] = &cuda_adamw,
 };
+
+/** The forms for 8-bit integers. */
+static const struct cuda_row *const int8_rows[OP_KIND_COUNT] = {
+    [OP_CONV2D] = &cuda_int8_conv2d,
+    [OP_MAX_POOL] = &cuda_int8_max_pool,
+    [OP_GLOBAL_AVERAGE_POOL] = &cuda_int8_average_pool,
+    [OP_RESCALE] = &cuda_rescale,
+};
+
+static const struct cuda_row *row_of(const struct kernel_request *request) {
+    const struct tensor_desc *desc = request->args.desc;
+    if (request->op.kind == OP_REORDER && desc[ARG_DST].layout == &cuda_packed)
+        return &cuda_packing;
+    if (request->op.kind == OP_REORDER && dtype_size(desc[ARG_SRC].dtype) == 1)
+        return &cuda_int8_reorder;
+    return (op_is_int8(&request->op) ? int8_rows : rows)[request->op.kind];
+}
 
 struct cuda_device *cuda_device_of(struct device *device) {
     return (struct cuda_device *)device;
@@ -46,6 +64,7 @@ bool cuda_check(struct cuda_device *device, cudaError_t result, const char *what
     if (device->failure.code != ERROR_NONE)
         cause = device->failure;
     else if (cuda_error_is_final(result)) {
+        cause.code = ERROR_LOST;
         error_hint(&cause, "the process cannot use this GPU any more: start it anew");
         device->failure = cause;
     }
@@ -55,7 +74,23 @@ bool cuda_check(struct cuda_device *device, cudaError_t result, const char *what
 }
 
 bool cuda_enter(struct cuda_device *device, struct error *err) {
+    if (device->failure.code != ERROR_NONE) {
+        if (err)
+            *err = device->failure;
+        return false;
+    }
     return cuda_check(device, cudaSetDevice(device->index), "cudaSetDevice", err);
+}
+
+/** Libraries have words of their own for a fault: where the GPU is lost its own error takes the place of theirs. */
+static bool fail(struct cuda_device *device, struct error *err) {
+    if (device->is_recording) /* nothing runs, and to ask would spoil the recording */
+        return false;
+    cudaError_t state = cudaStreamQuery(device->stream);
+    if (cuda_error_is_final(state))
+        return cuda_check(device, state, "work on the GPU", err);
+    cudaGetLastError();
+    return false;
 }
 
 /* --- opening --- */
@@ -125,6 +160,14 @@ static void close_device(struct device *device) {
     free(cuda);
 }
 
+/** All memory of one GPU is one, and layouts are the same objects for all devices: whoever is on the same GPU shares. */
+static bool join_family(struct cuda_device *device, const struct device *share, struct error *err) {
+    static const char families[MAX_GPUS];
+    device->base.family = &families[device->index];
+    return !share || share->family == device->base.family ||
+           error_set(err, ERROR_UNSUPPORTED, "GPU %d cannot share with a device on another GPU", device->index);
+}
+
 static bool set_up(struct cuda_device *device, struct error *err) {
     int count = 0;
     if (!cuda_check(device, cudaGetDeviceCount(&count), "cudaGetDeviceCount", err))
@@ -132,6 +175,8 @@ static bool set_up(struct cuda_device *device, struct error *err) {
     if (device->index >= count)
         return error_set(err, ERROR_NOT_FOUND, "there is no GPU %d: this machine has %d (0 to %d)",
                          device->index, count, count - 1);
+    if (device->index >= MAX_GPUS)
+        return error_set(err, ERROR_UNSUPPORTED, "GPU %d: the first %d can be used", device->index, MAX_GPUS);
     return cuda_enter(device, err) && describe(device, err) &&
            cuda_check(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
                       "cudaStreamCreateWithFlags", err) &&
@@ -150,7 +195,8 @@ static struct device *open_device(const struct device_spec *spec, struct error *
     device->kernel_by_kernel = spec->kernel_by_kernel;
     device->tf32 = spec->tf32;
     bool measures = spec->algorithm_cache && *spec->algorithm_cache;
-    if (set_up(device, err) && (!measures || (device->algorithms = algorithm_cache_open(spec->algorithm_cache, err))))
+    if (set_up(device, err) && join_family(device, spec->share, err) &&
+        (!measures || (device->algorithms = algorithm_cache_open(spec->algorithm_cache, err))))
         return &device->base;
     close_device(&device->base);
     return NULL;
@@ -158,8 +204,13 @@ static struct device *open_device(const struct device_spec *spec, struct error *
 
 static void info(struct device *device, struct device_info *out) {
     struct cuda_device *cuda = cuda_device_of(device);
-    *out = (struct device_info){
-        .memory_bytes = cuda->memory_bytes, .rounds_sums = true, .records = !cuda->kernel_by_kernel};
+    *out = (struct device_info){.memory_bytes = cuda->memory_bytes,
+                                .int8_weight_bits = 8,
+                                .rounds_sums = true,
+                                .records = !cuda->kernel_by_kernel};
+    size_t total;
+    if (!cuda_enter(cuda, NULL) || cudaMemGetInfo(&out->free_bytes, &total) != cudaSuccess)
+        cudaGetLastError();
     snprintf(out->name, sizeof out->name, "%s", cuda->name);
 }
 
@@ -181,14 +232,19 @@ static bool dtypes_fit(const struct kernel_request *request) {
            precision_fits(PRECISION_F16, &request->op, args);
 }
 
+/** Canonical, open, channels last, or the packed weights of an 8-bit convolution. */
+static bool layout_fits(const struct tensor_desc *desc) {
+    return !desc->layout || desc->layout == LAYOUT_ANY || desc->layout == &cuda_nhwc ||
+           (desc->layout == &cuda_packed && desc->dtype == DTYPE_S8);
+}
+
 static bool supports(struct device *device, const struct kernel_request *request) {
-    const struct cuda_row *row = rows[request->op.kind];
+    const struct cuda_row *row = row_of(request);
     (void)device;
-    if (!row || !row->run[request->pass] || op_is_int8(&request->op) || !dtypes_fit(request))
+    if (!row || !row->run[request->pass] || !(row->integers || dtypes_fit(request)))
         return false;
     for (enum arg arg = ARG_NONE + 1; arg < ARG_COUNT; arg++) {
-        const struct layout *layout = request->args.desc[arg].layout;
-        if (request->args.direction[arg] != ARG_ABSENT && layout && layout != LAYOUT_ANY && layout != &cuda_nhwc)
+        if (request->args.direction[arg] != ARG_ABSENT && !layout_fits(&request->args.desc[arg]))
             return false;
     }
     return !row->supports || row->supports(request);
@@ -203,7 +259,7 @@ static void release(struct kernel *kernel) {
 
 static struct kernel *prepare(struct device *device, const struct kernel_request *request,
                               struct error *err) {
-    const struct cuda_row *row = rows[request->op.kind];
+    const struct cuda_row *row = row_of(request);
     struct cuda_kernel *kernel = calloc(1, row->kernel_size ? row->kernel_size : sizeof *kernel);
     if (!kernel) {
         error_set(err, ERROR_MEMORY, "out of memory for a kernel");
@@ -227,7 +283,7 @@ static bool run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct st
     struct cuda_device *device = cuda_device_of(kernel->device);
     struct cuda_kernel *cuda = (struct cuda_kernel *)kernel;
     struct cuda_call call = {cuda, device, buffers, cuda_stream_of(device, stream)};
-    return cuda_enter(device, err) && cuda->row->run[kernel->pass](&call, err);
+    return cuda_enter(device, err) && (cuda->row->run[kernel->pass](&call, err) || fail(device, err));
 }
 
 void *cuda_buffer(const struct cuda_call *call, enum arg arg) {
@@ -261,6 +317,7 @@ bool cuda_launched(const struct cuda_call *call, cudaError_t result, struct erro
 
 const struct device_ops cuda_device_ops = {
     .name = "cuda",
+    .shares = true,
     .available = available,
     .count = count_devices,
     .open = open_device,

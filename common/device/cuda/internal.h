@@ -21,7 +21,7 @@ struct staging {
 struct cuda_device {
     struct device base;
     int index;
-    bool deterministic, tf32, kernel_by_kernel;
+    bool deterministic, tf32, kernel_by_kernel, is_recording;
     char name[64];
     size_t memory_bytes;
     cudaStream_t stream; /* the default one: what a stream of NULL stands for */
@@ -61,6 +61,7 @@ struct cuda_call {
 struct cuda_row {
     size_t kernel_size; /**< bytes of its struct; 0: struct cuda_kernel */
     bool canonical;     /**< all its tensors are; else it takes NHWC where any of them is */
+    bool integers;      /**< of 8 bits: its `supports` looks at the dtypes, too */
     /** Beyond dtypes and layouts; NULL: all. */
     bool (*supports)(const struct kernel_request *request);
     /**

@@ -1,10 +1,12 @@
-// The bodies are plain C for the host's compilers; here "inline" makes them callable on both sides, and inlined in fact, so that
-// widths are constants. Their own includes come first, so that no other header is read with the word changed.
+// The bodies are plain C for the host's compilers; here "inline" makes them the device's, and inlined in fact, so that widths are
+// constants. Their own includes come first, so that no other header is read with the word changed.
 #include "common/op/op.h"
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#define inline __host__ __device__ __forceinline__
+#define rounded_product __fmul_rn // a plain product and the sum behind it become one rounding
+#define inline __device__ __forceinline__
+#include "common/device/cuda/kernels_int8_body.h"
 #include "common/device/cuda/kernels_training_body.h"
 #undef inline
 #include "common/device/cuda/kernels.h"

@@ -1,9 +1,10 @@
 #pragma once
+#include "common/device/cuda/kernels_int8_body.h"
 #include "common/device/cuda/kernels_training_body.h"
 
 #include <cuda_runtime_api.h>
 
-/** Every kernel of ours, once: their bodies are in kernels_body.h, kernels_norm_body.h and kernels_training_body.h. */
+/** Every kernel of ours, once: their bodies are in kernels_body.h and its siblings. */
 #define CUDA_KERNELS(X)                                                                                                      \
     X(pointwise)                                                                                                             \
     X(gate)                                                                                                                  \
@@ -31,6 +32,14 @@
     X(finish_loss)                                                                                                           \
     X(softmax_gradient)                                                                                                      \
     X(sum_squares)                                                                                                           \
+    X(patches)                                                                                                               \
+    X(pack_weight)                                                                                                           \
+    X(sum_weight)                                                                                                            \
+    X(requantise)                                                                                                            \
+    X(group_convolution)                                                                                                     \
+    X(int8_max_pool)                                                                                                         \
+    X(int8_average)                                                                                                          \
+    X(int8_rescale)                                                                                                          \
     X(sgd)                                                                                                                   \
     X(adamw)
 

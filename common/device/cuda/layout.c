@@ -7,7 +7,7 @@
 struct layout {
     const char *name;
 };
-const struct layout cuda_nhwc = {"nhwc"};
+const struct layout cuda_nhwc = {"nhwc"}, cuda_packed = {"packed"};
 
 static const enum arg data_args[] = {ARG_SRC,      ARG_SRC2,      ARG_DST,    ARG_DIFF_DST,
                                      ARG_DIFF_SRC, ARG_DIFF_SRC2, ARG_WEIGHT, ARG_DIFF_WEIGHT};

@@ -9,6 +9,8 @@ struct cuda_call;
  * (O, KH, KW, I / groups). Where both orders are the same bytes (one channel, or one pixel) a tensor is canonical.
  */
 extern const struct layout cuda_nhwc;
+/** And that of an 8-bit convolution's weights: see int8.h. */
+extern const struct layout cuda_packed;
 
 /** The layout of a tensor of that shape in a kernel whose channels are last, or are not. */
 const struct layout *cuda_layout_of(const struct shape *shape, bool last);

@@ -200,11 +200,27 @@ cublasStatus_t cublasSgemm_v2(cublasHandle_t handle, cublasOperation_t transa, c
     return queue_product(handle, &p, "cublasSgemm");
 }
 
+/**
+ * s8 by s8 into s32, as documented: alpha and beta s32, A and B at multiples of 4 bytes from column to column. A transposed, B
+ * not, and sizes in multiples of 4 are what tensor cores ask for: anything else would be slow, and here it is a finding.
+ */
+static cublasStatus_t queue_integer_product(cublasHandle_t handle, struct product *p, const char *who) {
+    const struct matrix *operands[] = {&p->a, &p->b};
+    for (int i = 0; i < 2; i++)
+        if (operands[i]->leading % 4 != 0 || !emulation_check_alignment(who, operands[i]->data, 4))
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!p->a.transposed || p->b.transposed || p->c.rows % 4 != 0 || p->depth % 4 != 0)
+        emulation_finding("%s: integers that no tensor core takes: %d x %d, depth %d", who, p->c.rows, p->c.columns, p->depth);
+    return queue_product(handle, p, who);
+}
+
 static enum dtype dtype_of(cudaDataType type) {
+    if (type == CUDA_R_8I || type == CUDA_R_32I)
+        return type == CUDA_R_8I ? DTYPE_S8 : DTYPE_S32;
     return type == CUDA_R_32F ? DTYPE_F32 : type == CUDA_R_16F ? DTYPE_F16 : type == CUDA_R_16BF ? DTYPE_BF16 : DTYPE_NONE;
 }
 
-/** As cuBLAS: A and B of one type, C of that type or f32, sums in f32, whose alpha and beta are f32 too. */
+/** As cuBLAS: A and B of one type, C of that type or f32, sums in f32, whose alpha and beta are f32 too; or integers. */
 cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k,
                             const void *alpha, const void *A, cudaDataType Atype, int lda, const void *B, cudaDataType Btype,
                             int ldb, const void *beta, void *C, cudaDataType Ctype, int ldc, cublasComputeType_t computeType,
@@ -212,13 +228,15 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa, cub
     (void)algo;
     bool in_f32 = computeType == CUBLAS_COMPUTE_32F || computeType == CUBLAS_COMPUTE_32F_PEDANTIC ||
                   computeType == CUBLAS_COMPUTE_32F_FAST_TF32;
-    if (Atype != Btype || (Ctype != Atype && Ctype != CUDA_R_32F) || !in_f32)
+    bool in_s32 = computeType == CUBLAS_COMPUTE_32I && Atype == CUDA_R_8I && Ctype == CUDA_R_32I;
+    bool real = Atype != CUDA_R_8I && Atype != CUDA_R_32I;
+    if (Atype != Btype || !(in_s32 || (in_f32 && real && (Ctype == Atype || Ctype == CUDA_R_32F))))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     struct product p = {.a = operand(transa, m, k, A, dtype_of(Atype), lda),
                         .b = operand(transb, k, n, B, dtype_of(Btype), ldb),
                         .c = operand(CUBLAS_OP_N, m, n, C, dtype_of(Ctype), ldc),
                         .depth = k,
-                        .alpha = (double)*(const float *)alpha,
-                        .beta = (double)*(const float *)beta};
-    return queue_product(handle, &p, "cublasGemmEx");
+                        .alpha = in_s32 ? *(const int32_t *)alpha : (double)*(const float *)alpha,
+                        .beta = in_s32 ? *(const int32_t *)beta : (double)*(const float *)beta};
+    return (in_s32 ? queue_integer_product : queue_product)(handle, &p, "cublasGemmEx");
 }

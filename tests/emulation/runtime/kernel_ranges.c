@@ -230,6 +230,59 @@ void norm_gradient_ranges(const struct norm_gradient *k, int64_t count, struct d
     declare_lanes(out, k->diff_residual, count * k->width, k->in.dtype, k->width, true, false);
 }
 
+/* --- 8-bit integers --- */
+
+static void result_ranges(const struct int8_result *k, int64_t count, struct declaration *out) {
+    READS(k->factor, k->shape.channels);
+    MAY_READ(k->bias, k->shape.channels);
+    declare_range(out, k->residual, count, 1, false, false);
+    declare_range(out, k->dst, count, dtype_size(k->dtype), true, true);
+}
+
+void patches_ranges(const struct patches *k, int64_t count, struct declaration *out) {
+    int64_t rows = count * INT8_PATCH_BYTES / k->depth;
+    declare_range(out, k->src, rows / (k->to_size[0] * k->to_size[1]) * image_elements(&k->from), 1, false, true);
+    WRITES(k->dst, rows * k->depth);
+}
+
+void pack_weight_ranges(const struct pack_weight *k, int64_t count, struct declaration *out) {
+    READS(k->src, k->channels_out * k->channels_in * k->taps);
+    WRITES(k->dst, count);
+}
+
+void sum_weight_ranges(const struct sum_weight *k, int64_t count, struct declaration *out) {
+    READS(k->packed, count * k->depth);
+    WRITES(k->sums, count);
+}
+
+void requantise_ranges(const struct requantise *k, int64_t count, struct declaration *out) {
+    READS(k->sums, count / k->result.shape.channels * k->rows);
+    MAY_READ(k->lacking, k->rows);
+    result_ranges(&k->result, count, out);
+}
+
+void group_convolution_ranges(const struct group_convolution *k, int64_t count, struct declaration *out) {
+    int64_t taps = (int64_t)k->window.kernel[0] * k->window.kernel[1];
+    declare_range(out, k->src, count / image_elements(&k->result.shape) * image_elements(&k->from), 1, false, true);
+    READS(k->weight, k->result.shape.channels * k->group_in * taps);
+    result_ranges(&k->result, count, out);
+}
+
+void int8_max_pool_ranges(const struct int8_max_pool *k, int64_t count, struct declaration *out) {
+    declare_range(out, k->src, count / image_elements(&k->to) * image_elements(&k->from), 1, false, true);
+    declare_range(out, k->dst, count, 1, true, true);
+}
+
+void int8_average_ranges(const struct int8_average *k, int64_t count, struct declaration *out) {
+    declare_range(out, k->src, count * k->from.height * k->from.width, 1, false, true);
+    WRITES(k->dst, count);
+}
+
+void int8_rescale_ranges(const struct int8_rescale *k, int64_t count, struct declaration *out) {
+    declare_range(out, k->src, count, dtype_size(k->from_dtype), false, true);
+    declare_range(out, k->dst, count, dtype_size(k->to_dtype), true, true);
+}
+
 /* --- loss --- */
 
 static void target_ranges(const struct target *target, int64_t rows, struct declaration *out) {

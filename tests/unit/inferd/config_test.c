@@ -76,6 +76,7 @@ static void what_makes_no_sense_is_named(void **state) {
         {"server: {queue: 0}", "server.queue"},
         {"batch: {max: 65}", "batch.max"},
         {"device: {instances: -1}", "device.instances"},
+        {"device: {index: 1}", "device.index"},
         {"device: {instances: 65}", "device.instances"},
         {"batch: {maximum: 6}", "maximum"},
         {"log: {style: xml}", "log.style"},

@@ -53,6 +53,30 @@ static void a_device_that_cannot_share_has_one(void **state) {
     assert_int_equal(err.code, ERROR_UNSUPPORTED);
 }
 
+static void gpus_have_as_many_each(void **state) {
+    struct instances instances;
+    struct error err = {0};
+    struct instances_spec spec = {.shares = true, .gpus = {.count = 3, .index = {4, 0, 2}}};
+    (void)state;
+    assert_true(instances_plan(&spec, &instances, NULL)); /* however few processors there are */
+    assert_int_equal(instances.count, 3);
+    spec.count = 2;
+    assert_true(instances_plan(&spec, &instances, NULL));
+    assert_int_equal(instances.count, 6);
+    assert_int_equal(instances_each(&instances), 2);
+    assert_int_equal(instances.processors.count, 0); /* nobody is pinned */
+    static const int expected[] = {4, 0, 2, 4, 0, 2};
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(instances_gpu(&instances, i, 7), expected[i]);
+    spec.count = INSTANCES_MAX / 3 + 1;
+    assert_false(instances_plan(&spec, &instances, &err));
+    assert_int_equal(err.code, ERROR_INVALID);
+    spec.count = 0, spec.gpus.count = 0;
+    assert_true(instances_plan(&spec, &instances, NULL));
+    assert_int_equal(instances_gpu(&instances, 0, 7), 7);
+    assert_int_equal(instances_gpu(NULL, 0, 7), 7);
+}
+
 /** Where a thread runs that has entered its instance. */
 struct entered {
     const struct instances *instances;
@@ -166,6 +190,63 @@ static void a_server_computes_in_all_of_them_at_once(void **state) {
     model_release(template);
 }
 
+/** A model on devices of which some are lost; the others say which of them answered. */
+struct losing {
+    struct model model;
+    atomic_bool is_lost[2];
+    atomic_int computed[2];
+};
+
+static bool compute_or_lose(struct model *model, int instance, const float *images, int count, float *logits,
+                            struct error *err) {
+    struct losing *losing = (struct losing *)model;
+    (void)images;
+    atomic_fetch_add(&losing->computed[instance], 1);
+    memset(logits, 0, sizeof *logits * 3 * (size_t)count);
+    return !atomic_load(&losing->is_lost[instance]) || error_set(err, ERROR_LOST, "GPU %d is lost", instance);
+}
+
+static bool is_lost(const struct fixture *fixture) {
+    struct server_health health;
+    server_health(fixture->server, &health);
+    return health.lost;
+}
+
+static Thorax__V1__Status ask_once(const struct fixture *fixture) {
+    struct asker asker = {.endpoint = fixture->endpoint};
+    ask(&asker);
+    return asker.status;
+}
+
+/* One is lost: it computes no more, and its batch fails rather than being answered. All are: everything fails. */
+static void an_instance_whose_device_is_lost_computes_no_more(void **state) {
+    static const struct model_ops ops = {.compute = compute_or_lose, .destroy = not_destroyed};
+    struct model *template = fake_model(&(struct fake_model_spec){.name = "lost", .max_batch = 1});
+    struct losing losing = {.model = {.ops = &ops, .info = template->info, .max_batch = 1}};
+    struct instances two = {.count = 2, .threads = 1};
+    struct server_spec spec = fixture_spec();
+    struct fixture fixture;
+    int failed = 0;
+    (void)state;
+    atomic_init(&losing.model.references, 2); /* one is ours */
+    spec.instances = &two;
+    fixture_start(&fixture, &spec, &losing.model);
+    assert_int_equal(ask_once(&fixture), THORAX__V1__STATUS__STATUS_OK);
+    assert_false(is_lost(&fixture));
+    atomic_store(&losing.is_lost[0], true);
+    for (int i = 0; i < 50 || !is_lost(&fixture); i++)
+        failed += ask_once(&fixture) == THORAX__V1__STATUS__STATUS_INTERNAL ? 1 : 0;
+    assert_int_equal(failed, 1);
+    assert_false(atomic_load(&losing.model.broken)); /* the model is as good as before */
+    atomic_store(&losing.is_lost[1], true);
+    int before = losing.computed[1];
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(ask_once(&fixture), THORAX__V1__STATUS__STATUS_INTERNAL);
+    assert_int_equal(losing.computed[1], before + 1);
+    fixture_stop(&fixture);
+    model_release(template);
+}
+
 int main(void) {
     log_init("instances_test", LOG_ERROR + 1, LOG_TEXT);
     const struct CMUnitTest tests[] = {
@@ -174,6 +255,8 @@ int main(void) {
         cmocka_unit_test(a_device_that_cannot_share_has_one),
         cmocka_unit_test(threads_stay_on_their_own_processors),
         cmocka_unit_test(a_server_computes_in_all_of_them_at_once),
+        cmocka_unit_test(gpus_have_as_many_each),
+        cmocka_unit_test(an_instance_whose_device_is_lost_computes_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
