@@ -77,6 +77,8 @@ static struct {
     pthread_mutex_t lock;
     struct handle rows[MOST_HANDLES];
     int count;
+    const void *destroyed[MOST_HANDLES]; /* never freed, so that none is given out again; here no tool takes them for lost */
+    int destroyed_count;
 } handles = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /** Its place, or -1. With the lock of the handles. */
@@ -108,6 +110,8 @@ bool emulation_handle_remove(const char *kind, const void *handle, const char *w
     int at = handle_at(kind, handle);
     if (at >= 0)
         handles.rows[at] = handles.rows[--handles.count];
+    if (at >= 0 && handles.destroyed_count < MOST_HANDLES)
+        handles.destroyed[handles.destroyed_count++] = handle;
     pthread_mutex_unlock(&handles.lock);
     if (at < 0)
         emulation_finding("%s: %p is no %s, or it was destroyed before", who, handle, kind);
