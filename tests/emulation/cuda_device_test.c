@@ -56,7 +56,7 @@ static void linger(void *argument) {
 static void go_on_meanwhile(void) {
     struct device *device = open_cuda(0);
     struct kernel *kernel = make_relu(device);
-    struct event *event;
+    struct event *event = NULL;
     struct stream *stream;
     void *memory = device->ops->alloc(device, FLOATS * sizeof(float), &err);
     void *buffers[ARG_COUNT] = {[ARG_SRC] = memory, [ARG_DST] = memory};
