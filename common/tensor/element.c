@@ -1,25 +1,19 @@
 #include "common/tensor/element.h"
 
+#include "common/tensor/half.h"
+
 #include <math.h>
 
-/* A 16-bit float is a sign, an exponent and a fraction; bf16 and f16 share the bits out differently. */
+/*
+ * A 16-bit float is a sign, an exponent and a fraction; bf16 and f16 share the bits out differently. A double is rounded to it
+ * once, where half.h would round to f32 before.
+ */
 struct half_format {
     int fraction_bits, exponent_bits;
 };
 static const struct half_format bf16_format = {7, 8}, f16_format = {10, 5};
 
-static double half_decode(struct half_format f, uint16_t bits) {
-    int bias = (1 << (f.exponent_bits - 1)) - 1, top = (1 << f.exponent_bits) - 1;
-    int exponent = bits >> f.fraction_bits & top;
-    double fraction = bits & ((1 << f.fraction_bits) - 1), sign = bits >> 15 ? -1.0 : 1.0;
-    if (exponent == top)
-        return fraction != 0 ? NAN : sign * INFINITY;
-    if (exponent == 0)
-        return sign * ldexp(fraction, 1 - bias - f.fraction_bits);
-    return sign * ldexp(fraction + (1 << f.fraction_bits), exponent - bias - f.fraction_bits);
-}
-
-static uint16_t half_encode(struct half_format f, double value) {
+static uint16_t encode(struct half_format f, double value) {
     int bias = (1 << (f.exponent_bits - 1)) - 1, top = (1 << f.exponent_bits) - 1, exponent;
     uint16_t sign = signbit(value) ? 0x8000 : 0;
     if (isnan(value))
@@ -51,8 +45,8 @@ double element_load(const void *data, enum dtype dtype, int64_t i) {
     switch (dtype) {
     case DTYPE_F32: return (double)((const float *)data)[i];
     case DTYPE_F64: return ((const double *)data)[i];
-    case DTYPE_BF16: return half_decode(bf16_format, ((const uint16_t *)data)[i]);
-    case DTYPE_F16: return half_decode(f16_format, ((const uint16_t *)data)[i]);
+    case DTYPE_BF16: return (double)bf16_decode(((const uint16_t *)data)[i]);
+    case DTYPE_F16: return (double)f16_decode(((const uint16_t *)data)[i]);
     case DTYPE_S8: return ((const int8_t *)data)[i];
     case DTYPE_U8: return ((const uint8_t *)data)[i];
     case DTYPE_S32: return ((const int32_t *)data)[i];
@@ -65,8 +59,8 @@ void element_store(void *data, enum dtype dtype, int64_t i, double value) {
     switch (dtype) {
     case DTYPE_F32: ((float *)data)[i] = (float)value; break;
     case DTYPE_F64: ((double *)data)[i] = value; break;
-    case DTYPE_BF16: ((uint16_t *)data)[i] = half_encode(bf16_format, value); break;
-    case DTYPE_F16: ((uint16_t *)data)[i] = half_encode(f16_format, value); break;
+    case DTYPE_BF16: ((uint16_t *)data)[i] = encode(bf16_format, value); break;
+    case DTYPE_F16: ((uint16_t *)data)[i] = encode(f16_format, value); break;
     case DTYPE_S8: ((int8_t *)data)[i] = (int8_t)round_within(value, INT8_MIN, INT8_MAX); break;
     case DTYPE_U8: ((uint8_t *)data)[i] = (uint8_t)round_within(value, 0, UINT8_MAX); break;
     case DTYPE_S32: ((int32_t *)data)[i] = (int32_t)round_within(value, INT32_MIN, INT32_MAX); break;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 /**
- * f32 to the 16-bit floats and back, in plain C for loops and GPU kernels; element.h says the same in doubles, slowly. Rounding
+ * f32 to the 16-bit floats and back, in plain C for loops and GPU kernels. Rounding
  * is to nearest, ties to even; what is too large becomes infinite, a NaN stays a (quiet) NaN.
  */
 

@@ -188,30 +188,35 @@ struct max_pool {
     struct images from, to;
     struct window window;
     enum dtype dtype;
+    int width; /* LANES only where channels are last */
 };
 
-static inline void max_pool_element(const struct max_pool *k, int64_t i) {
+static inline void max_pool_lanes(const struct max_pool *k, int64_t at, int width) {
     const struct window *w = &k->window;
-    struct place o = place_of(&k->to, i);
-    int32_t best = -1;
-    float most = 0;
+    struct place o = place_of(&k->to, at);
+    int32_t best[LANES];
+    struct lanes most = {{0}};
+    for (int l = 0; l < width; l++)
+        best[l] = -1;
     for (int a = 0; a < w->kernel[0]; a++)
         for (int b = 0; b < w->kernel[1]; b++) {
             int64_t y = o.y * w->stride[0] + a - w->pad_before[0], x = o.x * w->stride[1] + b - w->pad_before[1];
             if (y < 0 || y >= k->from.height || x < 0 || x >= k->from.width)
                 continue;
-            float value = load_one(k->src, k->dtype, index_of(&k->from, o.image, o.channel, y, x));
-            if (best < 0 || value > most || (isnan(value) && !isnan(most))) {
-                best = (int32_t)(y * k->from.width + x);
-                most = value;
+            struct lanes v = load_lanes(k->src, k->dtype, index_of(&k->from, o.image, o.channel, y, x), width);
+            for (int l = 0; l < width; l++) {
+                bool takes = best[l] < 0 || v.v[l] > most.v[l] || (isnan(v.v[l]) && !isnan(most.v[l]));
+                best[l] = takes ? (int32_t)(y * k->from.width + x) : best[l];
+                most.v[l] = takes ? v.v[l] : most.v[l];
             }
         }
-    store_one(k->dst, k->dtype, i, most);
-    if (k->winners)
-        k->winners[i] = best;
+    store_lanes(k->dst, k->dtype, at, width, &most);
+    for (int l = 0; k->winners && l < width; l++)
+        k->winners[at + l] = best[l];
 }
+DEFINE_LANES_ELEMENT(max_pool)
 
-/** diff_src = the sum of diff_dst over the windows that the element won. An element is one of diff_src. */
+/** diff_src = the sum of diff_dst over the windows that the element won. An element is one of diff_src, or LANES of them. */
 struct max_pool_gradient {
     const void *diff_dst;
     const int32_t *winners;
@@ -219,6 +224,7 @@ struct max_pool_gradient {
     struct images from, to; /* of diff_src, of diff_dst */
     struct window window;
     enum dtype dtype;
+    int width; /* as above */
 };
 
 /** The window whose tap lies at `at` along an axis with `count` windows; -1 where there is none. */
@@ -227,9 +233,11 @@ static inline int64_t max_pool_window(const struct window *w, int axis, int64_t 
     return offset >= 0 && offset % w->stride[axis] == 0 && p < count ? p : -1;
 }
 
-static inline void max_pool_gradient_element(const struct max_pool_gradient *k, int64_t i) {
+static inline void max_pool_gradient_lanes(const struct max_pool_gradient *k, int64_t i, int width) {
     struct place e = place_of(&k->from, i);
-    double sum = 0;
+    int32_t own = (int32_t)(e.y * k->from.width + e.x);
+    double sums[LANES] = {0};
+    struct lanes out = {{0}};
     for (int a = 0; a < k->window.kernel[0]; a++)
         for (int b = 0; b < k->window.kernel[1]; b++) {
             int64_t p = max_pool_window(&k->window, 0, k->to.height, e.y, a);
@@ -237,11 +245,15 @@ static inline void max_pool_gradient_element(const struct max_pool_gradient *k, 
             if (p < 0 || q < 0)
                 continue;
             int64_t at = index_of(&k->to, e.image, e.channel, p, q);
-            if (k->winners[at] == e.y * k->from.width + e.x)
-                sum += (double)load_one(k->diff_dst, k->dtype, at);
+            struct lanes g = load_lanes(k->diff_dst, k->dtype, at, width);
+            for (int l = 0; l < width; l++)
+                sums[l] += k->winners[at + l] == own ? (double)g.v[l] : 0;
         }
-    store_one(k->diff_src, k->dtype, i, (float)sum);
+    for (int l = 0; l < width; l++)
+        out.v[l] = (float)sums[l];
+    store_lanes(k->diff_src, k->dtype, i, width, &out);
 }
+DEFINE_LANES_ELEMENT(max_pool_gradient)
 
 /** The mean of each plane: dst (batch, channels). An element is a plane; src and dst may differ in dtype. */
 struct plane_average {

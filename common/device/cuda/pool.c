@@ -2,6 +2,11 @@
 
 /* --- max pooling; the workspace has each window's winner, an int32 for its place in the plane --- */
 
+/** Neighbours are alike where they are channels of one pixel. */
+static int pool_width(const struct images *shape) {
+    return shape->last ? cuda_width(shape->channels) : 1;
+}
+
 static bool max_forward(const struct cuda_call *call, struct error *err) {
     struct max_pool k = {.src = cuda_buffer(call, ARG_SRC),
                          .dst = cuda_buffer(call, ARG_DST),
@@ -10,7 +15,8 @@ static bool max_forward(const struct cuda_call *call, struct error *err) {
                          .to = cuda_images(call, ARG_DST),
                          .window = call->kernel->base.op.max_pool,
                          .dtype = cuda_dtype(call, ARG_DST)};
-    return cuda_launched(call, launch_max_pool(&k, cuda_count(call, ARG_DST), call->stream), err);
+    k.width = pool_width(&k.to);
+    return cuda_launched(call, launch_max_pool(&k, cuda_count(call, ARG_DST) / k.width, call->stream), err);
 }
 
 static bool max_backward(const struct cuda_call *call, struct error *err) {
@@ -21,7 +27,8 @@ static bool max_backward(const struct cuda_call *call, struct error *err) {
                                   .to = cuda_images(call, ARG_DIFF_DST),
                                   .window = call->kernel->base.op.max_pool,
                                   .dtype = cuda_dtype(call, ARG_DIFF_SRC)};
-    return cuda_launched(call, launch_max_pool_gradient(&k, cuda_count(call, ARG_DIFF_SRC), call->stream), err);
+    k.width = pool_width(&k.from);
+    return cuda_launched(call, launch_max_pool_gradient(&k, cuda_count(call, ARG_DIFF_SRC) / k.width, call->stream), err);
 }
 
 static bool max_prepare(struct cuda_kernel *kernel, const struct kernel_request *request, struct error *err) {

@@ -102,16 +102,17 @@ void epilogue_ranges(const struct epilogue *k, int64_t count, struct declaration
 /* --- pooling --- */
 
 void max_pool_ranges(const struct max_pool *k, int64_t count, struct declaration *out) {
-    reads(out, k->src, count / image_elements(&k->to) * image_elements(&k->from), k->dtype);
-    writes(out, k->dst, count, k->dtype);
-    MAY_WRITE(k->winners, count);
+    int64_t results = count * k->width;
+    declare_lanes(out, k->src, results / image_elements(&k->to) * image_elements(&k->from), k->dtype, k->width, false, true);
+    declare_lanes(out, k->dst, results, k->dtype, k->width, true, true);
+    MAY_WRITE(k->winners, results);
 }
 
 void max_pool_gradient_ranges(const struct max_pool_gradient *k, int64_t count, struct declaration *out) {
-    int64_t windows = count / image_elements(&k->from) * image_elements(&k->to);
-    reads(out, k->diff_dst, windows, k->dtype);
+    int64_t pixels = count * k->width, windows = pixels / image_elements(&k->from) * image_elements(&k->to);
+    declare_lanes(out, k->diff_dst, windows, k->dtype, k->width, false, true);
     READS(k->winners, windows);
-    writes(out, k->diff_src, count, k->dtype);
+    declare_lanes(out, k->diff_src, pixels, k->dtype, k->width, true, true);
 }
 
 void plane_average_ranges(const struct plane_average *k, int64_t count, struct declaration *out) {
