@@ -71,12 +71,18 @@ static const float *stage(struct place *place, const struct model *model, const 
     return place->images;
 }
 
-/** Queues everything, and waits once, at the end. Where that fails nothing of it is under way any more either. */
+/**
+ * Queues everything, and waits once, at the end. Where that fails nothing of it is under way any more either; where the device is
+ * lost that is the error, whatever a library said of it before.
+ */
 static bool run_plan(struct place *place, struct plan *plan, const float *images, struct error *err) {
     if (plan_set_images(plan, images, err) && plan_run(plan, err) && plan_read_logits(plan, place->logits, err)) {
         return true;
     }
-    place->device->ops->synchronise(place->device, NULL, NULL);
+    struct error lost = {0};
+    if (!place->device->ops->synchronise(place->device, NULL, &lost) && lost.code == ERROR_LOST && err) {
+        *err = lost;
+    }
     return false;
 }
 

@@ -13,8 +13,8 @@
  * Asynchrony: run, upload and download return when the work is queued on the stream; an error of earlier work may be
  * reported by any later call, at the latest by synchronise. On CPUs all work is done when the call returns, and streams
  * and events are trivial. The source of an upload is free once it returns; one from host_alloc, when the work is done.
- * Loss: where a device fails for good the call is ERROR_LOST, and so is every later one on it in this process. No work that was
- * under way gives a result: synchronise fails.
+ * Loss: where a device fails for good, synchronise is ERROR_LOST, and so is every later call on it in this process; no work that
+ * was under way gives a result. A run before that may fail in a library's own words.
  */
 struct device {
     const struct device_ops *ops;

@@ -6,11 +6,10 @@
 
 bool cuda_record_begin(struct device *device, struct stream *stream, struct error *err) {
     struct cuda_device *cuda = cuda_device_of(device);
-    cuda->is_recording =
-        cuda_enter(cuda, err) &&
-        cuda_check(cuda, cudaStreamBeginCapture(cuda_stream_of(cuda, stream), cudaStreamCaptureModeThreadLocal),
-                   "cudaStreamBeginCapture", err);
-    return cuda->is_recording;
+    return cuda_enter(cuda, err) &&
+           cuda_check(cuda,
+                      cudaStreamBeginCapture(cuda_stream_of(cuda, stream), cudaStreamCaptureModeThreadLocal),
+                      "cudaStreamBeginCapture", err);
 }
 
 /** Makes it ready for its first launch, which would have to put it onto the GPU otherwise. Takes the graph. */
@@ -29,7 +28,6 @@ struct recording *cuda_record_end(struct device *device, struct stream *stream, 
     struct cuda_device *cuda = cuda_device_of(device);
     cudaStream_t on = cuda_stream_of(cuda, stream);
     cudaGraph_t graph = NULL;
-    cuda->is_recording = false;
     if (!cuda_enter(cuda, err) ||
         !cuda_check(cuda, cudaStreamEndCapture(on, &graph), "cudaStreamEndCapture", err))
         return NULL;

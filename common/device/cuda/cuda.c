@@ -82,17 +82,6 @@ bool cuda_enter(struct cuda_device *device, struct error *err) {
     return cuda_check(device, cudaSetDevice(device->index), "cudaSetDevice", err);
 }
 
-/** Libraries have words of their own for a fault: where the GPU is lost its own error takes the place of theirs. */
-static bool fail(struct cuda_device *device, struct error *err) {
-    if (device->is_recording) /* nothing runs, and to ask would spoil the recording */
-        return false;
-    cudaError_t state = cudaStreamQuery(device->stream);
-    if (cuda_error_is_final(state))
-        return cuda_check(device, state, "work on the GPU", err);
-    cudaGetLastError();
-    return false;
-}
-
 /* --- opening --- */
 
 static bool available(struct error *err) {
@@ -283,7 +272,7 @@ static bool run(struct kernel *kernel, void *const buffers[ARG_COUNT], struct st
     struct cuda_device *device = cuda_device_of(kernel->device);
     struct cuda_kernel *cuda = (struct cuda_kernel *)kernel;
     struct cuda_call call = {cuda, device, buffers, cuda_stream_of(device, stream)};
-    return cuda_enter(device, err) && (cuda->row->run[kernel->pass](&call, err) || fail(device, err));
+    return cuda_enter(device, err) && cuda->row->run[kernel->pass](&call, err);
 }
 
 void *cuda_buffer(const struct cuda_call *call, enum arg arg) {

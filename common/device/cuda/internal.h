@@ -21,7 +21,7 @@ struct staging {
 struct cuda_device {
     struct device base;
     int index;
-    bool deterministic, tf32, kernel_by_kernel, is_recording;
+    bool deterministic, tf32, kernel_by_kernel;
     char name[64];
     size_t memory_bytes;
     cudaStream_t stream; /* the default one: what a stream of NULL stands for */
