@@ -114,7 +114,7 @@ static bool check_devices(const struct trainer_config *config, struct error *err
         return true;
     int count = device_count("cuda", err), ranks = config->device.ranks;
     if (count == 0)
-        return error_prefix(err, "device.name cuda");
+        return error_prefix(err, "device.name");
     return ranks <= count || error_set(err, ERROR_INVALID, "device.ranks is %d, but this machine has %d GPU%s", ranks, count,
                                        count == 1 ? "" : "s");
 }

@@ -68,26 +68,29 @@ static const struct device_ops *find_row(const char *name, struct error *err) {
     return NULL;
 }
 
+static bool is_available(const struct device_ops *ops, struct error *err) {
+    struct error why = {0};
+    return ops->available(&why) ||
+           error_set(err, ERROR_UNSUPPORTED, "the device %s cannot be opened here: %s", ops->name, why.message);
+}
+
 int device_count(const char *name, struct error *err) {
     const struct device_ops *ops = find_row(name, err);
-    if (!ops || !ops->available(err))
+    if (!ops || !is_available(ops, err))
         return 0;
     return ops->count ? ops->count() : 1;
 }
 
 struct device *device_open(const struct device_spec *spec, struct error *err) {
     const struct device_ops *ops = find_row(spec->name, err);
-    struct error why = {0};
     if (!ops)
         return NULL;
     if (spec->share && (!ops->shares || spec->share->ops != ops)) {
         error_set(err, ERROR_UNSUPPORTED, "a device %s cannot share with a device %s", ops->name, spec->share->ops->name);
         return NULL;
     }
-    if (!ops->available(&why)) {
-        error_set(err, ERROR_UNSUPPORTED, "the device %s cannot be opened here: %s", ops->name, why.message);
+    if (!is_available(ops, err))
         return NULL;
-    }
     if (spec->index < 0 || spec->threads < 0) {
         error_set(err, ERROR_INVALID, "device %s: index %d and threads %d should not be negative", ops->name,
                   spec->index, spec->threads);

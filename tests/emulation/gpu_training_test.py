@@ -111,7 +111,7 @@ class Start(unittest.TestCase):
         self.assertIn("device.ranks is 4, but this machine has 2 GPUs\n", self.fail("crowd", {"device.ranks": 4}, "2"))
 
     def test_there_is_no_gpu(self):
-        self.assertIn("device.name cuda: no usable NVIDIA GPU", self.fail("none", {"device.ranks": 2}, "0"))
+        self.assertIn("device.name: the device cuda cannot be opened here: no usable NVIDIA GPU", self.fail("none", {"device.ranks": 2}, "0"))
 
     def test_the_log_says_once_what_the_ranks_compute_on(self):
         short = {"train.epochs": 1, "train.steps_per_epoch": 1, "device.ranks": 2, "log.level": "info"}

@@ -225,7 +225,7 @@ class GpuServing(unittest.TestCase):
     def test_a_model_that_does_not_fit_is_refused(self):
         large = f"{FOLDER}/large"
         make(large, 77, "resnet50")
-        pool = pool_on_gpus("small", "THORAX_EMULATION_MEMORY_MIB=64")
+        pool = pool_on_gpus("small", "THORAX_EMULATION_MEMORY_MIB=112")
         publisher = self.keep(pool.start_publisher("publish.activate=auto"))
         pool.publish(models.paths[0])
         member = self.keep(pool.start_member("m", "batch.max=2", "device.name=cuda", "model.max_memory=1GiB"))

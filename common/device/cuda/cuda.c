@@ -119,7 +119,7 @@ static bool open_libraries(struct cuda_device *device, struct error *err) {
            cudnn_ok(cudnnSetStream(device->cudnn, device->stream), "cudnnSetStream", err) &&
            cublas_ok(cublasCreate(&device->cublas), "cublasCreate", err) &&
            cublas_ok(cublasSetMathMode(device->cublas, math), "cublasSetMathMode", err) &&
-           cuda_check(device, cudaMalloc(&device->cublas_workspace, CUBLAS_WORKSPACE_BYTES), "cudaMalloc", err);
+           (device->cublas_workspace = cuda_alloc(&device->base, CUBLAS_WORKSPACE_BYTES, err));
 }
 
 /*
