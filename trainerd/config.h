@@ -76,6 +76,7 @@ struct trainer_device_config {
 
 struct trainer_collective_config {
     const char *name, *address;
+    enum precision gradients; /* F32 or BF16 */
     size_t bucket_bytes;
     int timeout_seconds;
     bool trusted_network;

@@ -24,6 +24,7 @@ static const char *const stems[] = {"7x7", "3x3", NULL};
 static const char *const metrics[] = {"auc", "balanced_accuracy", "accuracy", "macro_f1", "loss", NULL};
 static const char *const optimizers[] = {"sgd", "adamw", NULL};
 static const char *const precisions[] = {"f32", "bf16", "f16", NULL};
+static const char *const gradients[] = {"f32", "bf16", NULL};
 static const char *const schedules[] = {"constant", "cosine", "linear", NULL};
 static const char *const devices[] = {"auto", "onednn", "reference", "cuda", NULL};
 static const char *const collectives[] = {"auto", "solo", "gloo", "nccl", NULL};
@@ -196,6 +197,9 @@ static const struct schema_row rows[] = {
         HELP("how ranks add gradients; auto: solo for one rank, else nccl on GPUs and gloo on CPUs")),
     ROW("collective.address", STRING, collective.address, "",
         HELP("local address that gloo binds; none: loopback, for nccl too unless NCCL_SOCKET_IFNAME says another")),
+    ROW("collective.gradients", ENUM, collective.gradients, "f32", .choices = gradients,
+        HELP("in which ranks add gradients; bf16: half the bytes between ranks, each rank's gradients and their sums rounded to "
+             "eight significant bits; batch norm's sums and all else stay as they are. One rank sends nothing and ignores it")),
     ROW("collective.bucket_bytes", SIZE, collective.bucket_bytes, "4MiB", RANGE(65536, 1073741824),
         HELP("gradients that are added in one go while the backward pass still runs")),
     ROW("collective.timeout_seconds", INT, collective.timeout_seconds, "60", RANGE(1, 86400), .unit = "s",

@@ -47,6 +47,7 @@ struct plan_spec engine_plan(const struct trainer_config *config, int ranks) {
                               .recompute = config->train.recompute,
                               .batch = config->train.batch_size / ranks / config->train.parts,
                               .bucket_bytes = config->collective.bucket_bytes,
+                              .bf16_reductions = config->collective.gradients == PRECISION_BF16 && ranks > 1,
                               .freeze_batch_norm = config->model.freeze_batch_norm,
                               .synchronise_batch_norm = config->model.sync_batch_norm && ranks > 1,
                               .label_smoothing = (float)config->train.label_smoothing,

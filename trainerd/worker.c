@@ -206,12 +206,14 @@ static bool tell_start(struct worker *worker, struct error *err) {
     if (worker->place.rank != 0)
         return true;
     struct plan_memory memory;
+    int ranks = worker->place.world_size;
     plan_memory(training->plan, &memory);
     struct metric metrics[] = {
         metric_text("architecture", worker->job.model.architecture), metric_integer("size", worker->job.model.size),
-        metric_integer("ranks", worker->place.world_size),           metric_text("device", worker->environment),
+        metric_integer("ranks", ranks),                              metric_text("device", worker->environment),
         metric_integer("training_images", worker->job.train_count),  metric_integer("steps_per_epoch", worker->sampler.steps),
         metric_text("precision", precision_name(worker->config->train.precision)),
+        metric_text("gradients", precision_name(ranks > 1 ? worker->config->collective.gradients : PRECISION_F32)),
         metric_integer("arena_mib", (int64_t)(memory.arena_bytes >> 20)),
         metric_integer("arena_live_mib", (int64_t)(memory.arena_live_bytes >> 20)),
         metric_integer("parameters_mib", (int64_t)(memory.parameter_bytes >> 20)),

@@ -163,7 +163,7 @@ struct plan *plan_create(const struct plan_spec *spec, struct error *err) {
     bool ok = open_graph(plan, spec, err) && plan_compile(plan, spec, err);
     ok = ok && (plan->mode == PLAN_TRAIN ? plan_make_state(plan, spec, err) : load_stored_weights(plan, err));
     ok = ok && plan_prepare_parts(plan, plan->mode == PLAN_TRAIN && spec->parts > 1 ? spec->parts : 1, err);
-    ok = ok && plan_place(plan, err) && keep_class_weights(plan, spec->class_weights, err);
+    ok = ok && plan_prepare_narrow(plan, err) && plan_place(plan, err) && keep_class_weights(plan, spec->class_weights, err);
     if (ok)
         plan_bind_sums(plan);
     ok = ok && plan_prepare_transfer(plan, err) && plan_record(plan, err);
@@ -183,6 +183,7 @@ void plan_destroy(struct plan *plan) {
     for (int i = 0; i < plan->step_count; i++)
         kernel_release(plan->steps[i].kernel);
     plan_free_parts(plan);
+    plan_free_narrow(plan);
     plan_free_state(plan);
     if (plan->mode == PLAN_TRAIN)
         graph_destroy(plan->graph);
@@ -213,7 +214,12 @@ bool plan_run_steps(struct plan *plan, int segment, struct error *err) {
         if (!plan_run_step(plan, row->first_step + i, err))
             return false;
     }
-    return true;
+    return plan->parts > 1 || plan_finish_buckets(plan, row, err);
+}
+
+bool plan_finish_buckets(struct plan *plan, const struct segment *segment, struct error *err) {
+    return plan_sum_parts(plan, segment, err) &&
+           (plan->part + 1 < plan->parts || plan_narrow_buckets(plan, segment, err));
 }
 
 static bool launch(struct plan *plan, struct recording *recording, struct error *err) {
@@ -223,7 +229,7 @@ static bool launch(struct plan *plan, struct recording *recording, struct error 
 bool plan_run_segment(struct plan *plan, int segment, struct error *err) {
     const struct segment *row = &plan->segments[segment];
     bool ok = row->recording ? launch(plan, row->recording, err) : plan_run_steps(plan, segment, err);
-    if (!ok || !plan_sum_parts(plan, row, err))
+    if (!ok || (plan->parts > 1 && !plan_finish_buckets(plan, row, err)))
         return false;
     return !row->done || plan->device->ops->event_record(plan->device, row->done, NULL, err);
 }
@@ -249,7 +255,8 @@ bool plan_run_update(struct plan *plan, int unused, struct error *err) {
                                 [ARG_HYPER] = plan->hyper,                 [ARG_NORM] = plan->norm,
                                 [ARG_SCRATCH] = plan->update_scratch};
     (void)unused;
-    return kernel_run(plan->norm_kernel, buffers, NULL, err) && kernel_run(plan->optimizer_kernel, buffers, NULL, err);
+    return plan_widen_gradients(plan, err) && kernel_run(plan->norm_kernel, buffers, NULL, err) &&
+           kernel_run(plan->optimizer_kernel, buffers, NULL, err);
 }
 
 bool plan_update(struct plan *plan, const float hyper[HYPER_COUNT], struct error *err) {

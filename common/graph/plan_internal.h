@@ -109,6 +109,10 @@ struct plan {
     int parts, part;       /**< of a step's batch, and which of them runs */
     float *held;           /**< parts > 1: the sum of the gradients of the parts before */
     struct kernel **sums;  /**< parts > 1: by reduction, adds to or from `held`; NULL for one that blocks */
+    void *narrow;          /**< reductions in bf16: that copy of the gradients, flat_count elements; else NULL */
+    struct kernel **narrowings, *widening; /**< into it, by reduction, and out of it, all at once */
+    void *narrow_scratch;                  /**< what these want; NULL: nothing */
+    size_t narrow_scratch_bytes;
     char fingerprint[65];
 
     struct recording *update; /**< of plan_update's kernels; NULL: they are run one by one */
@@ -153,8 +157,25 @@ void plan_free_parts(struct plan *plan);
 static inline bool segment_has_buckets(const struct segment *segment) {
     return segment->first_bucket < segment->first_reduction + segment->reduction_count;
 }
-/** Behind a segment's steps: puts its buckets to those of the parts before. */
+/** Where a bucket lies in the flat gradients. */
+static inline float *plan_bucket_gradients(const struct plan *plan, int reduction) {
+    const struct plan_reduction *bucket = &plan->reductions[reduction];
+    const char *summed = plan->narrow ? plan->narrow : plan->flat[PLAN_GRADIENTS];
+    return (float *)plan->flat[PLAN_GRADIENTS] + ((const char *)bucket->buffer - summed) / (int64_t)dtype_size(bucket->dtype);
+}
+/** Puts a segment's buckets to those of the parts before. */
 bool plan_sum_parts(struct plan *plan, const struct segment *segment, struct error *err);
+
+/** Reductions in bf16, where the plan has such a buffer: kernels. After plan_make_state. */
+bool plan_prepare_narrow(struct plan *plan, struct error *err);
+void plan_free_narrow(struct plan *plan);
+/** Rounds a segment's buckets into what the ranks add up. */
+bool plan_narrow_buckets(struct plan *plan, const struct segment *segment, struct error *err);
+/** The sums, all of them, back into the flat gradients. */
+bool plan_widen_gradients(struct plan *plan, struct error *err);
+
+/** Behind a segment's steps: what is to be done with its buckets before the collective gets them. */
+bool plan_finish_buckets(struct plan *plan, const struct segment *segment, struct error *err);
 
 /** Uploads a canonical tensor to device memory that is described by desc, reordering on the device; and back. */
 bool plan_upload_tensor(struct device *device, const struct tensor *from, const struct tensor_desc *desc,

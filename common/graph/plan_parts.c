@@ -46,11 +46,12 @@ void plan_free_parts(struct plan *plan) {
 
 static bool sum_bucket(struct plan *plan, int reduction, struct error *err) {
     const struct plan_reduction *bucket = &plan->reductions[reduction];
-    float *held = plan->held + ((float *)bucket->buffer - (float *)plan->flat[PLAN_GRADIENTS]);
+    float *gradients = plan_bucket_gradients(plan, reduction);
+    float *held = plan->held + (gradients - (float *)plan->flat[PLAN_GRADIENTS]);
     bool last = plan->part + 1 == plan->parts;
-    void *to = last ? bucket->buffer : held, *from = last ? (void *)held : bucket->buffer;
+    void *to = last ? gradients : held, *from = last ? held : gradients;
     if (plan->part == 0)
-        return plan->device->ops->copy(plan->device, held, bucket->buffer, (size_t)bucket->count * sizeof *held, NULL, err);
+        return plan->device->ops->copy(plan->device, held, gradients, (size_t)bucket->count * sizeof *held, NULL, err);
     void *buffers[ARG_COUNT] = {[ARG_SRC] = to, [ARG_SRC2] = from, [ARG_DST] = to};
     return kernel_run(plan->sums[reduction], buffers, NULL, err);
 }

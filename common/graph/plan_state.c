@@ -107,12 +107,14 @@ static int compare_cuts(const void *a, const void *b) {
 static int find_cuts(const struct plan *plan, const struct ready *order, int count, size_t bucket_bytes, struct cut *cuts) {
     int found = 0;
     int64_t first = 0;
+    enum dtype dtype = plan->narrow ? DTYPE_BF16 : DTYPE_F32;
+    char *summed = plan->narrow ? plan->narrow : plan->flat[PLAN_GRADIENTS];
     for (int i = 0; i < count; i++) {
         int64_t end = i + 1 < count ? plan->parameters[order[i + 1].parameter].offset : plan->flat_count;
         if ((size_t)(end - first) * sizeof(float) < bucket_bytes && i + 1 < count)
             continue;
-        float *buffer = (float *)plan->flat[PLAN_GRADIENTS] + first;
-        cuts[found++] = (struct cut){order[i].step, {.buffer = buffer, .dtype = DTYPE_F32, .count = end - first}};
+        char *buffer = summed + first * (int64_t)dtype_size(dtype);
+        cuts[found++] = (struct cut){order[i].step, {.buffer = buffer, .dtype = dtype, .count = end - first}};
         first = end;
     }
     for (int i = 0; i < plan->step_count; i++) {
@@ -194,6 +196,9 @@ static bool allocate_flat(struct plan *plan, const struct plan_spec *spec, struc
         if (wanted[i] && !(plan->flat[i] = device_zeroed(plan, (size_t)plan->flat_count * sizeof(float), err)))
             return false;
     }
+    if (spec->bf16_reductions &&
+        !(plan->narrow = device_zeroed(plan, (size_t)plan->flat_count * dtype_size(DTYPE_BF16), err)))
+        return false;
     return (plan->decay = device_zeroed(plan, (size_t)plan->flat_count / OPTIMIZER_BLOCK * sizeof(float), err)) &&
            (plan->hyper = device_zeroed(plan, HYPER_COUNT * sizeof(float), err)) &&
            (plan->norm = device_zeroed(plan, 2 * sizeof(double), err));
@@ -266,8 +271,10 @@ static bool make_fingerprint(struct plan *plan, struct error *err) {
         fprintf(out, "%s %lld %s\n", plan->graph->parameters[i].name, (long long)plan->parameters[i].offset,
                 plan->device->ops->layout_text(plan->device, &value->desc, layout, sizeof layout));
     }
-    for (int i = 0; i < plan->reduction_count; i++)
-        fprintf(out, "%s %lld\n", plan->reductions[i].blocking ? "sums" : "bucket", (long long)plan->reductions[i].count);
+    for (int i = 0; i < plan->reduction_count; i++) {
+        const struct plan_reduction *row = &plan->reductions[i];
+        fprintf(out, "%s %s %lld\n", row->blocking ? "sums" : "bucket", dtype_name(row->dtype), (long long)row->count);
+    }
     fclose(out);
     struct digest digest = digest_of(text, size);
     digest_hex(&digest, plan->fingerprint);

@@ -19,14 +19,14 @@ struct measurement {
 
 /* --- what is timed --- */
 
-static bool sums_buckets(const struct plan *plan, const struct segment *segment) {
-    return plan->parts > 1 && segment_has_buckets(segment);
+static bool finishes_buckets(const struct plan *plan, const struct segment *segment) {
+    return (plan->parts > 1 || plan->narrow) && segment_has_buckets(segment);
 }
 
 static int count_steps(const struct plan *plan) {
     int count = plan->step_count + (plan->mode == PLAN_TRAIN ? 1 : 0);
     for (int i = 0; i < plan->segment_count; i++)
-        count += sums_buckets(plan, &plan->segments[i]);
+        count += finishes_buckets(plan, &plan->segments[i]);
     return count;
 }
 
@@ -62,15 +62,22 @@ static double bytes_of(const struct kernel *kernel) {
     return bytes;
 }
 
-/** Behind each part but the first a bucket is added to the sum of those before; behind the first it is copied. */
-static void describe_sums(const struct plan *plan, const struct segment *segment, struct profile_step *out) {
-    *out = (struct profile_step){.name = "buckets", .kind = op_kind_name(OP_ADD), .pass = "sum_parts",
-                                 .kernel = plan->sums[segment->first_bucket]};
+/**
+ * Behind each part but the first a bucket is added to the sum of those before; behind the first it is copied; and behind the
+ * last it is rounded, where the ranks add in bf16.
+ */
+static void describe_buckets(const struct plan *plan, const struct segment *segment, struct profile_step *out) {
+    struct kernel *const *kernels = plan->sums ? plan->sums : plan->narrowings;
+    const struct kernel *first = kernels[segment->first_bucket];
+    *out = (struct profile_step){.name = "buckets", .kind = op_kind_name(first->op.kind),
+                                 .pass = plan->sums ? "sum_parts" : "narrow", .kernel = first};
     for (int i = segment->first_bucket; i < segment->first_reduction + segment->reduction_count; i++) {
-        const struct kernel *kernel = plan->sums[i];
-        double bucket_bytes = (double)kernel->args.desc[ARG_DST].bytes;
-        out->fallbacks += kernel->reference_fallback;
-        out->bytes += (plan->parts - 1) * bytes_of(kernel) + 2 * bucket_bytes;
+        const struct kernel *sum = plan->sums ? plan->sums[i] : NULL, *narrowing = plan->narrow ? plan->narrowings[i] : NULL;
+        if (sum)
+            out->bytes += (plan->parts - 1) * bytes_of(sum) + 2 * (double)sum->args.desc[ARG_DST].bytes;
+        if (narrowing)
+            out->bytes += bytes_of(narrowing);
+        out->fallbacks += (sum && sum->reference_fallback) + (narrowing && narrowing->reference_fallback);
     }
 }
 
@@ -80,6 +87,10 @@ static void describe_update(const struct plan *plan, struct profile_step *out) {
                                  .kernel = optimizer,
                                  .fallbacks = norm->reference_fallback + optimizer->reference_fallback,
                                  .bytes = bytes_of(norm) + bytes_of(optimizer)};
+    if (plan->widening) {
+        out->bytes += bytes_of(plan->widening);
+        out->fallbacks += plan->widening->reference_fallback;
+    }
 }
 
 /** In the order in which a run has them. */
@@ -93,8 +104,8 @@ static void describe(struct profile *profile) {
             describe_step(plan, segment->first_step + k, next);
             name_pass(plan, segment->first_step + k, &backward, next);
         }
-        if (sums_buckets(plan, segment))
-            describe_sums(plan, segment, next++);
+        if (finishes_buckets(plan, segment))
+            describe_buckets(plan, segment, next++);
     }
     if (plan->mode == PLAN_TRAIN)
         describe_update(plan, next++);
@@ -171,10 +182,10 @@ static bool run_segment(struct measurement *m, const struct segment *segment, st
         if (!plan_run_step(plan, segment->first_step + i, err) || !end_event(m, err))
             return false;
     }
-    if (!sums_buckets(plan, segment))
+    if (!finishes_buckets(plan, segment))
         return true;
     begin_event(m);
-    return plan_sum_parts(plan, segment, err) && end_event(m, err);
+    return plan_finish_buckets(plan, segment, err) && end_event(m, err);
 }
 
 static bool run_timed(struct measurement *m, struct error *err) {

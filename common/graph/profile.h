@@ -22,7 +22,7 @@ struct profile_step {
     const char *name;               /**< the node's, or "buckets", or "weights" */
     const char *kind;               /**< op_kind_name */
     const char *pass;               /**< pass_name; of forward kernels among the backward steps "recompute", "sum_gradients" or
-                                         "backward" (reorders); of buckets "sum_parts", of weights "update" */
+                                         "backward" (reorders); of buckets "sum_parts" or "narrow", of weights "update" */
     const struct kernel *kernel;    /**< borrowed from the plan */
     double flops, bytes;            /**< of all that a training step, or a run, does of it */
     double ms;                      /**< of all that a training step, or a run, does of it: the runs' median */

@@ -32,13 +32,13 @@ static int say(const struct plan *plan, const char *node, const struct kernel *k
 }
 
 int slow_kernels_log(const struct plan *plan) {
-    const struct kernel *update[] = {plan->norm_kernel, plan->optimizer_kernel};
+    const struct kernel *update[] = {plan->widening, plan->norm_kernel, plan->optimizer_kernel};
     int slow = 0;
     if (plan_unrecorded(plan))
         log_event(LOG_WARNING, "engine_not_recorded", "batch=%lld reason=\"%s\"", (long long)plan->batch, plan_unrecorded(plan));
     for (int i = 0; i < plan->step_count; i++)
         slow += say(plan, plan->graph->nodes[plan->steps[i].node].name, plan->steps[i].kernel, count_alike(plan, i));
-    for (int i = 0; i < 2; i++)
+    for (size_t i = 0; i < sizeof update / sizeof *update; i++)
         slow += update[i] ? say(plan, "weights", update[i], update[i]->reference_fallback) : 0;
     return slow;
 }

@@ -67,6 +67,14 @@ class LossCurve(unittest.TestCase):
             self.assertLess(begin, 1e-5)
             self.assertLessEqual(whole, 10 * rounding)
 
+    def test_sums_in_bf16_stay_near_those_in_f32(self):
+        """The first loss is of weights that no sum has moved; one step at this rate moves the second by little."""
+        wide, narrow = (self.train(f"sums-{kind}", {"device.ranks": 2, "collective.gradients": kind}) for kind in ("f32", "bf16"))
+        print(f"sums in bf16 are {apart(wide[:2], narrow[:2]):.1e} from those in f32 in 2 steps", flush=True)
+        self.assertEqual(narrow[0], wide[0])
+        self.assertNotEqual(narrow[1], wide[1])
+        self.assertLess(apart(wide[:2], narrow[:2]), 0.01)
+
 
 class LostRank(unittest.TestCase):
     def lose(self, name, how, rank, settings):

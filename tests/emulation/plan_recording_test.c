@@ -151,6 +151,16 @@ static void train_in_bf16(void) {
     train_both_ways(&(struct plan_spec){.mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD, .precision = PRECISION_BF16});
 }
 
+static void train_with_bf16_reductions(void) {
+    train_both_ways(&(struct plan_spec){
+        .mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD, .bf16_reductions = true, .bucket_bytes = 256});
+}
+
+static void train_in_parts_with_bf16_reductions(void) {
+    train_both_ways(&(struct plan_spec){
+        .mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD, .bf16_reductions = true, .parts = 2, .bucket_bytes = 256});
+}
+
 static void train_in_f16(void) {
     train_both_ways(&(struct plan_spec){.mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_SGD, .precision = PRECISION_F16});
 }
@@ -163,6 +173,8 @@ static void training_gives_the_same_bits_as_graphs(void **state) {
     assert_silent(train_recomputing);
     assert_silent(train_in_bf16);
     assert_silent(train_in_f16);
+    assert_silent(train_with_bf16_reductions);
+    assert_silent(train_in_parts_with_bf16_reductions);
 }
 
 /** Plans of 1, 2 and 4 images that share weights; each answers twice. */

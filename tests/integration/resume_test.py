@@ -20,6 +20,7 @@ KINDS = {
     # The smallest network, for the optimiser with the largest checkpoints.
     "adamw": {"optimizer.name": "adamw", "optimizer.learning_rate": 0.002, "model.architecture": "efficientnet_lite0"},
     "bf16": {"optimizer.name": "sgd", "train.precision": "bf16", "model.sync_batch_norm": "true", "train.parts": 2},
+    "bf16-sums": {"optimizer.name": "sgd", "collective.gradients": "bf16", "train.parts": 2},
     # The loss's scale is a part of what is resumed: its first steps are skipped.
     "f16": {"optimizer.name": "adamw", "optimizer.learning_rate": 0.001, "train.precision": "f16", "device.name": "cuda"},
 }
@@ -27,6 +28,7 @@ SECTIONS = {
     "sgd": {"value", "state", "ema"},
     "adamw": {"value", "state", "state2", "ema"},
     "bf16": {"value", "state", "ema"},
+    "bf16-sums": {"value", "state", "ema"},
     "f16": {"value", "state", "state2", "ema"},
 }
 
@@ -132,6 +134,10 @@ class Resume(unittest.TestCase):
 
     def test_killed_twice_two_ranks_adamw(self):
         self.twice_killed("adamw", 2)
+
+    def test_killed_twice_two_ranks_that_add_in_bf16(self):
+        """A resumed rank 1 has the weights of rank 0: the same end shows that it had them before, too."""
+        self.twice_killed("bf16-sums", 2)
 
     @unittest.skipUnless(has_bf16(), "this CPU has no bf16")
     def test_killed_twice_one_rank_bf16(self):

@@ -5,7 +5,7 @@ Usage: training_options_test.py TRAINERD TRAINCTL [unittest's options]"""
 import os
 import unittest
 
-from training_fixture import FOLDER, Run, draw_phantoms
+from training_fixture import FOLDER, Run, draw_phantoms, tensors
 
 STILL = {
     "optimizer.learning_rate": "1e-12",
@@ -60,6 +60,29 @@ class Options(unittest.TestCase):
         settings = {**STILL, "train.epochs": 9, "train.steps_per_epoch": 1, "train.early_stopping_patience": 2}
         run = Run("patient", settings, extra=PLAIN).finish()
         self.assertEqual([event["best"] for event in run.events("epoch")], [1, 0, 0])
+
+
+class Sums(unittest.TestCase):
+    """`collective.gradients`, with a network that learns."""
+
+    def train(self, ranks, gradients):
+        settings = {"device.ranks": ranks, "collective.gradients": gradients, "train.epochs": 3, "train.label_smoothing": 0,
+                    "optimizer.learning_rate": 0.002, "schedule.warmup_epochs": 0}
+        return Run(f"sums-{ranks}-{gradients}", settings, extra=PLAIN).finish()
+
+    def test_two_ranks_that_add_in_bf16_learn_as_in_f32(self):
+        runs = [self.train(2, gradients) for gradients in ("f32", "bf16")]
+        self.assertEqual([run.events("start")[0]["gradients"] for run in runs], ["f32", "bf16"])
+        wide, narrow = ([event["loss"] for event in run.events("epoch")] for run in runs)
+        print(f"losses with sums in f32 {wide}, in bf16 {narrow}", flush=True)
+        self.assertLess(narrow[-1], 0.75 * narrow[0])
+        self.assertNotEqual(narrow, wide)
+        self.assertLess(max(abs(one - other) for one, other in zip(narrow, wide, strict=True)), (wide[0] - wide[-1]) / 2)
+
+    def test_one_rank_has_nothing_to_round(self):
+        runs = [self.train(1, gradients) for gradients in ("f32", "bf16")]
+        self.assertEqual([run.events("start")[0]["gradients"] for run in runs], ["f32", "f32"])
+        self.assertEqual(*(tensors(run.checkpoints()[-1]) for run in runs))
 
 
 if __name__ == "__main__":

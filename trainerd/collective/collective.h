@@ -94,8 +94,8 @@ void collective_close(struct collective *collective);
 /**
  * Starts summing a piece over all ranks, in place; copies the description. The buffer belongs to the
  * collective until the wait for this ticket returns. On a GPU the reduction runs on a stream of its own and
- * begins when `ready` is reached. f32, f64, s32 and s64 (nccl also f16 and bf16). Up to COLLECTIVE_TICKETS
- * may be under way, else ERROR_BUSY.
+ * begins when `ready` is reached. f32, f64, s32, s64 and bf16 (nccl also f16); sums of 16 bits are rounded to them on
+ * their way. Up to COLLECTIVE_TICKETS may be under way, else ERROR_BUSY.
  */
 bool collective_start(struct collective *collective, const struct collective_piece *piece, int *ticket,
                       struct error *err);

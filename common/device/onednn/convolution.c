@@ -174,6 +174,8 @@ struct onednn_kernel *reorder_create(struct onednn_device *device, const struct 
 
 static struct onednn_kernel *reorder_prepare(struct onednn_device *device, const struct kernel_request *request,
                                              struct error *err) {
+    if (cast_fits(request))
+        return cast_prepare(device, request, err);
     return reorder_create(device, request, primitive_attributes(request, err), err);
 }
 

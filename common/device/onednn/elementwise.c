@@ -89,6 +89,49 @@ static struct onednn_kernel *elementwise_prepare(struct onednn_device *device, c
 const struct onednn_kind onednn_activation = {.supports = kernel_precision_fits, .prepare = elementwise_prepare};
 const struct onednn_kind onednn_add = {.supports = kernel_precision_fits, .prepare = elementwise_prepare};
 
+/* --- casts: f32 to bf16 and back, where oneDNN without AVX-512 has but a loop that is a hundred times as slow --- */
+
+struct cast_job {
+    const struct loops *loops;
+    const void *from;
+    void *to;
+    int64_t count;
+    bool narrows;
+};
+
+static void cast_part(void *context, int part, int parts) {
+    const struct cast_job *job = context;
+    int64_t begin, end;
+    share_lines(job->count, part, parts, &begin, &end);
+    if (job->narrows)
+        job->loops->narrow((uint16_t *)job->to + begin, (const float *)job->from + begin, end - begin);
+    else
+        job->loops->widen((float *)job->to + begin, (const uint16_t *)job->from + begin, end - begin);
+}
+
+static bool cast_run(struct onednn_kernel *kernel, void *const buffers[ARG_COUNT], struct error *err) {
+    const struct tensor_desc *dst = &kernel->base.args.desc[ARG_DST];
+    struct cast_job job = {kernel->device->loops, buffers[ARG_SRC], buffers[ARG_DST], shape_count(&dst->shape),
+                           dst->dtype == DTYPE_BF16};
+    (void)err;
+    team_run(kernel->device->threads, cast_part, &job);
+    return true;
+}
+
+bool cast_fits(const struct kernel_request *request) {
+    const struct tensor_desc *src = &request->args.desc[ARG_SRC], *dst = &request->args.desc[ARG_DST];
+    bool narrows = src->dtype == DTYPE_F32 && dst->dtype == DTYPE_BF16;
+    bool widens = src->dtype == DTYPE_BF16 && dst->dtype == DTYPE_F32;
+    return !src->layout && !dst->layout && (narrows || widens);
+}
+
+struct onednn_kernel *cast_prepare(struct onednn_device *device, const struct kernel_request *request, struct error *err) {
+    struct onednn_kernel *kernel = kernel_create(device, request, sizeof *kernel, device->loops->name, err);
+    if (kernel)
+        kernel->run = cast_run;
+    return kernel;
+}
+
 /* --- dropout: drawn by canonical position, so it works in the canonical layout only --- */
 
 struct dropout_job {

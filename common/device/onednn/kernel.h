@@ -32,6 +32,10 @@ extern const struct onednn_kind onednn_batch_norm, onednn_batch_norm_sums, onedn
     onednn_dropout, onednn_loss, onednn_gradient_norm, onednn_sgd, onednn_adamw; /* loops of our own */
 extern const struct onednn_kind onednn_int8_convolution, onednn_int8_max_pool, onednn_int8_average_pool, onednn_rescale;
 
+/** A reorder that is only a cast: between f32 and bf16, canonical on both sides. By loops of our own. */
+bool cast_fits(const struct kernel_request *request);
+struct onednn_kernel *cast_prepare(struct onednn_device *device, const struct kernel_request *request, struct error *err);
+
 /**
  * True where the arguments have the dtypes that a precision gives them (precision.h): f32, and bf16 where the CPU has
  * arithmetic for it.

@@ -80,6 +80,9 @@ struct row_loops {
 struct loops {
     const char *name; /**< of the instruction set, for profiles */
     const struct row_loops *f32, *bf16;
+    /** f32 to bf16, to nearest, and back; the same bits from all loops. */
+    void (*narrow)(uint16_t *to, const float *from, int64_t count);
+    void (*widen)(float *to, const uint16_t *from, int64_t count);
     /** Adds to sum the squares of the finite values, and to bad the number of the others. */
     void (*square_sum)(const float *values, int64_t count, double *sum, double *bad);
     /** Updates blocks of OPTIMIZER_BLOCK elements. */

@@ -97,6 +97,26 @@ LOOPS_INLINE void flush(struct lane_sums *into, const struct lanes_pair *sums, c
 #undef ELEMENT
 #undef TYPED
 
+/* --- copies into the other type. Not lanes_narrow: some processors' own instruction takes subnormal numbers for zero --- */
+
+static void narrow(uint16_t *to, const float *from, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        int lanes = count - i < LANES ? (int)(count - i) : LANES;
+        lanes_u16 halves = lanes_narrow_portable(lanes_load_f32(from + i, lanes));
+        if (lanes == LANES)
+            memcpy(to + i, &halves, sizeof halves);
+        else
+            memcpy(to + i, &halves, (size_t)lanes * sizeof *to);
+    }
+}
+
+static void widen(float *to, const uint16_t *from, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        int lanes = count - i < LANES ? (int)(count - i) : LANES;
+        lanes_store_f32(to + i, lanes_load_bf16(from + i, lanes), lanes);
+    }
+}
+
 /* --- optimisers --- */
 
 static void square_sum(const float *values, int64_t count, double *sum, double *bad) {
@@ -169,6 +189,8 @@ const struct loops LOOPS_TABLE = {
     .name = LOOPS_NAME,
     .f32 = &rows_f32,
     .bf16 = &rows_bf16,
+    .narrow = narrow,
+    .widen = widen,
     .square_sum = square_sum,
     .sgd = sgd,
     .adamw = adamw,

@@ -28,7 +28,7 @@ const struct profile_fixture *profile_fixture_of(const struct device *device) {
 void make_plan(struct profile_fixture *fixture, int parts) {
     struct plan_spec spec = {.graph = fixture->graph, .parameters = fixture->parameters, .device = fixture->device,
                              .mode = parts ? PLAN_TRAIN : PLAN_INFER, .batch = PROFILE_BATCH, .parts = parts,
-                             .bucket_bytes = 1024, .optimizer = OP_SGD};
+                             .bucket_bytes = 1024, .bf16_reductions = fixture->bf16_reductions, .optimizer = OP_SGD};
     fixture->plan = network_plan(&spec);
 }
 

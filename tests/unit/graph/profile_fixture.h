@@ -14,6 +14,7 @@ struct profile_fixture {
     struct device *device;
     struct graph *graph;
     struct parameters *parameters;
+    bool bf16_reductions; /**< of a training plan that is made */
     struct plan *plan;
     struct profile *profile;
 };

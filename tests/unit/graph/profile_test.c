@@ -102,6 +102,24 @@ static void a_training_step_has_its_parts_their_sums_and_the_update(void **state
     profile_fixture_fini(&fixture);
 }
 
+/** Buckets are rounded for the ranks behind each segment that ends one, whether the step has parts or not. */
+static void rounding_for_the_ranks_is_timed(void **state) {
+    (void)state;
+    for (int parts = 1; parts <= 2; parts++) {
+        struct profile_fixture fixture;
+        profile_fixture_init(&fixture);
+        fixture.bf16_reductions = true;
+        make_profile(&fixture, parts);
+        const struct profile *profile = fixture.profile;
+        const struct profile_row *row = find_row(profile, parts == 1 ? "reorder" : "add", parts == 1 ? "narrow" : "sum_parts");
+        assert_true(row && row->steps > 1);
+        assert_int_equal(profile->step_count, plan_step_count(fixture.plan) + row->steps + 1);
+        assert_int_equal(profile->events_per_run, parts * (profile->step_count - 1) + 1);
+        assert_table_holds_all(profile);
+        profile_fixture_fini(&fixture);
+    }
+}
+
 /** Parts of the same images at the same weights have the same gradients: their sum is so many times that of one. */
 static void what_is_timed_is_computed(void **state) {
     (void)state;
@@ -261,6 +279,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_step_of_an_inference_is_timed_once_a_run),
         cmocka_unit_test(a_training_step_has_its_parts_their_sums_and_the_update),
+        cmocka_unit_test(rounding_for_the_ranks_is_timed),
         cmocka_unit_test(what_is_timed_is_computed),
         cmocka_unit_test(operations_and_bytes_are_those_of_all_parts),
         cmocka_unit_test(what_is_computed_again_stands_by_itself),

@@ -1,7 +1,9 @@
 #include "common/base/clock.h"
 #include "common/base/rng.h"
+#include "common/tensor/element.h"
 #include "ranks.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -75,31 +77,65 @@ static void test_sums_every_type_and_refuses_the_rest(void **state) {
     board_destroy(run_well(2, body_dtypes));
 }
 
+/** Ties go to the even neighbour, what is too large is infinite, and that stays. Between 256 and 512 bf16 has even numbers. */
+static void body_bf16(struct job *job, struct collective *collective) {
+    const float mine[][2] = {{256, 1}, {258, 1}, {256, 1.5f}, {0x1.fep127f, 0x1.fep127f}, {INFINITY, 1}, {-1, 1}};
+    const float sums[] = {256, 260, 258, INFINITY, INFINITY, 0};
+    enum { COUNT = sizeof sums / sizeof *sums };
+    uint16_t bits[COUNT + 1];
+    int ticket;
+    for (int i = 0; i < COUNT; i++)
+        element_store(bits, DTYPE_BF16, i, mine[i][job->rank]);
+    element_store(bits, DTYPE_BF16, COUNT, job->rank ? (double)NAN : 1);
+    CHECK(start(collective, bits, DTYPE_BF16, COUNT + 1, &ticket, NULL) && collective_wait(collective, ticket, -1, NULL));
+    for (int i = 0; i < COUNT; i++)
+        CHECK(element_load(bits, DTYPE_BF16, i) == sums[i]);
+    CHECK(isnan(element_load(bits, DTYPE_BF16, COUNT)));
+}
+
+static void test_sums_in_bf16_are_rounded_to_nearest(void **state) {
+    (void)state;
+    board_destroy(run_well(2, body_bf16));
+}
+
 /** Values whose sum depends on the order of additions: only a fixed order gives equal bits. */
-static void body_hash(struct job *job, struct collective *collective) {
+static void hash_sums(struct job *job, enum dtype dtype, struct collective *collective) {
     for (int s = 0; s < SIZE_COUNT; s++) {
-        float *buffer = malloc((size_t)sizes[s] * sizeof *buffer + 1);
+        void *buffer = malloc((size_t)sizes[s] * dtype_size(dtype) + 1);
         struct rng rng;
         rng_init(&rng, 1, RNG_TEST, (uint64_t)job->rank, (uint32_t)s);
         for (int64_t i = 0; i < sizes[s]; i++)
-            buffer[i] = rng_normal(&rng) * (float)(1 << (i % 24));
+            element_store(buffer, dtype, i, rng_normal(&rng) * (float)(1 << (i % 24)));
         int ticket;
-        CHECK(start(collective, buffer, DTYPE_F32, sizes[s], &ticket, NULL));
+        CHECK(start(collective, buffer, dtype, sizes[s], &ticket, NULL));
         CHECK(collective_wait(collective, ticket, -1, NULL));
-        job->board->hash[job->rank][s] = hash_of(buffer, (size_t)sizes[s] * sizeof *buffer);
+        job->board->hash[job->rank][s] = hash_of(buffer, (size_t)sizes[s] * dtype_size(dtype));
         free(buffer);
     }
 }
 
-static void test_sums_are_bitwise_equal_on_all_ranks_and_run_to_run(void **state) {
-    (void)state;
-    struct board *first = run_well(3, body_hash), *second = run_well(3, body_hash);
+static void body_hash_f32(struct job *job, struct collective *collective) {
+    hash_sums(job, DTYPE_F32, collective);
+}
+
+static void body_hash_bf16(struct job *job, struct collective *collective) {
+    hash_sums(job, DTYPE_BF16, collective);
+}
+
+static void run_twice(void (*body)(struct job *, struct collective *)) {
+    struct board *first = run_well(3, body), *second = run_well(3, body);
     for (int rank = 0; rank < 3; rank++) {
         assert_memory_equal(first->hash[rank], first->hash[0], sizeof first->hash[0]);
         assert_memory_equal(second->hash[rank], first->hash[0], sizeof first->hash[0]);
     }
     board_destroy(first);
     board_destroy(second);
+}
+
+static void test_sums_are_bitwise_equal_on_all_ranks_and_run_to_run(void **state) {
+    (void)state;
+    run_twice(body_hash_f32);
+    run_twice(body_hash_bf16);
 }
 
 /** Some arithmetic that the compiler keeps. */
@@ -224,6 +260,7 @@ int main(void) {
         cmocka_unit_test(test_sums_odd_sizes_over_two_ranks),
         cmocka_unit_test(test_sums_odd_sizes_over_three_ranks),
         cmocka_unit_test(test_sums_every_type_and_refuses_the_rest),
+        cmocka_unit_test(test_sums_in_bf16_are_rounded_to_nearest),
         cmocka_unit_test(test_sums_are_bitwise_equal_on_all_ranks_and_run_to_run),
         cmocka_unit_test(test_buckets_are_reduced_while_compute_goes_on),
         cmocka_unit_test(test_broadcast_and_allgather),

@@ -61,6 +61,18 @@ static void a_class_changes_only_what_it_names(void **state) {
     config_fini(&fixture.config);
 }
 
+static void gradients_are_added_in_f32_unless_it_says_bf16(void **state) {
+    (void)state;
+    const char *const texts[] = {"train: {}\ndata: {directory: x}\n",
+                                 "train: {}\ndata: {directory: x}\ncollective: {gradients: bf16}\n"};
+    for (int i = 0; i < 2; i++) {
+        struct fixture fixture;
+        assert_true(load(&fixture, texts[i], NULL));
+        assert_int_equal(fixture.values.collective.gradients, i ? PRECISION_BF16 : PRECISION_F32);
+        config_fini(&fixture.config);
+    }
+}
+
 static void keys_are_checked_against_each_other(void **state) {
     (void)state;
     static const struct {
@@ -80,6 +92,7 @@ static void keys_are_checked_against_each_other(void **state) {
          ":4:14: collective.name: gloo adds what is in the memory of the host"},
         {"train: {}\ndata: {directory: x}\ncollective: {name: nccl}\n",
          "collective.name: nccl adds what is in the memory of GPUs"},
+        {"train: {}\ndata: {directory: x}\ncollective: {gradients: f16}\n", ":3:14: collective.gradients: "},
         {"train: {}\ndata: {directory: x}\ncollective: {address: 10.0.0.1}\n", "trusted_network: true"},
         {"train: {epochs: 2}\ndata: {directory: x}\nschedule: {warmup_epochs: 3}\n",
          "schedule.warmup_epochs: longer"},
@@ -192,6 +205,7 @@ int main(void) {
         cmocka_unit_test(every_default_fits_its_row),
         cmocka_unit_test(augment_defaults_are_those_of_the_library),
         cmocka_unit_test(a_class_changes_only_what_it_names),
+        cmocka_unit_test(gradients_are_added_in_f32_unless_it_says_bf16),
         cmocka_unit_test(keys_are_checked_against_each_other),
         cmocka_unit_test(mistakes_in_values_and_between_keys_come_together),
         cmocka_unit_test(overrides_take_part),
