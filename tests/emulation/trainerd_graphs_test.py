@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""trainerd on the CUDA device over the emulation: with graphs and without, in one piece and in parts, it learns the same weights bit for bit.
+"""trainerd on the CUDA device over the emulation: with graphs and without, in one piece and in parts, with pictures varied
+on the device and by the loader, it learns the same weights bit for bit.
 Usage: trainerd_graphs_test.py TRAINERD TRAINCTL [unittest's options]"""
 import json
 import os
@@ -45,6 +46,17 @@ class Graphs(unittest.TestCase):
 
     def test_parts(self):
         self.compare("parts", **{"train.parts": 2, "optimizer.name": "adamw", "optimizer.learning_rate": 0.002})
+
+    def compare_augmentation(self, kind, **settings):
+        on_device = self.train(f"{kind}-device", **settings)
+        on_host = self.train(f"{kind}-host", **settings, **{"device.augment": "false"})
+        self.assertEqual(results(on_device), results(on_host))
+
+    def test_augmentation(self):
+        self.compare_augmentation("augment")
+
+    def test_augmentation_narrow_and_in_parts(self):
+        self.compare_augmentation("augment-narrow", **{"train.precision": "bf16", "train.parts": 2, "train.recompute": "true"})
 
     def test_failed_capture(self):
         """It is said, and the run goes on."""
