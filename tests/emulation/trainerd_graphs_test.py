@@ -4,11 +4,12 @@ on the device and by the loader, it learns the same weights bit for bit.
 Usage: trainerd_graphs_test.py TRAINERD TRAINCTL [unittest's options]"""
 import json
 import os
+import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
-from training_fixture import Run, draw_phantoms, tensors  # noqa: E402: takes its own arguments
+from training_fixture import Run, arguments, draw_phantoms, tensors  # noqa: E402: takes its own arguments
 
 SETTINGS = {
     "device.name": "cuda",
@@ -47,9 +48,18 @@ class Graphs(unittest.TestCase):
     def test_parts(self):
         self.compare("parts", **{"train.parts": 2, "optimizer.name": "adamw", "optimizer.learning_rate": 0.002})
 
+    def kinds(self, **settings):
+        """The kinds of operations of a step."""
+        command = arguments("kinds", {**SETTINGS, **settings}, ["--profile=1"], "")
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return {row["kind"] for row in json.loads(printed)["rows"]}
+
     def compare_augmentation(self, kind, **settings):
-        on_device = self.train(f"{kind}-device", **settings)
-        on_host = self.train(f"{kind}-host", **settings, **{"device.augment": "false"})
+        settings["train.epochs"] = 1
+        host = {"device.augment": "false"}
+        self.assertIn("vary", self.kinds(**settings))
+        self.assertNotIn("vary", self.kinds(**settings, **host))
+        on_device, on_host = self.train(f"{kind}-device", **settings), self.train(f"{kind}-host", **settings, **host)
         self.assertEqual(results(on_device), results(on_host))
 
     def test_augmentation(self):
