@@ -67,6 +67,15 @@ static inline int64_t vary_finish_count(const struct varied *in) {
     return (varied_pixels(in) + VARY_SHARED - 1) / VARY_SHARED;
 }
 
+/* Choices, where an index would be: arrays that are indexed lie in memory, not in registers. */
+static inline uint32_t vary_bits(const struct rng_block *noise, int l) {
+    return l == 0 ? noise->v[0] : l == 1 ? noise->v[1] : l == 2 ? noise->v[2] : noise->v[3];
+}
+
+static inline float vary_of_channel(const float of[3], int64_t c) {
+    return c == 0 ? of[0] : c == 1 ? of[1] : of[2];
+}
+
 static inline uint8_t vary_shade(const struct vary_finish *k, const struct variation *v, int64_t picture, int32_t at,
                                  uint32_t noise) {
     int32_t x = at % k->in.width, y = at / k->in.width;
@@ -88,9 +97,9 @@ static inline void vary_finish_element(const struct vary_finish *k, int64_t i) {
         int32_t at = first + l;
         if (at >= pixels)
             continue;
-        uint8_t shade = vary_shade(k, v, picture, at, noise.v[l]);
+        uint8_t shade = vary_shade(k, v, picture, at, vary_bits(&noise, l));
         for (int64_t c = 0; c < k->to.channels; c++)
             store_one(k->dst, k->dtype, index_of(&k->to, picture, c, at / k->in.width, at % k->in.width),
-                      variation_normalised(shade, k->mean[c], k->stddev[c]));
+                      variation_normalised(shade, vary_of_channel(k->mean, c), vary_of_channel(k->stddev, c)));
     }
 }
