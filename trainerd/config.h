@@ -70,7 +70,7 @@ struct trainer_schedule_config {
 struct trainer_device_config {
     const char *name;
     int ranks, threads;
-    bool winograd, graphs, tf32;
+    bool winograd, graphs, augment, tf32;
     const char *algorithm_cache; /**< "": none */
 };
 

@@ -186,6 +186,9 @@ static const struct schema_row rows[] = {
              "rounding several times as much")),
     ROW("device.graphs", BOOL, device.graphs, "true",
         HELP("on GPUs, a step is launched as a few graphs; false: kernel by kernel, slower, with the same results")),
+    ROW("device.augment", BOOL, device.augment, "true",
+        HELP("on GPUs, training pictures are uploaded as bytes and varied and normalised there; false: by data.loader_threads, "
+             "with the same results")),
     ROW("device.tf32", BOOL, device.tf32, "false",
         HELP("on GPUs, f32 convolutions and products round what they multiply to TF32's eleven significant bits: several times "
              "as fast")),

@@ -1,5 +1,6 @@
 #include "trainerd/engine.h"
 
+#include "trainerd/job.h"
 #include "trainerd/optimizer.h"
 
 #include <string.h>
@@ -42,9 +43,20 @@ struct model_spec engine_model(const struct trainer_config *config, int classes)
                                .classes = classes, .dropout = config->model.dropout};
 }
 
+/** GPUs vary training pictures themselves; on CPUs that is the loader's. */
+static struct vary vary_of(const struct trainer_config *config) {
+    struct recipe recipe = job_recipe(config);
+    struct vary vary = {.channels = recipe.channels, .height = recipe.height, .width = recipe.width};
+    if (!engine_on_gpus(config) || !config->device.augment)
+        return (struct vary){0};
+    memcpy(vary.mean, recipe.mean, sizeof vary.mean);
+    memcpy(vary.stddev, recipe.stddev, sizeof vary.stddev);
+    return vary;
+}
+
 struct plan_spec engine_plan(const struct trainer_config *config, int ranks) {
     return (struct plan_spec){.mode = PLAN_TRAIN, .precision = config->train.precision, .parts = config->train.parts,
-                              .recompute = config->train.recompute,
+                              .recompute = config->train.recompute, .vary = vary_of(config),
                               .batch = config->train.batch_size / ranks / config->train.parts,
                               .bucket_bytes = config->collective.bucket_bytes,
                               .bf16_reductions = config->collective.gradients == PRECISION_BF16 && ranks > 1,

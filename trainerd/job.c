@@ -30,13 +30,14 @@ static bool open_dataset(struct job *job, struct error *err) {
     return dataset_open(&job->dataset, &spec, err);
 }
 
-static void make_recipe(struct job *job) {
-    const struct trainer_model_config *model = &job->config->model;
-    job->recipe = recipe_default(model->size, model->size, model->input_channels);
+struct recipe job_recipe(const struct trainer_config *config) {
+    const struct trainer_model_config *model = &config->model;
+    struct recipe recipe = recipe_default(model->size, model->size, model->input_channels);
     for (int i = 0; i < model->mean.count && i < RECIPE_MAX_CHANNELS; i++)
-        job->recipe.mean[i] = (float)model->mean.items[i];
+        recipe.mean[i] = (float)model->mean.items[i];
     for (int i = 0; i < model->stddev.count && i < RECIPE_MAX_CHANNELS; i++)
-        job->recipe.stddev[i] = (float)model->stddev.items[i];
+        recipe.stddev[i] = (float)model->stddev.items[i];
+    return recipe;
 }
 
 static bool open_cache(struct job *job, const struct job_watch *watch, struct error *err) {
@@ -80,6 +81,7 @@ static bool digest_config(struct job *job, struct error *err) {
     decisive.run.directory = decisive.data.cache_dir = decisive.data.directory = decisive.data.invalid = "";
     decisive.data.manifest = decisive.data.npz = decisive.data.validation_list = "";
     decisive.device.algorithm_cache = "";
+    decisive.device.augment = true;
     decisive.data.loader_threads = decisive.data.prefetch = 1;
     decisive.publish = nothing.publish;
     decisive.publish.name = decisive.publish.announce = decisive.publish.control = decisive.publish.blobs = "";
@@ -101,7 +103,7 @@ static bool digest_config(struct job *job, struct error *err) {
 
 bool job_open(struct job *job, const struct trainer_config *config, const struct job_watch *watch, struct error *err) {
     *job = (struct job){.config = config};
-    make_recipe(job);
+    job->recipe = job_recipe(config);
     if (!recipe_check(&job->recipe, err) || !open_dataset(job, err))
         return false;
     digest_hex(&job->dataset.digest, job->data_digest);

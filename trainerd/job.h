@@ -35,6 +35,9 @@ struct job_watch {
 bool job_open(struct job *job, const struct trainer_config *config, const struct job_watch *watch, struct error *err);
 void job_close(struct job *job);
 
+/** What the network of a configuration sees of a picture. */
+struct recipe job_recipe(const struct trainer_config *config);
+
 /** Name of the model that the job makes. */
 const char *job_model_name(const struct job *job);
 

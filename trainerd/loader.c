@@ -11,7 +11,7 @@
 /* One batch of the ring. The plan (rows, samples) is made under the lock; a row's pixels are its thread's
  * until unfinished falls. */
 struct slot {
-    float *images;    /* (rows, channels, height, width) */
+    char *images;     /* (rows, row_bytes) */
     int32_t *labels;  /* (rows) */
     int32_t *samples; /* (rows) */
     int count;        /* rows with a sample */
@@ -22,6 +22,7 @@ struct slot {
 struct loader {
     struct loader_spec spec;
     int rows;
+    size_t row_bytes; /* of an image: its values, or a picture with its variation */
     int64_t shard_begin, shard_end; /* of an evaluation */
     struct thread_pool *pool;
     struct slot *slots; /* (prefetch) */
@@ -70,9 +71,7 @@ static void plan_evaluation(struct loader *loader, struct slot *slot, int64_t ba
     slot->step = batch;
     slot->position = begin;
     slot->count = left < loader->rows ? (int)left : loader->rows;
-    size_t values = recipe_values(spec->recipe);
-    memset(slot->images + (size_t)slot->count * values, 0,
-           (size_t)(loader->rows - slot->count) * values * sizeof(float));
+    memset(slot->images + (size_t)slot->count * loader->row_bytes, 0, (size_t)(loader->rows - slot->count) * loader->row_bytes);
     for (int row = 0; row < loader->rows; row++) {
         bool used = row < slot->count;
         slot->labels[row] = used ? spec->labels[begin + row] : -1;
@@ -118,14 +117,20 @@ static bool take_row(struct loader *loader, struct slot **slot, int *row) {
 static void load_row(const struct loader *loader, const struct slot *slot, int row, void *scratch) {
     const struct loader_spec *spec = &loader->spec;
     const uint8_t *grey = image_cache_get(spec->cache, slot->samples[row]);
-    float *out = slot->images + (size_t)row * recipe_values(spec->recipe);
+    void *out = slot->images + (size_t)row * loader->row_bytes;
     if (!spec->augment_by_class) {
         preprocess_normalise(spec->recipe, grey, out);
         return;
     }
     struct rng rng;
+    const struct augment *augment = spec->augment_by_class[slot->labels[row]];
     rng_init(&rng, spec->seed, RNG_AUGMENT, (uint64_t)slot->epoch, (uint32_t)(slot->position + row));
-    augment_apply(spec->augment_by_class[slot->labels[row]], &rng, spec->recipe, grey, scratch, out);
+    if (spec->varied) {
+        augment_draw(augment, &rng, spec->recipe, out);
+        memcpy((struct variation *)out + 1, grey, recipe_pixels(spec->recipe));
+    } else {
+        augment_apply(augment, &rng, spec->recipe, grey, scratch, out);
+    }
 }
 
 static void row_done(struct loader *loader, struct slot *slot) {
@@ -191,6 +196,8 @@ static bool check(const struct loader_spec *spec, struct error *err) {
                          "loader: the sampler is of %lld samples and %d ranks, not %lld and %d",
                          (long long)spec->sampler->spec.count, spec->sampler->spec.ranks,
                          (long long)spec->count, spec->ranks);
+    if (spec->varied && (!spec->sampler || !spec->augment_by_class))
+        return error_set(err, ERROR_INVALID, "loader: only training pictures are varied");
     if (spec->cache->width != spec->recipe->width || spec->cache->height != spec->recipe->height)
         return error_set(err, ERROR_SHAPE, "loader: the cache holds %dx%d, the recipe wants %dx%d",
                          spec->cache->width, spec->cache->height, spec->recipe->width, spec->recipe->height);
@@ -220,10 +227,10 @@ static const struct loader_memory ordinary = {NULL, ordinary_alloc, ordinary_fre
 
 static bool allocate_slot(struct loader *loader, struct slot *slot, struct error *err) {
     const struct loader_memory *memory = &loader->spec.memory;
-    size_t rows = (size_t)loader->rows, values = recipe_values(loader->spec.recipe);
+    size_t rows = (size_t)loader->rows;
     slot->samples = calloc(rows, sizeof *slot->samples);
     return (slot->samples || error_set(err, ERROR_MEMORY, "out of memory")) &&
-           (slot->images = memory->alloc(memory->context, rows * values * sizeof(float), err)) &&
+           (slot->images = memory->alloc(memory->context, rows * loader->row_bytes, err)) &&
            (slot->labels = memory->alloc(memory->context, rows * sizeof *slot->labels, err));
 }
 
@@ -261,6 +268,8 @@ struct loader *loader_create(const struct loader_spec *spec, struct error *err) 
     if (!spec->memory.alloc)
         loader->spec.memory = ordinary;
     loader->rows = spec->sampler ? spec->sampler->spec.batch_size / spec->ranks : spec->batch_size;
+    loader->row_bytes = spec->varied ? variation_bytes(spec->recipe->height, spec->recipe->width)
+                                     : recipe_values(spec->recipe) * sizeof(float);
     sampler_shard(spec->count, spec->rank, spec->ranks, &loader->shard_begin, &loader->shard_end);
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->room, NULL);

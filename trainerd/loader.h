@@ -22,6 +22,7 @@ struct loader_spec {
                                 sample once, in order */
     const struct augment *const
         *augment_by_class; /**< (classes of the sampler) for training; NULL: as it is */
+    bool varied;           /**< training: leaves it to the device to vary and normalise: batches are of the rows of OP_VARY */
     int rank, ranks;       /**< training: whose share of a batch; evaluation: whose shard of the samples */
     int batch_size; /**< evaluation: rows of a batch of this rank; training takes the sampler's share */
     int64_t first_epoch, first_step; /**< training: where to begin */
@@ -34,7 +35,7 @@ struct loader_spec {
 
 /** A batch, borrowed until loader_release. Rows past count are zero, with label and sample -1. */
 struct batch {
-    const float *images;    /**< (rows, channels, height, width) normalised */
+    const void *images; /**< (rows, channels, height, width) f32 normalised; `varied`: (rows, variation_bytes(height, width)) */
     const int32_t *labels;  /**< (rows) */
     const int32_t *samples; /**< (rows) place in the cache */
     int rows, count;        /**< room, and samples in it; count 0: an evaluation has ended */

@@ -99,7 +99,7 @@ static bool run_parts(const struct step *step, const struct step_input *input, s
         if (!run_part(step, &rest, part + 1 == shape.parts, tickets, err) ||
             !plan_fetch_loss(step->spec.plan, &step->losses[part], err))
             return false;
-        rest.images += shape.batch * shape.image_values;
+        rest.images = (const char *)rest.images + (size_t)shape.batch * shape.image_bytes;
         rest.labels += shape.batch;
         rest.seed[2] += shape.batch;
     }

@@ -31,7 +31,7 @@ void step_fini(struct step *step);
 
 /** This rank's share of a global batch: N = the plan's parts times its batch. Page-locked memory is not waited for. */
 struct step_input {
-    const float *images;   /**< (N, C, H, W) */
+    const void *images;    /**< (N, C, H, W) f32; of a plan that varies, (N, ...) pictures with their variations */
     const int32_t *labels; /**< (N) */
     int64_t seed[3];       /**< the run's seed, the step, the global index of the first image: what dropout draws from */
 };

@@ -164,10 +164,11 @@ static struct loader *open_loader(const struct training *training, struct error 
     struct loader_spec spec = {.cache = &training->job->cache, .recipe = &training->job->recipe,
                                .labels = training->job->train_labels, .indices = training->job->train_indices,
                                .count = training->job->train_count, .sampler = training->sampler,
-                               .augment_by_class = training->job->augment, .rank = training->collective->rank,
-                               .ranks = training->collective->world_size, .first_epoch = training->state.epoch,
-                               .first_step = training->state.step, .seed = training->state.seed,
-                               .threads = training->loader_threads, .prefetch = config->data.prefetch + held, .nice = 5,
+                               .augment_by_class = training->job->augment, .varied = plan_varies(training->plan),
+                               .rank = training->collective->rank, .ranks = training->collective->world_size,
+                               .first_epoch = training->state.epoch, .first_step = training->state.step,
+                               .seed = training->state.seed, .threads = training->loader_threads,
+                               .prefetch = config->data.prefetch + held, .nice = 5,
                                .memory = engine_batch_memory(training->device)};
     return loader_create(&spec, err);
 }

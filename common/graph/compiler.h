@@ -22,6 +22,12 @@ struct compiler {
 /** Prepares a kernel for a node's pass, emits it and what it needs before it; `values` are its arguments. */
 bool compiler_emit(struct compiler *compiler, int node, enum pass pass, int values[ARG_COUNT]);
 
+/** Emits a step of a kernel (taken) that makes one value of another. */
+bool compiler_emit_between(struct compiler *compiler, int node, struct kernel *kernel, int from, int to);
+
+/** The plan's images, as what the node of the graph's input gives; where the plan makes them itself, with the step that does. */
+bool compiler_emit_input(struct compiler *compiler, int node);
+
 /** Chooses what is kept and what is computed again. Without spec->recompute: everything is kept. */
 bool recompute_choose(struct compiler *compiler);
 /** To be called before a node's backward pass is emitted: emits what it needs and nobody kept. */

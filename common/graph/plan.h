@@ -33,6 +33,11 @@ struct plan_spec {
     bool recompute;             /**< keep few activations and compute the others again in the backward pass */
     bool freeze_batch_norm;     /**< normalise with running statistics and leave them alone */
     bool synchronise_batch_norm; /**< statistics are of all ranks' images, by reductions that block; not beside freezing */
+    /**
+     * Makes its images itself, of pictures with their variations, by OP_VARY, where the device has that (plan_varies);
+     * channels 0: takes images
+     */
+    struct vary vary;
     float label_smoothing;
     const float *class_weights; /**< (K), or NULL for ones */
     enum op_kind optimizer;     /**< OP_SGD or OP_ADAMW */
@@ -50,15 +55,17 @@ void plan_destroy(struct plan *plan);
 /** Why the plan runs kernel by kernel although its device makes recordings: NULL where it does not. Borrowed from the plan. */
 const char *plan_unrecorded(const struct plan *plan);
 
+/** PLAN_TRAIN: whether what the functions below call images are pictures with their variations: the rows of OP_VARY, bytes. */
+bool plan_varies(const struct plan *plan);
 /** Uploads images (N, C, H, W) f32, canonical, or takes those that were staged. */
-bool plan_set_images(struct plan *plan, const float *images, struct error *err);
+bool plan_set_images(struct plan *plan, const void *images, struct error *err);
 /** PLAN_TRAIN: whether images can be staged: on devices that run behind the host's back. */
 bool plan_stages(const struct plan *plan);
 /**
  * Begins to upload the images of the next run while the one before computes; from host_alloc'ed memory without waiting. They
  * stay as they are until that run is done, and plan_set_images of the same memory takes them.
  */
-bool plan_stage_images(struct plan *plan, const float *images, struct error *err);
+bool plan_stage_images(struct plan *plan, const void *images, struct error *err);
 /** Waits for images that were staged and that no run takes; their memory is free then. */
 bool plan_drop_staged(struct plan *plan, struct error *err);
 /** PLAN_TRAIN: uploads labels (N) in [0, K), and what dropout draws from: the run's seed, the step, the
@@ -83,11 +90,11 @@ int plan_segment_count(const struct plan *plan);
 bool plan_run_segment(struct plan *plan, int segment, struct error *err);
 int plan_reductions(const struct plan *plan, int segment, const struct plan_reduction **out);
 
-/** What a run takes: `batch` images of `image_values` floats each; `parts` runs make a step. */
+/** What a run takes: `batch` images of `image_bytes` each (or what they are made of); `parts` runs make a step. */
 struct plan_shape {
     int64_t batch;
     int parts;
-    int64_t image_values;
+    size_t image_bytes;
 };
 void plan_shape(const struct plan *plan, struct plan_shape *out);
 

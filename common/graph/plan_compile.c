@@ -53,12 +53,9 @@ static void bind(struct compiler *compiler, enum arg arg, int value) {
     row->last = index;
 }
 
-/** Emits a step that writes `from` into `to`. */
-static bool emit_reorder(struct compiler *compiler, int node, int from, int to) {
+bool compiler_emit_between(struct compiler *compiler, int node, struct kernel *kernel, int from, int to) {
     struct plan *plan = compiler->plan;
-    struct kernel *kernel =
-        kernel_prepare_reorder(plan->device, &plan->values[from].desc, &plan->values[to].desc, compiler->err);
-    if (!kernel || !add_step(compiler, node, kernel))
+    if (!add_step(compiler, node, kernel))
         return false;
     bind(compiler, ARG_SRC, from);
     bind(compiler, ARG_DST, to);
@@ -69,6 +66,14 @@ static bool emit_reorder(struct compiler *compiler, int node, int from, int to) 
         return false;
     bind(compiler, ARG_SCRATCH, scratch);
     return true;
+}
+
+/** Emits a step that writes `from` into `to`. */
+static bool emit_reorder(struct compiler *compiler, int node, int from, int to) {
+    struct plan *plan = compiler->plan;
+    struct kernel *kernel =
+        kernel_prepare_reorder(plan->device, &plan->values[from].desc, &plan->values[to].desc, compiler->err);
+    return kernel && compiler_emit_between(compiler, node, kernel, from, to);
 }
 
 static bool same_format(const struct tensor_desc *a, const struct tensor_desc *b) {
@@ -333,13 +338,8 @@ static bool emit_forward(struct compiler *compiler, int node) {
     struct plan *plan = compiler->plan;
     struct node_state *state = &compiler->nodes[node];
     const struct op *op = &plan->graph->nodes[node].op;
-    if (op->kind == OP_INPUT) {
-        struct shape shape = op->input;
-        shape.dims[0] = plan->batch;
-        struct tensor_desc desc = tensor_desc_dense(DTYPE_F32, &shape);
-        state->output = plan->images = plan_add_value(plan, &desc, STORAGE_FIXED, compiler->err);
-        return state->output >= 0;
-    }
+    if (op->kind == OP_INPUT)
+        return compiler_emit_input(compiler, node);
     int values[ARG_COUNT];
     enum pass pass = plan->mode == PLAN_TRAIN ? PASS_FORWARD : PASS_INFER;
     if (!emit_sums(compiler, node, pass, values) || !compiler_emit(compiler, node, pass, values))

@@ -45,7 +45,7 @@ struct staging {
     struct stream *stream;  /**< that they are uploaded on */
     struct event *arrived;  /**< they are there */
     struct event *taken;    /**< the run has its copy: the memory is free */
-    const float *images;    /**< the host's, while no run has taken them */
+    const void *images;     /**< the host's, while no run has taken them */
 };
 
 /**

@@ -70,6 +70,5 @@ void plan_set_part(struct plan *plan, int part) {
 }
 
 void plan_shape(const struct plan *plan, struct plan_shape *out) {
-    const struct shape *images = &plan->values[plan->images].desc.shape;
-    *out = (struct plan_shape){plan->batch, plan->parts, shape_count(images) / plan->batch};
+    *out = (struct plan_shape){plan->batch, plan->parts, plan->values[plan->images].desc.bytes / (size_t)plan->batch};
 }

@@ -4,6 +4,7 @@
 #include "common/base/rng.h"
 #include "common/graph/plan_internal.h"
 #include "common/graph/profile_internal.h"
+#include "common/op/variation.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -114,17 +115,29 @@ static void describe(struct profile *profile) {
 
 /* --- inputs --- */
 
+/** As by default: all pictures are noisy, about every third is blurred. */
+static void fill_variations(const struct plan_shape *shape, void *rows) {
+    for (int64_t i = 0; i < shape->batch; i++) {
+        struct variation *v = (struct variation *)(void *)((char *)rows + (size_t)i * shape->image_bytes);
+        *v = (struct variation){.cosine = 1, .down = 1, .step = {VARIATION_ONE}, .noise_scale = VARIATION_ONE / 8};
+        v->blur_radius = i % 3 ? 0 : 2;
+        v->blur[0] = 256;
+    }
+}
+
 /** Noise: what a kernel takes does not depend on it, as long as nothing is denormal or not finite. */
 static bool fill(struct plan *plan, struct error *err) {
     struct plan_shape shape;
     plan_shape(plan, &shape);
-    size_t count = (size_t)(shape.batch * shape.image_values);
-    float *images = malloc(count * sizeof *images);
+    size_t count = plan_varies(plan) ? 0 : (size_t)shape.batch * shape.image_bytes / sizeof(float);
+    float *images = calloc((size_t)shape.batch, shape.image_bytes);
     int32_t *labels = malloc((size_t)shape.batch * sizeof *labels);
     const int64_t seed[3] = {1, 0, 0}, classes = plan->values[plan->logits].desc.shape.dims[1];
     struct rng rng;
     rng_init(&rng, 1, RNG_LOAD, 0, 0);
     bool ok = (images && labels) || error_set(err, ERROR_MEMORY, "out of memory for a batch of made-up images");
+    if (ok && plan_varies(plan))
+        fill_variations(&shape, images);
     for (size_t i = 0; ok && i < count; i++)
         images[i] = rng_uniform(&rng, -1, 1);
     for (int64_t i = 0; ok && i < shape.batch; i++)

@@ -2,6 +2,7 @@
 #include "common/base/error.h"
 #include "common/base/rng.h"
 #include "common/image/recipe.h"
+#include "common/op/variation.h"
 
 /**
  * How training pictures are varied. Plain data, one per class where a config wants it so. Each picture draws
@@ -39,14 +40,20 @@ struct augment augment_default(void);
 /** Every value within its range above; else ERROR_INVALID naming the field. */
 bool augment_check(const struct augment *augment, struct error *err);
 
+/**
+ * Draws one picture's variation, for pictures of the recipe's size. Depends on nothing but the arguments and the state of rng,
+ * which advances by the same number of draws whatever the settings. Augment and recipe must be checked ones.
+ */
+void augment_draw(const struct augment *augment, struct rng *rng, const struct recipe *recipe, struct variation *out);
+
 /** Bytes of scratch that augment_apply wants for a recipe. */
 size_t augment_scratch_bytes(const struct recipe *recipe);
 
 /**
  * One random variation of grey (height, width) as network input: crop, rotation, shift and mirror as one
  * affine map with bilinear sampling (black outside), then blur, shade (gamma, contrast, brightness, by one
- * table), noise, erasing, and preprocess_normalise into out (channels, height, width). The result depends on
- * nothing but the arguments and the state of rng, which advances. scratch: augment_scratch_bytes(), any
+ * table), noise, erasing, and preprocess_normalise into out (channels, height, width). The variation is what
+ * augment_draw draws; OP_VARY does the same on a device, to the bit. scratch: augment_scratch_bytes(), any
  * alignment, the caller's, one per thread. Augment and recipe must be checked ones.
  */
 void augment_apply(const struct augment *augment, struct rng *rng, const struct recipe *recipe,

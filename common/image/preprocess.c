@@ -1,6 +1,7 @@
 #include "common/image/preprocess.h"
 
 #include "common/image/resize.h"
+#include "common/op/variation.h"
 
 #include <stdlib.h>
 
@@ -67,7 +68,7 @@ void preprocess_normalise(const struct recipe *recipe, const uint8_t *grey, floa
     for (int c = 0; c < recipe->channels; c++) {
         float table[256];
         for (int shade = 0; shade < 256; shade++)
-            table[shade] = ((float)shade / 255.0f - recipe->mean[c]) / recipe->stddev[c];
+            table[shade] = variation_normalised((uint8_t)shade, recipe->mean[c], recipe->stddev[c]);
         float *plane = out + (size_t)c * pixels;
         for (size_t i = 0; i < pixels; i++)
             plane[i] = table[grey[i]];

@@ -35,7 +35,7 @@ extern const struct op_row op_row_conv2d, op_row_max_pool, op_row_global_average
 extern const struct op_row op_row_input, op_row_batch_norm, op_row_batch_norm_sums, op_row_activation, op_row_add,
     op_row_linear, op_row_dropout, op_row_softmax_cross_entropy;                           /* network.c */
 extern const struct op_row op_row_rescale;                                                 /* int8.c */
-extern const struct op_row op_row_reorder, op_row_gradient_norm, op_row_sgd, op_row_adamw; /* training.c */
+extern const struct op_row op_row_vary, op_row_reorder, op_row_gradient_norm, op_row_sgd, op_row_adamw; /* training.c */
 
 /** The row of a kind. */
 const struct op_row *op_row_of(enum op_kind kind);

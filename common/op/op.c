@@ -21,6 +21,7 @@ static const struct op_row *const rows[OP_KIND_COUNT] = {
     [OP_SOFTMAX_CROSS_ENTROPY] = &op_row_softmax_cross_entropy,
     [OP_RESCALE] = &op_row_rescale,
     [OP_BATCH_NORM_SUMS] = &op_row_batch_norm_sums,
+    [OP_VARY] = &op_row_vary,
     [OP_REORDER] = &op_row_reorder,
     [OP_GRADIENT_NORM] = &op_row_gradient_norm,
     [OP_SGD] = &op_row_sgd,

@@ -20,6 +20,7 @@ enum op_kind {
     OP_RESCALE, /**< quantises, dequantises: between layers of different precision. PASS_INFER only */
     /* Below: what plans and training add; they do not stand in a model's graph. PASS_FORWARD only, but for the first. */
     OP_BATCH_NORM_SUMS, /**< what a synchronised batch norm sums over all ranks; PASS_BACKWARD_DATA too */
+    OP_VARY,          /**< pictures of bytes with their variations -> images */
     OP_REORDER,       /**< copies into another layout or dtype */
     OP_GRADIENT_NORM, /**< sum of squares of the finite values, and the count of the others */
     OP_SGD,
@@ -116,6 +117,16 @@ struct rescale {
     float factor;
 };
 
+/**
+ * dst (N, C, H, W) of src (N, variation_bytes(H, W)) u8, whose rows are a struct variation (common/op/variation.h) and the grey
+ * picture behind it: varied, then (shade / 255 - mean[c]) / stddev[c] in every channel. What common/image/augment.h does on the
+ * host, bit for bit in f32. What stands in a row is trusted.
+ */
+struct vary {
+    int channels, height, width; /**< 1 to 3 channels */
+    float mean[3], stddev[3];
+};
+
 /** OP_SGD and OP_ADAMW; their numbers come with each run, in ARG_HYPER. */
 struct optimizer {
     bool ema; /**< ARG_EMA is there too */
@@ -137,6 +148,7 @@ struct op {
         struct dropout dropout;
         struct rescale rescale;
         struct softmax_cross_entropy softmax_cross_entropy;
+        struct vary vary;
         struct optimizer optimizer;
     };
 };

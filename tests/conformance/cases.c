@@ -1,10 +1,14 @@
 #include "tests/conformance/cases.h"
 
+#include "common/op/variation.h"
+
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 /* clang-format off */
 #define WINDOW(k, s, before, after) {.kernel = {k, k}, .stride = {s, s}, .pad_before = {before, before}, .pad_after = {after, after}}
 #define SRC4(n, c, h, w) .src = {.rank = 4, .dims = {n, c, h, w}}
 #define SRC2(n, f) .src = {.rank = 2, .dims = {n, f}}
+#define ROWS(n, h, w) .src = {.rank = 2, .dims = {n, (int64_t)((sizeof(struct variation) + (h) * (w) + 7) / 8 * 8)}}
+#define VARY(c, h, w) .op = {OP_VARY, .vary = {c, h, w, .mean = {.485f, .456f, .406f}, .stddev = {.229f, .224f, .225f}}}
 #define FLAT(n) .src = {.rank = 1, .dims = {n}}
 #define CONV(out, in_groups, ...) .op = {OP_CONV2D, .conv2d = {.channels_out = out, .groups = in_groups, __VA_ARGS__}}
 #define NORM(...) .op = {OP_BATCH_NORM, .batch_norm = {.epsilon = 1e-5f, .momentum = 0.1f, __VA_ARGS__}}
@@ -119,6 +123,12 @@ const struct op_case conformance_cases[] = {
 
     {.op = {.kind = OP_REORDER}, SRC4(2, 17, 9, 11)},
     {.op = {.kind = OP_REORDER}, SRC4(3, 32, 8, 5), .variant = 1},
+
+    {VARY(1, 28, 28), ROWS(13, 28, 28)},
+    {VARY(3, 31, 45), ROWS(7, 31, 45)},
+    {VARY(2, 33, 17), ROWS(4, 33, 17)},
+    {VARY(3, 112, 112), ROWS(5, 112, 112)},
+    {VARY(1, 5, 8), ROWS(1, 5, 8)},
     {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64)},
     {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64 * 1237)},
     {.op = {.kind = OP_GRADIENT_NORM}, FLAT(64 * 33), .variant = 2},

@@ -103,7 +103,9 @@ void inputs_fill(const struct op_case *c, const struct op_args *args, uint64_t s
         rng_init(&rng, seed, RNG_TEST, (uint64_t)arg, 0);
         if ((direction != ARG_IN && direction != ARG_INOUT) || !tensors[arg].data)
             continue;
-        if (op_is_int8(&c->op))
+        if (c->op.kind == OP_VARY)
+            inputs_fill_vary(c, &rng, &tensors[arg]);
+        else if (op_is_int8(&c->op))
             inputs_fill_int8(c, args, (enum arg)arg, &rng, &tensors[arg]);
         else
             fill(c, args, (enum arg)arg, &rng, &tensors[arg]);

@@ -26,6 +26,9 @@ bool case_inputs(const struct op_case *c, struct shape inputs[OP_MAX_INPUTS], st
 void inputs_fill_int8(const struct op_case *c, const struct op_args *args, enum arg arg, struct rng *rng,
                       struct tensor *tensor);
 
+/** Pictures with their variations, for OP_VARY (inputs_vary.c). Every third one is not blurred, every fourth not noisy. */
+void inputs_fill_vary(const struct op_case *c, struct rng *rng, struct tensor *rows);
+
 /** Random values that make sense for each role, the same for the same seed, dtype and shapes. Outputs are
  * left alone. */
 void inputs_fill(const struct op_case *c, const struct op_args *args, uint64_t seed,

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""trainerd on the CUDA device over the emulation: with graphs and without, in one piece and in parts, it learns the same weights bit for bit.
+"""trainerd on the CUDA device over the emulation: with graphs and without, in one piece and in parts, with pictures varied
+on the device and by the loader, it learns the same weights bit for bit.
 Usage: trainerd_graphs_test.py TRAINERD TRAINCTL [unittest's options]"""
 import json
 import os
+import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
-from training_fixture import Run, draw_phantoms, tensors  # noqa: E402: takes its own arguments
+from training_fixture import Run, arguments, draw_phantoms, tensors  # noqa: E402: takes its own arguments
 
 SETTINGS = {
     "device.name": "cuda",
@@ -45,6 +47,26 @@ class Graphs(unittest.TestCase):
 
     def test_parts(self):
         self.compare("parts", **{"train.parts": 2, "optimizer.name": "adamw", "optimizer.learning_rate": 0.002})
+
+    def kinds(self, **settings):
+        """The kinds of operations of a step."""
+        command = arguments("kinds", {**SETTINGS, **settings}, ["--profile=1"], "")
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return {row["kind"] for row in json.loads(printed)["rows"]}
+
+    def compare_augmentation(self, kind, **settings):
+        settings["train.epochs"] = 1
+        host = {"device.augment": "false"}
+        self.assertIn("vary", self.kinds(**settings))
+        self.assertNotIn("vary", self.kinds(**settings, **host))
+        on_device, on_host = self.train(f"{kind}-device", **settings), self.train(f"{kind}-host", **settings, **host)
+        self.assertEqual(results(on_device), results(on_host))
+
+    def test_augmentation(self):
+        self.compare_augmentation("augment")
+
+    def test_augmentation_narrow_and_in_parts(self):
+        self.compare_augmentation("augment-narrow", **{"train.precision": "bf16", "train.parts": 2, "train.recompute": "true"})
 
     def test_failed_capture(self):
         """It is said, and the run goes on."""

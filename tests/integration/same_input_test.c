@@ -114,7 +114,7 @@ static int compare_all(struct loader *loader, const struct dataset *dataset, con
             const struct dataset_sample *sample = &dataset->samples[batch.samples[row]];
             assert_true(file_read(sample->path, 1 << 20, &file, NULL));
             daemon_input(recipe, &file, expected);
-            if (memcmp(expected, batch.images + (size_t)row * values, values * sizeof *expected) != 0)
+            if (memcmp(expected, (const float *)batch.images + (size_t)row * values, values * sizeof *expected) != 0)
                 fail_msg("%s differs", sample->name);
             free(file.data);
         }

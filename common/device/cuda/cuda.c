@@ -21,6 +21,7 @@ static const struct cuda_row *const rows[OP_KIND_COUNT] = {
     [OP_LINEAR] = &cuda_linear,
     [OP_DROPOUT] = &cuda_dropout,
     [OP_SOFTMAX_CROSS_ENTROPY] = &cuda_softmax_cross_entropy,
+    [OP_VARY] = &cuda_vary,
     [OP_REORDER] = &cuda_reorder,
     [OP_GRADIENT_NORM] = &cuda_gradient_norm,
     [OP_SGD] = &cuda_sgd,

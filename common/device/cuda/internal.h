@@ -61,7 +61,7 @@ struct cuda_call {
 struct cuda_row {
     size_t kernel_size; /**< bytes of its struct; 0: struct cuda_kernel */
     bool canonical;     /**< all its tensors are; else it takes NHWC where any of them is */
-    bool integers;      /**< of 8 bits: its `supports` looks at the dtypes, too */
+    bool integers;      /**< some tensors are of 8 bits: its `supports` looks at the dtypes, too */
     /** Beyond dtypes and layouts; NULL: all. */
     bool (*supports)(const struct kernel_request *request);
     /**
@@ -74,7 +74,7 @@ struct cuda_row {
     void (*release)(struct cuda_kernel *kernel);
 };
 extern const struct cuda_row cuda_conv2d, cuda_batch_norm, cuda_batch_norm_sums, cuda_activation, cuda_add, cuda_max_pool,
-    cuda_global_average_pool, cuda_linear, cuda_dropout, cuda_softmax_cross_entropy, cuda_reorder,
+    cuda_global_average_pool, cuda_linear, cuda_dropout, cuda_softmax_cross_entropy, cuda_vary, cuda_reorder,
     cuda_gradient_norm, cuda_sgd, cuda_adamw;
 
 /** The buffer of an argument, NULL where it is absent. */

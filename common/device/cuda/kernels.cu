@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <string.h>
 #define rounded_product __fmul_rn // a plain product and the sum behind it become one rounding
+#define rounded_double_product __dmul_rn
 #define inline __device__ __forceinline__
+#include "common/device/cuda/kernels_input_body.h"
 #include "common/device/cuda/kernels_int8_body.h"
 #include "common/device/cuda/kernels_training_body.h"
 #undef inline

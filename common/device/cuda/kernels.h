@@ -1,4 +1,5 @@
 #pragma once
+#include "common/device/cuda/kernels_input_body.h"
 #include "common/device/cuda/kernels_int8_body.h"
 #include "common/device/cuda/kernels_training_body.h"
 
@@ -40,6 +41,9 @@
     X(int8_max_pool)                                                                                                         \
     X(int8_average)                                                                                                          \
     X(int8_rescale)                                                                                                          \
+    X(vary_warp)                                                                                                             \
+    X(vary_blur)                                                                                                             \
+    X(vary_finish)                                                                                                           \
     X(sgd)                                                                                                                   \
     X(adamw)
 

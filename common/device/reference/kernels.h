@@ -4,17 +4,20 @@
 
 /**
  * Inside the reference device: how each kind is computed. Buffers hold canonical tensors of floating dtypes
- * (labels s32, seeds s64); an output may share its buffer with the input that op_arguments allows.
+ * (labels s32, seeds s64, pictures with their variations u8); an output may share its buffer with the input
+ * that op_arguments allows.
  */
 struct reference_row {
     void (*run[PASS_COUNT])(const struct kernel *kernel, void *const buffers[ARG_COUNT]);
     /** NULL: none. Bytes of ARG_WORKSPACE, where op_arguments asks for one. */
     size_t (*workspace_bytes)(const struct kernel_request *request);
+    /** NULL: none. Bytes of ARG_SCRATCH. */
+    size_t (*scratch_bytes)(const struct kernel_request *request);
 };
 
 extern const struct reference_row reference_conv2d, reference_batch_norm, reference_batch_norm_sums, reference_max_pool,
     reference_global_average_pool, reference_activation, reference_add, reference_dropout, reference_linear,
-    reference_softmax_cross_entropy, reference_gradient_norm, reference_sgd, reference_adamw,
+    reference_softmax_cross_entropy, reference_vary, reference_gradient_norm, reference_sgd, reference_adamw,
     reference_rescale, reference_reorder;
 
 /** The view of an argument; data NULL where it is absent. */

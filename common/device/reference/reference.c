@@ -17,6 +17,7 @@ static const struct reference_row *const rows[OP_KIND_COUNT] = {
     [OP_DROPOUT] = &reference_dropout,
     [OP_SOFTMAX_CROSS_ENTROPY] = &reference_softmax_cross_entropy,
     [OP_RESCALE] = &reference_rescale,
+    [OP_VARY] = &reference_vary,
     [OP_REORDER] = &reference_reorder,
     [OP_GRADIENT_NORM] = &reference_gradient_norm,
     [OP_SGD] = &reference_sgd,
@@ -61,6 +62,8 @@ static bool dtype_fits(const struct op *op, enum arg arg, enum dtype dtype) {
     case ARG_SCRATCH:
         return dtype == DTYPE_U8;
     default:
+        if (op->kind == OP_VARY && arg == ARG_SRC)
+            return dtype == DTYPE_U8;
         return element_is_floating(dtype) || (op_is_int8(op) && (dtype == DTYPE_U8 || dtype == DTYPE_S8));
     }
 }
@@ -101,6 +104,11 @@ static struct kernel *prepare(struct device *device, const struct kernel_request
     if (kernel->args.direction[ARG_WORKSPACE] != ARG_ABSENT) {
         struct shape bytes = shape_of(1, (int64_t)row->workspace_bytes(request));
         kernel->args.desc[ARG_WORKSPACE] = tensor_desc_dense(DTYPE_U8, &bytes);
+    }
+    if (row->scratch_bytes) {
+        struct shape bytes = shape_of(1, (int64_t)row->scratch_bytes(request));
+        kernel->args.direction[ARG_SCRATCH] = ARG_OUT;
+        kernel->args.desc[ARG_SCRATCH] = tensor_desc_dense(DTYPE_U8, &bytes);
     }
     return kernel;
 }

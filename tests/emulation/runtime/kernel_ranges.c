@@ -284,6 +284,32 @@ void int8_rescale_ranges(const struct int8_rescale *k, int64_t count, struct dec
     declare_range(out, k->dst, count, dtype_size(k->to_dtype), true, true);
 }
 
+/* --- pictures with their variations --- */
+
+/** `pixels` of all pictures. */
+static void varied_ranges(const struct varied *in, int64_t pixels, struct declaration *out) {
+    declare_aligned(out, in->rows, pixels / varied_pixels(in) * in->row_bytes, 1, sizeof(double), false, true);
+}
+
+void vary_warp_ranges(const struct vary_warp *k, int64_t count, struct declaration *out) {
+    varied_ranges(&k->in, count, out);
+    WRITES(k->dst, count);
+}
+
+void vary_blur_ranges(const struct vary_blur *k, int64_t count, struct declaration *out) {
+    varied_ranges(&k->in, count, out);
+    READS(k->warped, count);
+    WRITES(k->dst, count);
+}
+
+void vary_finish_ranges(const struct vary_finish *k, int64_t count, struct declaration *out) {
+    int64_t pixels = count / vary_finish_count(&k->in) * varied_pixels(&k->in);
+    varied_ranges(&k->in, pixels, out);
+    READS(k->warped, pixels);
+    READS(k->blurred, pixels);
+    writes(out, k->dst, pixels * k->to.channels, k->dtype);
+}
+
 /* --- loss --- */
 
 static void target_ranges(const struct target *target, int64_t rows, struct declaration *out) {

@@ -1,5 +1,6 @@
 #include "common/op/dropout.h"
 #include "common/op/op.h"
+#include "common/op/variation.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,6 +18,8 @@
 #define DIMS2(n, f) {2, {n, f}}
 /* clang-format on */
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
+
+enum { VARIED_31X45 = (sizeof(struct variation) + 31 * 45 + 7) / 8 * 8 };
 
 /* Shapes by the convolution arithmetic of Dumoulin & Visin 2016, relation 6: o = floor((i + p - k) / s) + 1.
  */
@@ -40,6 +43,7 @@ static const struct {
     {{OP_DROPOUT, .dropout = {0.2f, 0}}, {DIMS2(5, 512)}, DIMS2(5, 512)},
     {{OP_SOFTMAX_CROSS_ENTROPY, .softmax_cross_entropy = {0}}, {DIMS2(5, 3)}, DIMS2(5, 3)},
     {{OP_INPUT, .input = DIMS4(1, 3, 28, 28)}, {{0}}, DIMS4(1, 3, 28, 28)},
+    {{OP_VARY, .vary = {.channels = 3, .height = 31, .width = 45}}, {DIMS2(5, VARIED_31X45)}, DIMS4(5, 3, 31, 45)},
 };
 
 static void output_shapes(void **state) {
@@ -61,6 +65,9 @@ static const struct {
     const char *says;
 } refused_cases[] = {
     {{.kind = OP_NONE}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
+    {{OP_VARY, .vary = {.channels = 3, .height = 31, .width = 45}}, {DIMS2(5, VARIED_31X45 + 1)}, ERROR_SHAPE, "rows of"},
+    {{OP_VARY, .vary = {.channels = 4, .height = 31, .width = 45}}, {DIMS2(5, VARIED_31X45)}, ERROR_INVALID, "channels"},
+    {{OP_VARY, .vary = {.channels = 1, .height = 31, .width = 1}}, {DIMS2(5, VARIED_31X45)}, ERROR_INVALID, "pixels"},
     {{.kind = OP_KIND_COUNT}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
     {{.kind = (enum op_kind) - 1}, {DIMS4(1, 1, 1, 1)}, ERROR_INVALID, "not a kind"},
     {CONV(4, 1, .window = WINDOW(3, 0, 1, 1)), {DIMS4(1, 3, 8, 8)}, ERROR_INVALID, "stride 0"},

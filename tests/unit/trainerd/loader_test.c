@@ -1,4 +1,5 @@
 #include "trainerd/loader.h"
+#include "common/device/device.h"
 #include "tests/unit/trainerd/pictures.h"
 
 enum { BATCH = 6, STEPS = 13, VALUES = PICTURE_SIDE * PICTURE_SIDE };
@@ -153,13 +154,55 @@ static void each_class_has_its_own_augmentation(void **state) {
     for (int row = 0; row < batch.count; row++) {
         float plain[VALUES];
         preprocess_normalise(&fixture->recipe, image_cache_get(&fixture->cache, batch.samples[row]), plain);
-        bool same = memcmp(plain, batch.images + row * VALUES, sizeof plain) == 0;
+        bool same = memcmp(plain, (const float *)batch.images + row * VALUES, sizeof plain) == 0;
         assert_int_equal(same, batch.labels[row] == 0);
         assert_int_equal(batch.labels[row], fixture->dataset.samples[batch.samples[row]].label);
         seen[batch.labels[row]]++;
     }
     assert_true(seen[0] > 0 && seen[1] > 0);
     loader_destroy(loader);
+    sampler_fini(&fixture->sampler);
+}
+
+/* One batch of rows -> images, by a device. */
+static void vary(const struct recipe *recipe, const void *rows, float *out) {
+    struct device *device = device_open(&(struct device_spec){.name = "reference"}, NULL);
+    struct shape shape = shape_of(2, (int64_t)BATCH, (int64_t)variation_bytes(recipe->height, recipe->width));
+    struct kernel_request request = {.op = {OP_VARY, .vary = {recipe->channels, recipe->height, recipe->width,
+                                                              {recipe->mean[0]}, {recipe->stddev[0]}}},
+                                     .pass = PASS_FORWARD};
+    assert_true(device && op_arguments(&request.op, request.pass, &shape, &request.args, NULL));
+    struct kernel *kernel = kernel_prepare(device, &request, NULL);
+    assert_non_null(kernel);
+    void *scratch = malloc(kernel->args.desc[ARG_SCRATCH].bytes), *copy = malloc(kernel->args.desc[ARG_SRC].bytes);
+    memcpy(copy, rows, kernel->args.desc[ARG_SRC].bytes);
+    void *buffers[ARG_COUNT] = {[ARG_SRC] = copy, [ARG_DST] = out, [ARG_SCRATCH] = scratch};
+    assert_true(kernel_run(kernel, buffers, NULL, NULL));
+    free(copy);
+    free(scratch);
+    kernel_release(kernel);
+    device_close(device);
+}
+
+static void a_device_makes_the_same_images(void **state) {
+    struct fixture *fixture = *state;
+    struct loaded *wanted = calloc(1, sizeof *wanted);
+    float images[BATCH * VALUES];
+    struct loader_spec spec = training(fixture, 0, 1, 2);
+    load(&spec, STEPS, wanted->images, wanted->samples);
+    spec = training(fixture, 0, 1, 3);
+    spec.varied = true;
+    struct loader *loader = start(&spec);
+    for (int step = 0; step < STEPS; step++) {
+        struct batch batch;
+        assert_true(loader_next(loader, &batch, NULL));
+        vary(&fixture->recipe, batch.images, images);
+        assert_memory_equal(images, wanted->images + step * BATCH * VALUES, sizeof images);
+        assert_memory_equal(batch.samples, wanted->samples + step * BATCH, BATCH * sizeof(int32_t));
+        loader_release(loader);
+    }
+    loader_destroy(loader);
+    free(wanted);
     sampler_fini(&fixture->sampler);
 }
 
@@ -188,7 +231,7 @@ static void evaluation_sees_each_sample_once_unaugmented(void **state) {
                 float plain[VALUES];
                 preprocess_normalise(&fixture->recipe, image_cache_get(&fixture->cache, batch.samples[row]),
                                      plain);
-                assert_memory_equal(batch.images + row * VALUES, plain, sizeof plain);
+                assert_memory_equal((const float *)batch.images + row * VALUES, plain, sizeof plain);
                 seen[batch.samples[row]]++;
             }
             loader_release(loader);
@@ -216,7 +259,7 @@ static void short_batch_ends_in_empty_rows(void **state) {
         assert_int_equal(batch.labels[row], -1);
         assert_int_equal(batch.samples[row], -1);
         for (int i = 0; i < VALUES; i++)
-            assert_true(batch.images[row * VALUES + i] == 0.0f);
+            assert_true(((const float *)batch.images)[row * VALUES + i] == 0.0f);
     }
     loader_destroy(loader);
 }
@@ -261,6 +304,10 @@ static void mismatches_are_refused(void **state) {
     spec.recipe = &larger;
     assert_null(loader_create(&spec, &err));
     assert_int_equal(err.code, ERROR_SHAPE);
+    spec = evaluation(fixture, 0, 1);
+    spec.varied = true;
+    assert_null(loader_create(&spec, &err));
+    assert_int_equal(err.code, ERROR_INVALID);
     sampler_fini(&fixture->sampler);
 }
 
@@ -312,6 +359,7 @@ int main(void) {
         LOADER_TEST(ranks_together_load_the_same_as_one),
         LOADER_TEST(goes_on_from_any_step),
         LOADER_TEST(each_class_has_its_own_augmentation),
+        LOADER_TEST(a_device_makes_the_same_images),
         LOADER_TEST(evaluation_sees_each_sample_once_unaugmented),
         LOADER_TEST(short_batch_ends_in_empty_rows),
         LOADER_TEST(holding_more_than_the_ring_is_an_error),
