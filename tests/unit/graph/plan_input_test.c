@@ -86,7 +86,7 @@ static float step(struct fixture *fixture, const struct plan_spec *spec, bool va
     static const int64_t seed[3] = {1, 0, 0};
     struct plan *plan = network_plan(spec);
     struct plan_shape shape;
-    float loss;
+    float loss = 0;
     plan_shape(plan, &shape);
     assert_int_equal(plan_varies(plan), varies);
     assert_int_equal(shape.image_bytes, varies ? ROW : NETWORK_PIXELS * sizeof(float));
