@@ -236,7 +236,7 @@ class TorturedPool(pool_programs.Pool):
         return self.status().get("digest") == digest
 
     def wait_state(self, digest, state):
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 360
         while True:
             status = self.status()
             if status.get("digest") == digest and status["state"] == state:
