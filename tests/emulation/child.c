@@ -56,8 +56,12 @@ void assert_found(void (*behave)(void), const char *text) {
 }
 
 void assert_clean(void (*behave)(void)) {
+    assert_clean_in(behave, NULL);
+}
+
+void assert_clean_in(void (*behave)(void), const char *const *environment) {
     struct outcome outcome;
-    child_run(behave, NULL, &outcome);
+    child_run(behave, environment, &outcome);
     if (outcome.status != 0 || outcome.stderr_text[0])
         fail_msg("the child ended with %d: %s", outcome.status, outcome.stderr_text);
 }

@@ -17,3 +17,5 @@ void child_require(bool condition, const char *what);
 /** In the parent, cmocka's assertions: the child was found out with this text, or ended well and silently. */
 void assert_found(void (*behave)(void), const char *text);
 void assert_clean(void (*behave)(void));
+/** With these NAME=VALUE pairs (up to a NULL) in its environment. */
+void assert_clean_in(void (*behave)(void), const char *const *environment);

@@ -20,14 +20,6 @@ static void require(bool condition) {
     child_require(condition, err.message[0] ? err.message : "without a message");
 }
 
-static void assert_silent(void (*behave)(void)) {
-    static const char *const nothing[] = {NULL};
-    struct outcome outcome;
-    child_run(behave, nothing, &outcome);
-    assert_string_equal(outcome.stderr_text, "");
-    assert_int_equal(outcome.status, 0);
-}
-
 static void run_step(struct plan *plan, const float *images) {
     const float hyper[HYPER_COUNT] = {[HYPER_LEARNING_RATE] = 0.1f, [HYPER_GRADIENT_SCALE] = 1};
     const int32_t labels[BATCH] = {0, 1, 2, 0};
@@ -75,7 +67,7 @@ static void train_in_f32(void) {
 /* Not rounded unless the configuration says so: all passes of four convolutions (the first has no data gradient) and the head. */
 static void f32_goes_to_tensor_cores_only_as_tf32_that_was_asked_for(void **state) {
     (void)state;
-    assert_silent(train_in_f32);
+    assert_clean(train_in_f32);
 }
 
 static void train_narrow(void) {
@@ -88,7 +80,7 @@ static void train_narrow(void) {
 
 static void narrow_numbers_go_to_tensor_cores(void **state) {
     (void)state;
-    assert_silent(train_narrow);
+    assert_clean(train_narrow);
 }
 
 static void answer(void) {
@@ -102,7 +94,7 @@ static void answer(void) {
 /* Batch norms are folded into biases, and those are cuDNN's to add; behind a ReLU6 and the linear layer they are ours. */
 static void answers_come_from_fused_convolutions(void **state) {
     (void)state;
-    assert_silent(answer);
+    assert_clean(answer);
 }
 
 /* --- what cuDNN does not have --- */
@@ -169,7 +161,7 @@ static void go_without_nhwc(void) {
 
 static void convolutions_that_have_no_nhwc_are_canonical(void **state) {
     (void)state;
-    assert_silent(go_without_nhwc);
+    assert_clean(go_without_nhwc);
 }
 
 static void go_without_fusing(void) {
@@ -186,7 +178,7 @@ static void go_without_fusing(void) {
 
 static void a_fused_call_that_is_refused_is_made_in_parts(void **state) {
     (void)state;
-    assert_silent(go_without_fusing);
+    assert_clean(go_without_fusing);
 }
 
 /* --- training in narrow numbers --- */
@@ -233,7 +225,7 @@ static void train_side_by_side(void) {
 /* The same losses from run to run, and those of the reference device but for some roundings. */
 static void narrow_training_follows_the_reference(void **state) {
     (void)state;
-    assert_silent(train_side_by_side);
+    assert_clean(train_side_by_side);
 }
 
 /* --- measured algorithms --- */
@@ -272,7 +264,7 @@ static void measure_once(void) {
 static void algorithms_are_measured_once_for_all_processes(void **state) {
     (void)state;
     snprintf(cache_path, sizeof cache_path, "/tmp/thorax-algorithms-%d", (int)getpid());
-    assert_silent(measure_once);
+    assert_clean(measure_once);
 }
 
 /* Every line that the file had, with another algorithm: one that no pass has. */
@@ -314,7 +306,7 @@ static void distrust(void) {
 static void a_cache_that_is_no_good_is_measured_anew(void **state) {
     (void)state;
     snprintf(cache_path, sizeof cache_path, "/tmp/thorax-algorithms-%d", (int)getpid());
-    assert_silent(distrust);
+    assert_clean(distrust);
 }
 
 /* There is memory for the network, but not for what measuring takes: cuDNN's guess stands. */
@@ -338,7 +330,7 @@ static void measure_without_memory(void) {
 static void measuring_without_memory_is_no_error(void **state) {
     (void)state;
     snprintf(cache_path, sizeof cache_path, "/tmp/thorax-algorithms-%d", (int)getpid());
-    assert_silent(measure_without_memory);
+    assert_clean(measure_without_memory);
 }
 
 int main(void) {

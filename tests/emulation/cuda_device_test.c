@@ -39,10 +39,7 @@ static struct kernel *make_relu(struct device *device) {
 
 static void assert_silent(void (*behave)(void)) {
     static const char *const two_devices[] = {"THORAX_EMULATION_DEVICES=2", NULL};
-    struct outcome outcome;
-    child_run(behave, two_devices, &outcome);
-    assert_string_equal(outcome.stderr_text, "");
-    assert_int_equal(outcome.status, 0);
+    assert_clean_in(behave, two_devices);
 }
 
 /* --- asynchrony --- */

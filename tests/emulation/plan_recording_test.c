@@ -19,13 +19,6 @@ static void require(bool condition) {
     child_require(condition, err.message[0] ? err.message : "without a message");
 }
 
-static void assert_silent(void (*behave)(void)) {
-    struct outcome outcome;
-    child_run(behave, NULL, &outcome);
-    assert_string_equal(outcome.stderr_text, "");
-    assert_int_equal(outcome.status, 0);
-}
-
 /* --- a plan and what it needs --- */
 
 struct bench {
@@ -167,14 +160,14 @@ static void train_in_f16(void) {
 
 static void training_gives_the_same_bits_as_graphs(void **state) {
     (void)state;
-    assert_silent(train_in_segments);
-    assert_silent(train_in_parts);
-    assert_silent(train_synchronised);
-    assert_silent(train_recomputing);
-    assert_silent(train_in_bf16);
-    assert_silent(train_in_f16);
-    assert_silent(train_with_bf16_reductions);
-    assert_silent(train_in_parts_with_bf16_reductions);
+    assert_clean(train_in_segments);
+    assert_clean(train_in_parts);
+    assert_clean(train_synchronised);
+    assert_clean(train_recomputing);
+    assert_clean(train_in_bf16);
+    assert_clean(train_in_f16);
+    assert_clean(train_with_bf16_reductions);
+    assert_clean(train_in_parts_with_bf16_reductions);
 }
 
 /** Plans of 1, 2 and 4 images that share weights; each answers twice. */
@@ -210,7 +203,7 @@ static void answer_both_ways(void) {
 
 static void answers_are_the_same_bits_as_graphs(void **state) {
     (void)state;
-    assert_silent(answer_both_ways);
+    assert_clean(answer_both_ways);
 }
 
 /* --- beside other threads --- */
@@ -239,7 +232,7 @@ static void record_beside_others(void) {
 
 static void threads_capture_side_by_side(void **state) {
     (void)state;
-    assert_silent(record_beside_others);
+    assert_clean(record_beside_others);
 }
 
 /* --- what cannot be captured --- */
@@ -268,7 +261,7 @@ static void train_without_capture(void) {
 
 static void a_plan_that_cannot_be_captured_still_computes(void **state) {
     (void)state;
-    assert_silent(train_without_capture);
+    assert_clean(train_without_capture);
 }
 
 /* --- what a step costs --- */
@@ -303,8 +296,8 @@ static void count_step_of_kernels(void) {
 
 static void a_training_step_neither_waits_nor_allocates(void **state) {
     (void)state;
-    assert_silent(count_step_of_graphs);
-    assert_silent(count_step_of_kernels);
+    assert_clean(count_step_of_graphs);
+    assert_clean(count_step_of_kernels);
 }
 
 /* --- images on their way --- */
@@ -366,8 +359,8 @@ static void stage_or_not(void) {
 
 static void images_arrive_while_a_step_computes(void **state) {
     (void)state;
-    assert_silent(stage_meanwhile);
-    assert_silent(stage_or_not);
+    assert_clean(stage_meanwhile);
+    assert_clean(stage_or_not);
 }
 
 int main(void) {

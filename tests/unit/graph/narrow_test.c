@@ -10,32 +10,8 @@
 
 enum { BATCH = 2 };
 
-struct fixture {
-    struct device *device;
-    struct graph *graph;
-    struct parameters *parameters;
-};
-
-static int setup(void **state) {
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    fixture->device = network_device();
-    fixture->graph = network_graph(0.5);
-    fixture->parameters = network_parameters(fixture->graph, 3);
-    *state = fixture;
-    return 0;
-}
-
-static int teardown(void **state) {
-    struct fixture *fixture = *state;
-    parameters_destroy(fixture->parameters);
-    graph_destroy(fixture->graph);
-    device_close(fixture->device);
-    free(fixture);
-    return 0;
-}
-
 /* With synchronised batch norms, whose sums are reduced beside the gradients. */
-static struct plan *make(const struct fixture *fixture, bool narrow) {
+static struct plan *make(const struct network_fixture *fixture, bool narrow) {
     struct plan_spec spec = {.graph = fixture->graph, .parameters = fixture->parameters, .device = fixture->device,
                              .mode = PLAN_TRAIN, .batch = BATCH, .optimizer = OP_ADAMW, .ema = true, .bucket_bytes = 600,
                              .synchronise_batch_norm = true, .bf16_reductions = narrow};
@@ -82,7 +58,7 @@ static void gradients_in_bf16_are_those_in_f32_rounded(void **state) {
 
 /** bf16 ends where f32 does: what is infinite or no number stays so, and the largest f32 is rounded up. */
 static void the_check_sees_through_bf16(void **state) {
-    struct fixture *fixture = *state;
+    struct network_fixture *fixture = *state;
     struct plan *plan = make(fixture, true);
     const float hyper[HYPER_COUNT] = {[HYPER_LEARNING_RATE] = 1, [HYPER_GRADIENT_SCALE] = 1};
     struct parameters *before = fixture->parameters, *after = network_parameters(fixture->graph, 4);
@@ -104,7 +80,7 @@ static void the_check_sees_through_bf16(void **state) {
     plan_destroy(plan);
 }
 
-#define WITH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH(test) cmocka_unit_test_setup_teardown(test, network_setup, network_teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

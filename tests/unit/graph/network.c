@@ -87,3 +87,21 @@ void network_step(struct plan *plan, int batch) {
     if (!ok)
         fail_msg("%s", err.message);
 }
+
+int network_setup(void **state) {
+    struct network_fixture *fixture = calloc(1, sizeof *fixture);
+    fixture->device = network_device();
+    fixture->graph = network_graph(0.5);
+    fixture->parameters = network_parameters(fixture->graph, 3);
+    *state = fixture;
+    return 0;
+}
+
+int network_teardown(void **state) {
+    struct network_fixture *fixture = *state;
+    parameters_destroy(fixture->parameters);
+    graph_destroy(fixture->graph);
+    device_close(fixture->device);
+    free(fixture);
+    return 0;
+}

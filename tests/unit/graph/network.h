@@ -40,3 +40,12 @@ void network_answer(struct plan *plan, int batch, float *logits);
 
 /** One run of a training plan on the images, with labels i % classes; no update. */
 void network_step(struct plan *plan, int batch);
+
+/** For cmocka's groups and tests: a reference device, a network with dropout, and parameters. */
+struct network_fixture {
+    struct device *device;
+    struct graph *graph;
+    struct parameters *parameters;
+};
+int network_setup(void **state);
+int network_teardown(void **state);

@@ -16,37 +16,13 @@ static enum precision tested;
 static bool synchronised;
 enum { NORMS = 4 }; /* of the network */
 
-struct fixture {
-    struct device *device;
-    struct graph *graph;
-    struct parameters *parameters;
-};
-
-static int setup(void **state) {
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    fixture->device = network_device();
-    fixture->graph = network_graph(0.5);
-    fixture->parameters = network_parameters(fixture->graph, 3);
-    *state = fixture;
-    return 0;
-}
-
-static int teardown(void **state) {
-    struct fixture *fixture = *state;
-    parameters_destroy(fixture->parameters);
-    graph_destroy(fixture->graph);
-    device_close(fixture->device);
-    free(fixture);
-    return 0;
-}
-
-static struct plan_spec spec_of(const struct fixture *fixture, enum plan_mode mode, int batch) {
+static struct plan_spec spec_of(const struct network_fixture *fixture, enum plan_mode mode, int batch) {
     return (struct plan_spec){.graph = fixture->graph, .parameters = fixture->parameters, .device = fixture->device, .mode = mode,
                               .precision = tested, .batch = batch, .optimizer = OP_ADAMW, .ema = true, .bucket_bytes = 600,
                               .synchronise_batch_norm = synchronised};
 }
 
-static struct plan *make(const struct fixture *fixture, enum plan_mode mode, int batch) {
+static struct plan *make(const struct network_fixture *fixture, enum plan_mode mode, int batch) {
     struct plan_spec spec = spec_of(fixture, mode, batch);
     return network_plan(&spec);
 }
@@ -141,7 +117,7 @@ static struct kernel *counting_prepare(struct device *device, const struct kerne
 }
 
 static void nothing_is_allocated_or_prepared_per_step(void **state) {
-    struct fixture *fixture = *state;
+    struct network_fixture *fixture = *state;
     plain_ops = *fixture->device->ops;
     struct device_ops ops = plain_ops;
     ops.alloc = counting_alloc;
@@ -314,7 +290,7 @@ static void fingerprints_tell_plans_apart(void **state) {
 }
 
 static void buffers_come_back_exactly(void **state) {
-    struct fixture *fixture = *state;
+    struct network_fixture *fixture = *state;
     struct plan *plan = make(fixture, PLAN_TRAIN, 2);
     struct parameters *in[PLAN_BUFFER_COUNT], *out = parameters_create(fixture->graph, NULL);
     for (int which = 0; which < PLAN_BUFFER_COUNT; which++) {
@@ -335,7 +311,7 @@ static void buffers_come_back_exactly(void **state) {
 }
 
 static void buffers_that_are_not_kept_are_refused(void **state) {
-    struct fixture *fixture = *state;
+    struct network_fixture *fixture = *state;
     struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 1);
     spec.optimizer = OP_SGD;
     spec.ema = false;
@@ -349,7 +325,7 @@ static void buffers_that_are_not_kept_are_refused(void **state) {
 }
 
 static void plans_share_weights(void **state) {
-    struct fixture *fixture = *state;
+    struct network_fixture *fixture = *state;
     struct plan *one = make(fixture, PLAN_INFER, 1);
     struct plan_spec spec = spec_of(fixture, PLAN_INFER, 3);
     spec.share = one;
@@ -381,7 +357,7 @@ static void answers_do_not_depend_on_the_batch(void **state) {
 }
 
 /** Whether any running statistic differs from what the plan started from after a training step. */
-static bool statistics_move(const struct fixture *fixture, bool freeze) {
+static bool statistics_move(const struct network_fixture *fixture, bool freeze) {
     struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 4);
     spec.freeze_batch_norm = freeze;
     spec.synchronise_batch_norm = synchronised && !freeze;
@@ -405,7 +381,7 @@ static void frozen_norms_leave_their_statistics_alone(void **state) {
 }
 
 /** The sum over the parts of a batch of 6, in so many; no statistics of batches, and no dropout, to tell parts apart. */
-static struct plan *sum_of_parts(const struct fixture *fixture, int parts) {
+static struct plan *sum_of_parts(const struct network_fixture *fixture, int parts) {
     struct graph *graph = network_graph(0);
     struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 6 / parts);
     const int64_t seed[3] = {1, 0, 0};
@@ -460,7 +436,7 @@ static bool supports_no_sums(struct device *device, const struct kernel_request 
 }
 
 static void synchronising_is_refused_where_it_cannot_be(void **state) {
-    struct fixture *fixture = *state;
+    struct network_fixture *fixture = *state;
     struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 1);
     spec.synchronise_batch_norm = spec.freeze_batch_norm = true;
     refuse(&spec, ERROR_INVALID);
@@ -474,7 +450,7 @@ static void synchronising_is_refused_where_it_cannot_be(void **state) {
 }
 
 static void specs_that_make_no_sense_are_refused(void **state) {
-    struct fixture *fixture = *state;
+    struct network_fixture *fixture = *state;
     struct plan_spec spec = spec_of(fixture, PLAN_TRAIN, 0);
     refuse(&spec, ERROR_INVALID);
     spec.batch = 65537;
@@ -495,7 +471,7 @@ static void specs_that_make_no_sense_are_refused(void **state) {
     plan_destroy(NULL);
 }
 
-#define WITH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH(test) cmocka_unit_test_setup_teardown(test, network_setup, network_teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -111,18 +111,12 @@ static void test_a_deadline_ends_the_wait_and_returns_the_buffer(void **state) {
     board_destroy(run_well(2, body_deadline));
 }
 
-static void *abort_later(void *collective) {
-    clock_sleep_ms(200);
-    collective_abort(collective);
-    return NULL;
-}
-
 static void body_abort(struct job *job, struct collective *collective) {
     struct error err = {0};
     int64_t start_ms = clock_now_ms();
     if (job->rank == 0) {
         pthread_t thread;
-        CHECK(pthread_create(&thread, NULL, abort_later, collective) == 0);
+        CHECK(pthread_create(&thread, NULL, abort_soon, collective) == 0);
         CHECK(!collective_barrier(collective, &err));
         CHECK(err.code == ERROR_STATE && strstr(err.message, "aborted"));
         pthread_join(thread, NULL);

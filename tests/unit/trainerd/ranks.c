@@ -1,5 +1,7 @@
 #include "ranks.h"
 
+#include "file_store.h"
+
 #include "common/base/clock.h"
 
 #include <setjmp.h>
@@ -16,33 +18,8 @@ void ranks_use(const char *name) {
     engine = name;
 }
 
-static void key_path(char *out, size_t size, const char *folder, const char *key) {
-    int start = snprintf(out, size, "%s/", folder);
-    snprintf(out + start, size - (size_t)start, "%s", key);
-    for (char *at = out + start; *at; at++)
-        *at = *at == '/' ? '_' : *at;
-}
-
-static bool store_set(void *context, const char *key, const void *data, size_t size, struct error *err) {
-    char path[256];
-    key_path(path, sizeof path, context, key);
-    return file_write_atomic(path, data, size, err);
-}
-
-static bool store_get(void *context, const char *key, int64_t deadline_ms, struct bytes *out,
-                      struct error *err) {
-    char path[256];
-    key_path(path, sizeof path, context, key);
-    while (!file_exists(path)) {
-        if (clock_left_ms(deadline_ms) == 0)
-            return error_set(err, ERROR_TIMEOUT, "%s was never set", key);
-        clock_sleep_ms(1);
-    }
-    return file_read(path, 1 << 20, out, err);
-}
-
 struct collective *open_rank_as(struct job *job, struct collective_spec spec, struct error *err) {
-    struct collective_store store = {job->folder, store_set, store_get};
+    struct collective_store store = file_store(job->folder);
     spec.name = engine;
     spec.rank = job->rank;
     spec.world_size = job->world_size;
@@ -53,6 +30,12 @@ struct collective *open_rank_as(struct job *job, struct collective_spec spec, st
 
 struct collective *open_rank(struct job *job, struct error *err) {
     return open_rank_as(job, (struct collective_spec){.device_index = job->rank}, err);
+}
+
+void *abort_soon(void *collective) {
+    clock_sleep_ms(200);
+    collective_abort(collective);
+    return NULL;
 }
 
 static void run_rank(struct job *job) {

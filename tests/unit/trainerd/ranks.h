@@ -57,6 +57,9 @@ void run_ranks(struct job *job, int statuses[RANKS_MAX]);
 /** Runs the body in world_size processes that must all end well. The board is the caller's. */
 struct board *run_well(int world_size, void (*body)(struct job *job, struct collective *collective));
 
+/** A thread's body: aborts the collective after 200 ms. */
+void *abort_soon(void *collective);
+
 /** collective_start of a piece of host memory. */
 bool start(struct collective *collective, void *buffer, enum dtype dtype, int64_t count, int *ticket,
            struct error *err);
