@@ -1,5 +1,7 @@
 #include "trainerd/trainctl/session.h"
 
+#include "trainerd/engine.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -29,12 +31,7 @@ bool session_open(struct session *session, const struct session_spec *spec, cons
     *session = (struct session){0};
     if (!load_config(session, spec, err) || !open_data(session, manifest, err))
         return false;
-    const struct trainer_device_config *wanted = &session->config.device;
-    struct device_spec device = {.name = strcmp(wanted->name, "auto") == 0 ? "onednn" : wanted->name,
-                                 .threads = wanted->threads,
-                                 .direct_convolutions = !wanted->winograd,
-                                 .kernel_by_kernel = !wanted->graphs};
-    return (session->device = device_open(&device, err));
+    return (session->device = engine_open_device(&session->config, 0, err));
 }
 
 void session_close(struct session *session) {
