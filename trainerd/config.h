@@ -82,8 +82,21 @@ struct trainer_collective_config {
     bool trusted_network;
 };
 
+/** Order follows the choices in config_rows.c. */
+enum trainer_launcher { TRAINER_LAUNCHER_AUTO, TRAINER_LAUNCHER_NONE, TRAINER_LAUNCHER_SLURM, TRAINER_LAUNCHER_TORCHRUN };
+
+struct trainer_cluster_config {
+    const char *coordinator; /**< "": as the launcher says, else this machine alone */
+    int nodes, node;
+    enum trainer_launcher launcher;
+    int min_ranks, restarts;
+    int join_seconds, silence_seconds, grace_seconds;
+    const char *secret, *server_key; /**< "": none */
+};
+
 struct trainer_checkpoint_config {
     int every_epochs, every_steps, keep_last, keep_best;
+    bool replicate;
 };
 
 struct trainer_operating_point_config {
@@ -144,6 +157,7 @@ struct trainer_config {
     struct trainer_schedule_config schedule;
     struct trainer_device_config device;
     struct trainer_collective_config collective;
+    struct trainer_cluster_config cluster;
     struct trainer_checkpoint_config checkpoint;
     struct trainer_publish_config publish;
     struct trainer_intended_use_config intended_use;

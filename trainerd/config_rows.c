@@ -28,6 +28,7 @@ static const char *const gradients[] = {"f32", "bf16", NULL};
 static const char *const schedules[] = {"constant", "cosine", "linear", NULL};
 static const char *const devices[] = {"auto", "onednn", "reference", "cuda", NULL};
 static const char *const collectives[] = {"auto", "solo", "gloo", "nccl", NULL};
+static const char *const launchers[] = {"auto", "none", "slurm", "torchrun", NULL};
 static const char *const activations[] = {"auto", "manual", NULL};
 static const char *const rules[] = {"youden", "sensitivity", NULL};
 static const char *const levels[] = {"debug", "info", "warning", "error", NULL};
@@ -177,8 +178,9 @@ static const struct schema_row rows[] = {
         RANGE(0, 1), HELP("of the learning rate at the end")),
 
     ROW("device.name", STRING, device.name, "auto", .choices = devices, HELP("what computes")),
-    ROW("device.ranks", INT, device.ranks, "1", RANGE(1, 1024),
-        HELP("worker processes on this machine; with cuda, each has a GPU: rank 0 the first, and so on")),
+    ROW("device.ranks", INT, device.ranks, "1", RANGE(0, 1024),
+        HELP("worker processes on this machine; with cuda, each has a GPU: rank 0 the first, and so on; 0: one for each GPU that "
+             "is visible, on CPUs one")),
     ROW("device.threads", INT, device.threads, "0", RANGE(0, 1024),
         HELP("that compute in each rank; 0: its share of the cores")),
     ROW("device.winograd", BOOL, device.winograd, "true",
@@ -210,10 +212,39 @@ static const struct schema_row rows[] = {
     ROW("collective.trusted_network", BOOL, collective.trusted_network, "false",
         HELP("must be true for an address that is not loopback: nothing is encrypted")),
 
+    ROW("cluster.coordinator", STRING, cluster.coordinator, "",
+        HELP("HOST:PORT of the node whose trainerd brings the ranks of several nodes together, the same in all their "
+             "configurations; none: as the launcher says, else this machine alone")),
+    ROW("cluster.nodes", INT, cluster.nodes, "1", RANGE(1, 1024), HELP("how many trainerd, each on its node, train together")),
+    ROW("cluster.node", INT, cluster.node, "0", RANGE(0, 1023),
+        HELP("which of them this is; 0 is the coordinator: it keeps the records, publishes, and has rank 0")),
+    ROW("cluster.launcher", ENUM, cluster.launcher, "auto", .choices = launchers,
+        HELP("whose environment says coordinator, nodes and node where cluster.coordinator does not; auto: Slurm's or torchrun's "
+             "where this process is a task of theirs")),
+    ROW("cluster.min_ranks", INT, cluster.min_ranks, "1", RANGE(1, 1024),
+        HELP("a run that lost ranks goes on with those that are left; with fewer than this it waits for some to come back")),
+    ROW("cluster.restarts", INT, cluster.restarts, "3", RANGE(0, 1000000),
+        HELP("how often in a row the ranks may meet again without having written a checkpoint in between, before the run ends")),
+    ROW("cluster.join_seconds", INT, cluster.join_seconds, "600", RANGE(1, 604800), .unit = "s",
+        HELP("how long nodes wait for each other, at the start and where too few are left")),
+    ROW("cluster.silence_seconds", INT, cluster.silence_seconds, "6", RANGE(1, 3600), .unit = "s",
+        HELP("a node, or the process of a rank, that gives no sign of life for so long is lost")),
+    ROW("cluster.grace_seconds", INT, cluster.grace_seconds, "30", RANGE(1, 86400), .unit = "s",
+        HELP("after SIGTERM or SIGUSR1, for the step to end and the checkpoint to be written, before ranks are killed")),
+    ROW("cluster.secret", PATH, cluster.secret, "",
+        HELP("file of at least 32 characters that all nodes share and nobody else can read: only who has it can join, and what "
+             "nodes say to each other (not the gradients) is encrypted; trainctl keygen secret makes one")),
+    ROW("cluster.server_key", STRING, cluster.server_key, "",
+        HELP("instead of a secret, with security.key, and at the coordinator security.allow (role trainer): the coordinator's "
+             "public key, a file NAME.pub or the 40 characters in quotes")),
+
     ROW("checkpoint.every_epochs", INT, checkpoint.every_epochs, "1", RANGE(0, 100000),
         HELP("0: only at the end")),
     ROW("checkpoint.every_steps", INT, checkpoint.every_steps, "0", RANGE(0, 100000000),
         HELP("also within an epoch; 0: not")),
+    ROW("checkpoint.replicate", BOOL, checkpoint.replicate, "false",
+        HELP("for nodes that share no folder: each keeps the run's checkpoints in its own; false: rank 0 writes them where all "
+             "can read them")),
     ROW("checkpoint.keep_last", INT, checkpoint.keep_last, "2", RANGE(1, 10000),
         HELP("older ones are removed")),
     ROW("checkpoint.keep_best", INT, checkpoint.keep_best, "1", RANGE(1, 10000),

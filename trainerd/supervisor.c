@@ -378,6 +378,8 @@ bool supervisor_worker_read(int rank, struct supervisor_worker *out, struct erro
         return false;
     *out = (struct supervisor_worker){.rank = rank,
                                       .world_size = (int)world,
+                                      .local_rank = rank,
+                                      .local_ranks = (int)world,
                                       .generation = (uint64_t)generation,
                                       .error_descriptor = (int)descriptor};
     if (!endpoint || !text_copy(out->endpoint, sizeof out->endpoint, endpoint))

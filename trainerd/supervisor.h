@@ -62,6 +62,11 @@ bool supervisor_run(const struct supervisor_spec *spec, struct error *err);
 /** What a worker finds in its environment. */
 struct supervisor_worker {
     int rank, world_size;
+    int local_rank, local_ranks; /**< its place among the ranks of its node, and how many those are */
+    int node;                    /**< 0: the coordinator's */
+    int parts;                   /**< into which a rank's share of a batch is cut, in this generation */
+    bool resumes;                /**< from the newest checkpoint, if there is one */
+    uint64_t run;                /**< whose checkpoints are meant; 0: whatever the newest is */
     uint64_t generation;
     char endpoint[160];   /**< of the rendezvous */
     int error_descriptor; /**< where its last words go */
