@@ -1,6 +1,8 @@
 #include "trainerd/config.h"
 
 #include "common/weights/manifest.h"
+#include "common/wire/address.h"
+#include "trainerd/cluster_place.h"
 
 #include <string.h>
 
@@ -113,29 +115,79 @@ static void check_model(struct config *config, const struct trainer_model_config
                        "model.mean and model.stddev go together");
 }
 
-static bool is_loopback(const char *address) {
-    return !given(address) || strcmp(address, "localhost") == 0 || strcmp(address, "::1") == 0 ||
-           strncmp(address, "127.", 4) == 0;
-}
-
-static void check_ranks(struct config *config, const struct trainer_config *values) {
+/** How gradients are added, and by how many. */
+static void check_collective(struct config *config, const struct trainer_config *values) {
     const struct trainer_collective_config *collective = &values->collective;
-    if (values->train.batch_size % ((int64_t)values->device.ranks * values->train.parts) != 0)
-        config_problem(config, "train.batch_size", "%d images cannot be shared evenly by device.ranks %d and train.parts %d",
-                       values->train.batch_size, values->device.ranks, values->train.parts);
-    if (strcmp(collective->name, "solo") == 0 && values->device.ranks > 1)
+    bool solo = strcmp(collective->name, "solo") == 0, on_gpus = strcmp(values->device.name, "cuda") == 0;
+    if (solo && values->device.ranks > 1)
         config_problem(config, "collective.name", "solo is for one rank, device.ranks is %d",
                        values->device.ranks);
-    bool on_gpus = strcmp(values->device.name, "cuda") == 0;
+    if (solo && values->cluster.nodes > 1)
+        config_problem(config, "collective.name", "solo is for one rank, cluster.nodes is %d", values->cluster.nodes);
     if (strcmp(collective->name, "gloo") == 0 && on_gpus)
         config_problem(config, "collective.name", "gloo adds what is in the memory of the host, device.name is cuda");
     if (strcmp(collective->name, "nccl") == 0 && !on_gpus)
         config_problem(config, "collective.name", "nccl adds what is in the memory of GPUs, device.name is %s",
                        values->device.name);
-    if (!is_loopback(collective->address) && !collective->trusted_network)
-        config_problem(config, "collective.address",
+}
+
+/** Gradients leave the machine where key's address is not loopback. */
+static void check_trusted(struct config *config, const struct trainer_config *values, const char *key, bool local) {
+    if (!local && !values->collective.trusted_network)
+        config_problem(config, key,
                        "gradients travel in the clear: say collective.trusted_network: true if the whole "
                        "network is trusted");
+}
+
+static void check_ranks(struct config *config, const struct trainer_config *values) {
+    int ranks = values->device.ranks > 0 ? values->device.ranks : 1; /* 0: as many as there are GPUs, which is seen later */
+    if (values->train.batch_size % ((int64_t)ranks * values->train.parts) != 0)
+        config_problem(config, "train.batch_size", "%d images cannot be shared evenly by device.ranks %d and train.parts %d",
+                       values->train.batch_size, ranks, values->train.parts);
+    const char *address = values->collective.address;
+    check_collective(config, values);
+    check_trusted(config, values, "collective.address", !given(address) || address_host_is_local(address));
+}
+
+/** Who coordinates, and which of the nodes this is, where the file says so. */
+static void check_coordinator(struct config *config, const struct trainer_config *values) {
+    const struct trainer_cluster_config *cluster = &values->cluster;
+    char endpoint[CLUSTER_ENDPOINT_SIZE];
+    struct error why = {0};
+    bool local = true;
+    if (!given(cluster->coordinator)) {
+        if (cluster->nodes > 1 || cluster->node > 0)
+            config_problem(config, cluster->nodes > 1 ? "cluster.nodes" : "cluster.node",
+                           "goes with cluster.coordinator: a launcher tells both of them itself");
+        return;
+    }
+    if (!cluster_endpoint(cluster->coordinator, endpoint, &local, &why))
+        config_problem(config, "cluster.coordinator", "%s; %s", why.message, why.hint);
+    check_trusted(config, values, "cluster.coordinator", local);
+    if (cluster->node >= cluster->nodes)
+        config_problem(config, "cluster.node", "%d, but cluster.nodes is %d: they count from 0", cluster->node, cluster->nodes);
+}
+
+/** How nodes know each other. */
+static void check_cluster_keys(struct config *config, const struct trainer_config *values) {
+    const struct trainer_cluster_config *cluster = &values->cluster;
+    bool coordinates = given(cluster->coordinator) && cluster->node == 0;
+    if (given(cluster->secret) && given(cluster->server_key))
+        config_problem(config, "cluster.server_key", "and cluster.secret exclude each other");
+    security_config_check_server(config, &values->security, "cluster.server_key", given(cluster->server_key), NULL, 0);
+    if (given(cluster->server_key) && given(values->security.key) && !given(values->security.allow) && coordinates)
+        config_problem(config, "cluster.server_key", "the coordinator has to know the others: list them in security.allow");
+}
+
+static void check_cluster(struct config *config, const struct trainer_config *values) {
+    const struct trainer_cluster_config *cluster = &values->cluster;
+    bool known = given(cluster->coordinator) || cluster->launcher == TRAINER_LAUNCHER_NONE;
+    int64_t ranks = (int64_t)cluster->nodes * values->device.ranks;
+    check_coordinator(config, values);
+    check_cluster_keys(config, values);
+    if (known && ranks > 0 && cluster->min_ranks > ranks)
+        config_problem(config, "cluster.min_ranks", "%d, but device.ranks %d and cluster.nodes %d are %lld in all",
+                       cluster->min_ranks, values->device.ranks, cluster->nodes, (long long)ranks);
 }
 
 static void check_training(struct config *config, const struct trainer_config *values) {
@@ -144,6 +196,7 @@ static void check_training(struct config *config, const struct trainer_config *v
     check_augment(config, values);
     check_model(config, &values->model);
     check_ranks(config, values);
+    check_cluster(config, values);
     if (values->schedule.warmup_epochs > values->train.epochs)
         config_problem(config, "schedule.warmup_epochs", "longer than train.epochs %d", values->train.epochs);
 }

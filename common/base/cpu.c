@@ -22,6 +22,11 @@ bool cpu_available(struct cpu_set *out, struct error *err) {
     return true;
 }
 
+int cpu_online(void) {
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (int)count : 1;
+}
+
 void cpu_share(const struct cpu_set *set, int part, int parts, struct cpu_set *out) {
     out->count = 0;
     if (set->count < parts) {

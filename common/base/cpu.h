@@ -11,6 +11,9 @@ struct cpu_set {
 /** The processors in the affinity mask of the calling thread. */
 bool cpu_available(struct cpu_set *out, struct error *err);
 
+/** How many processors this machine has that are online, whoever may run on them. */
+int cpu_online(void);
+
 /** The part-th of `parts` even shares of set; where there are fewer processors than parts, they are shared round-robin. */
 void cpu_share(const struct cpu_set *set, int part, int parts, struct cpu_set *out);
 

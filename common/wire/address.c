@@ -14,7 +14,12 @@ static bool host_is_loopback(const char *host, size_t length) {
     if (inet_pton(AF_INET, text, &v4) == 1) {
         return ntohl(v4.s_addr) >> 24 == 127;
     }
-    return strcmp(text, "localhost") == 0 || strcmp(text, "lo") == 0 || strcmp(text, "[::1]") == 0;
+    return strcmp(text, "localhost") == 0 || strcmp(text, "lo") == 0 || strcmp(text, "[::1]") == 0 ||
+           strcmp(text, "::1") == 0;
+}
+
+bool address_host_is_local(const char *host) {
+    return host_is_loopback(host, strlen(host));
 }
 
 bool address_is_local(const char *endpoint) {

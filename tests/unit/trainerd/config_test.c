@@ -94,6 +94,25 @@ static void keys_are_checked_against_each_other(void **state) {
          "collective.name: nccl adds what is in the memory of GPUs"},
         {"train: {}\ndata: {directory: x}\ncollective: {gradients: f16}\n", ":3:14: collective.gradients: "},
         {"train: {}\ndata: {directory: x}\ncollective: {address: 10.0.0.1}\n", "trusted_network: true"},
+        {"train: {}\ndata: {directory: x}\ncluster: {nodes: 2}\n", ":3:11: cluster.nodes: goes with cluster.coordinator"},
+        {"train: {}\ndata: {directory: x}\ncluster: {node: 1}\n", ":3:11: cluster.node: goes with cluster.coordinator"},
+        {"train: {}\ndata: {directory: x}\ncluster: {coordinator: localhost}\n",
+         ":3:11: cluster.coordinator: expected HOST:PORT, found \"localhost\""},
+        {"train: {}\ndata: {directory: x}\ncluster: {coordinator: 'localhost:7', nodes: 2, node: 2}\n",
+         ":3:49: cluster.node: 2, but cluster.nodes is 2"},
+        {"train: {}\ndata: {directory: x}\ncluster: {coordinator: 'gpu1:7'}\n",
+         ":3:11: cluster.coordinator: gradients travel in the clear: say collective.trusted_network: true"},
+        {"train: {}\ndata: {directory: x}\ncluster: {coordinator: 'localhost:7', nodes: 2}\ncollective: {name: solo}\n",
+         "collective.name: solo is for one rank, cluster.nodes is 2"},
+        {"train: {}\ndata: {directory: x}\ncluster: {coordinator: 'localhost:7', nodes: 2, min_ranks: 5}\ndevice: {ranks: 2}\n",
+         ":3:49: cluster.min_ranks: 5, but device.ranks 2 and cluster.nodes 2 are 4 in all"},
+        {"train: {}\ndata: {directory: x}\ncluster: {launcher: none, min_ranks: 2}\n",
+         "cluster.min_ranks: 2, but device.ranks 1"},
+        {"train: {}\ndata: {directory: x}\nsecurity: {key: own.key}\ncluster: {secret: s, server_key: its.pub}\n",
+         ":4:22: cluster.server_key: and cluster.secret exclude each other"},
+        {"train: {}\ndata: {directory: x}\ncluster: {server_key: its.pub}\n", "cluster.server_key: it needs security.key"},
+        {"train: {}\ndata: {directory: x}\nsecurity: {key: own.key}\ncluster: {coordinator: '[::1]:7', server_key: its.pub}\n",
+         "cluster.server_key: the coordinator has to know the others"},
         {"train: {epochs: 2}\ndata: {directory: x}\nschedule: {warmup_epochs: 3}\n",
          "schedule.warmup_epochs: longer"},
         {"train: {}\ndata: {directory: x, classes: {A: a, PNEUMONIA: p}}\naugment_class: {B: {gamma: 0}}\n",
@@ -140,6 +159,25 @@ static void mistakes_in_values_and_between_keys_come_together(void **state) {
     assert_false(load(&fixture, "train: {epochs: x}\nlog: {levle: info}\n", NULL));
     assert_int_equal(fixture.config.problem_count, 3); /* and there is no data */
     config_fini(&fixture.config);
+}
+
+static void several_nodes_may_be_described(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "cluster: {coordinator: 'gpu1.site:15000', nodes: 2, node: 1, min_ranks: 4}\ncollective: {trusted_network: true}\n"
+        "device: {ranks: 2}\n",
+        "cluster: {coordinator: '127.0.0.1:15000', nodes: 2, min_ranks: 9}\ndevice: {ranks: 0}\n",
+        "cluster: {min_ranks: 9}\n", /* a launcher may have started so many */
+        "cluster: {coordinator: '[::1]:7', server_key: its.pub, nodes: 2, node: 1}\nsecurity: {key: own.key}\n",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct fixture fixture;
+        char text[400];
+        snprintf(text, sizeof text, "train: {}\ndata: {directory: x}\n%s", texts[i]);
+        if (!load(&fixture, text, NULL))
+            fail_msg("case %zu: %s", i, fixture.err.message);
+        config_fini(&fixture.config);
+    }
 }
 
 static void overrides_take_part(void **state) {
@@ -208,6 +246,7 @@ int main(void) {
         cmocka_unit_test(gradients_are_added_in_f32_unless_it_says_bf16),
         cmocka_unit_test(keys_are_checked_against_each_other),
         cmocka_unit_test(mistakes_in_values_and_between_keys_come_together),
+        cmocka_unit_test(several_nodes_may_be_described),
         cmocka_unit_test(overrides_take_part),
         cmocka_unit_test(the_examples_are_right),
         cmocka_unit_test(what_is_in_force_reads_back),
