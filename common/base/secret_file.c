@@ -100,6 +100,10 @@ static bool write_new(const char *path, mode_t mode, const char *text, struct er
     return ok;
 }
 
+bool secret_file_write(const char *path, const char *text, struct error *err) {
+    return write_new(path, 0600, text, err);
+}
+
 bool secret_file_write_pair(const char *name, const char *secret_text, const char *public_text,
                             struct error *err) {
     char key[PATH_MAX], pub[PATH_MAX];

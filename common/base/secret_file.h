@@ -25,6 +25,9 @@ void secret_wipe(struct bytes *bytes);
 bool secret_file_write_pair(const char *name, const char *secret_text, const char *public_text,
                             struct error *err);
 
+/** Writes one new file with the text given, mode 0600. Never overwrites (ERROR_STATE). */
+bool secret_file_write(const char *path, const char *text, struct error *err);
+
 /** One `NAME VALUE` line of a key file: its value is copied to value. */
 struct key_line {
     const char *name;

@@ -24,6 +24,14 @@ bool curve_key_generate(struct curve_key *key, struct error *err);
 bool curve_key_write(const struct curve_key *key, const char *name, struct error *err);
 /** Reads a .key file, whose permissions are checked (common/base/secret_file.h). */
 bool curve_key_load(const char *path, struct curve_key *key, struct error *err);
+/**
+ * A pair that follows from a secret which several processes share, so that all of them have the same one. The file is text
+ * of 32 to 4096 characters, white space around it left out, whose permissions are checked. It has to be as random as it is
+ * long: who has recorded a handshake can try words at leisure.
+ */
+bool curve_key_load_shared(const char *path, struct curve_key *key, struct error *err);
+/** Writes a new file of 256 random bits as text, for curve_key_load_shared. Mode 0600; never overwrites. */
+bool curve_secret_write(const char *path, struct error *err);
 /** Overwrites it with zeros. */
 void curve_key_wipe(struct curve_key *key);
 

@@ -21,7 +21,8 @@ struct mark {
 
 struct wire_security {
     struct curve_key key;
-    char *allow; /* path; NULL: no list */
+    char *allow;  /* path; NULL: no file */
+    bool has_list; /* read, or made here; does not change */
     void (*report)(const char *event, const struct error *err);
     pthread_mutex_t lock; /* of all below; a leaf */
     struct wire_allowed *list;
@@ -70,6 +71,9 @@ static bool takes_away(const struct wire_allowed *old, int old_count, const stru
 }
 
 bool wire_security_reload(struct wire_security *security, struct error *err) {
+    if (!security->allow) {
+        return true;
+    }
     struct mark mark = mark_of(security->allow); /* before reading: a later change shows the next time */
     struct bytes text;
     struct wire_allowed *list = NULL;
@@ -95,22 +99,60 @@ bool wire_security_reload(struct wire_security *security, struct error *err) {
     return list != NULL;
 }
 
-struct wire_security *wire_security_create(const struct wire_security_spec *spec, struct error *err) {
+/** Without key and list. NULL: out of memory. */
+static struct wire_security *create_empty(void (*report)(const char *event, const struct error *err), struct error *err) {
     struct wire_security *security = calloc(1, sizeof *security);
-    if (!security || (spec->allow && *spec->allow && !(security->allow = strdup(spec->allow)))) {
-        free(security);
+    if (!security) {
         error_set(err, ERROR_MEMORY, "out of memory for keys");
         return NULL;
     }
     pthread_mutex_init(&security->lock, NULL);
-    security->report = spec->report;
+    security->report = report;
     security->look_ms = clock_now_ms() + LOOK_MS;
-    if (curve_key_load(spec->secret_key, &security->key, err) &&
-        (!security->allow || wire_security_reload(security, err))) {
+    return security;
+}
+
+/** Destroys it where it has become nothing. */
+static struct wire_security *keep_if(struct wire_security *security, bool ok) {
+    if (ok) {
         return security;
     }
     wire_security_destroy(security);
     return NULL;
+}
+
+static bool load(struct wire_security *security, const struct wire_security_spec *spec, struct error *err) {
+    security->has_list = spec->allow && *spec->allow;
+    if (security->has_list && !(security->allow = strdup(spec->allow))) {
+        return error_set(err, ERROR_MEMORY, "out of memory for keys");
+    }
+    return curve_key_load(spec->secret_key, &security->key, err) && wire_security_reload(security, err);
+}
+
+struct wire_security *wire_security_create(const struct wire_security_spec *spec, struct error *err) {
+    struct wire_security *security = create_empty(spec->report, err);
+    return keep_if(security, security && load(security, spec, err));
+}
+
+/** The list of those who have the secret: one key. */
+static bool list_own_key(struct wire_security *security, struct error *err) {
+    if (!(security->list = calloc(1, sizeof *security->list))) {
+        return error_set(err, ERROR_MEMORY, "out of memory for an allow-list");
+    }
+    struct wire_allowed *row = security->list;
+    memcpy(row->key, security->key.public_key, sizeof row->key);
+    row->peer = (struct wire_peer){.authenticated = true, .roles = WIRE_TRAINER, .name = "cluster"};
+    security->count = 1;
+    security->has_list = true;
+    return true;
+}
+
+struct wire_security *wire_security_create_shared(const char *secret_file,
+                                                  void (*report)(const char *event, const struct error *err),
+                                                  struct error *err) {
+    struct wire_security *security = create_empty(report, err);
+    return keep_if(security,
+                   security && curve_key_load_shared(secret_file, &security->key, err) && list_own_key(security, err));
 }
 
 void wire_security_destroy(struct wire_security *security) {
@@ -129,7 +171,7 @@ const struct curve_key *wire_security_key(const struct wire_security *security) 
 }
 
 bool wire_security_has_list(const struct wire_security *security) {
-    return security->allow != NULL;
+    return security->has_list;
 }
 
 /** Reads the list anew where its file is another one than the last time. */

@@ -43,6 +43,14 @@ struct wire_security_spec {
 
 /** Reads both files. Returns owned. Outlives all contexts whose sockets use it. */
 struct wire_security *wire_security_create(const struct wire_security_spec *spec, struct error *err);
+/**
+ * For processes that are one another's equals: each has the pair that follows from the secret in a file (curve_key_load_shared),
+ * and an allow-list of just that, with the role trainer and the name "cluster". The server key of whoever connects is
+ * wire_security_key()->public_key. report: as in wire_security_spec. Returns owned.
+ */
+struct wire_security *wire_security_create_shared(const char *secret_file,
+                                                  void (*report)(const char *event, const struct error *err),
+                                                  struct error *err);
 /** Takes NULL. */
 void wire_security_destroy(struct wire_security *security);
 
@@ -51,7 +59,7 @@ const struct curve_key *wire_security_key(const struct wire_security *security);
 /** Whether there is an allow-list, so that sockets can be bound. */
 bool wire_security_has_list(const struct wire_security *security);
 
-/** Reads the allow-list now. On error the list that was read before stays in force. */
+/** Reads the allow-list now, where it has a file. On error the list that was read before stays in force. */
 bool wire_security_reload(struct wire_security *security, struct error *err);
 
 /** Looks a peer up, in a list no older than a second. False where it is not in it, or has none of roles. */

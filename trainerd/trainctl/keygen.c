@@ -9,20 +9,22 @@
 #include <string.h>
 
 static const char usage[] =
-    "usage: trainctl keygen curve|sign --out NAME [--json]\n"
+    "usage: trainctl keygen curve|sign|secret --out NAME [--json]\n"
     "Makes a pair of keys: NAME.key (secret: keep it where it is used, mode 0600) and NAME.pub (to hand "
-    "out).\n"
+    "out); or a secret that nodes share, in the one file NAME.\n"
     "Files that are there are never overwritten.\n"
     "  curve         who may talk to whom: one pair for each daemon, tool and client (security.key,\n"
     "                security.allow, --key, --server-key)\n"
     "  sign          who may vouch for models: Ed25519\n"
+    "  secret        which trainerd may train together over several nodes: copy the file to each of them\n"
+    "                (cluster.secret)\n"
     "  --out NAME    where to write them\n"
-    "  --json        print the public key as JSON\n"
+    "  --json        print the files' names, and the public key, as JSON\n"
     "  --help        this text\n";
 
 /** What was made, in words. */
 struct made {
-    char public[2 * SIGNATURE_PUBLIC_SIZE + 1];
+    char public[2 * SIGNATURE_PUBLIC_SIZE + 1]; /* "": there is no pair but one file */
     char id[SIGNATURE_ID_SIZE]; /* "" for kinds whose keys have no short name */
 };
 
@@ -48,10 +50,15 @@ static bool make_sign(const char *name, struct made *made, struct error *err) {
     return ok;
 }
 
+static bool make_secret(const char *name, struct made *made, struct error *err) {
+    (void)made;
+    return curve_secret_write(name, err);
+}
+
 static const struct kind {
     const char *name;
     bool (*make)(const char *name, struct made *made, struct error *err);
-} kinds[] = {{"curve", make_curve}, {"sign", make_sign}};
+} kinds[] = {{"curve", make_curve}, {"sign", make_sign}, {"secret", make_secret}};
 
 static const struct kind *find_kind(const char *name) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -90,7 +97,7 @@ static int parse(int argc, char **argv, struct keygen_options *out) {
     }
     out->kind = optind + 1 == argc ? find_kind(argv[optind]) : NULL;
     if (!fault && !out->kind)
-        fault = "which kind: curve or sign?";
+        fault = "which kind: curve, sign or secret?";
     if (!fault && !out->out)
         fault = "--out is wanted";
     if (!fault)
@@ -99,12 +106,20 @@ static int parse(int argc, char **argv, struct keygen_options *out) {
     return 2;
 }
 
-static bool print_json(const struct keygen_options *options, const struct made *made, struct error *err) {
+/** Returns owned; NULL: out of memory, or a name that is not UTF-8. */
+static json_t *describe(const struct keygen_options *options, const struct made *made) {
+    if (!made->public[0])
+        return json_pack("{s:s, s:s}", "kind", options->kind->name, "secret_file", options->out);
     json_t *root =
         json_pack("{s:s, s:s+, s:s+, s:s}", "kind", options->kind->name, "secret_file", options->out, ".key",
                   "public_file", options->out, ".pub", "public", made->public);
     if (root && made->id[0])
         json_object_set_new(root, "id", json_string(made->id));
+    return root;
+}
+
+static bool print_json(const struct keygen_options *options, const struct made *made, struct error *err) {
+    json_t *root = describe(options, made);
     char *text = root ? json_dumps(root, 0) : NULL;
     if (text)
         puts(text);
@@ -119,8 +134,11 @@ static bool keygen(const struct keygen_options *options, struct error *err) {
         return false;
     if (options->json)
         return print_json(options, &made, err);
-    printf("%s.key: secret, keep it\n%s.pub: public %s%s%s\n", options->out, options->out, made.public,
-           made.id[0] ? ", known as " : "", made.id);
+    if (!made.public[0])
+        printf("%s: secret, for all nodes and nobody else\n", options->out);
+    else
+        printf("%s.key: secret, keep it\n%s.pub: public %s%s%s\n", options->out, options->out, made.public,
+               made.id[0] ? ", known as " : "", made.id);
     return true;
 }
 
