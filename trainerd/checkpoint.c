@@ -18,7 +18,7 @@ static const struct {
     const char *prefix;
     enum plan_buffer buffer;
 } sections[] = {{"value/", PLAN_VALUES}, {"state/", PLAN_STATE}, {"state2/", PLAN_STATE2}, {"ema/", PLAN_EMA}};
-enum { SECTIONS = sizeof sections / sizeof *sections };
+enum { SECTIONS = sizeof sections / sizeof *sections, NAME_SIZE = 64 };
 
 /** Host copies of the plan's buffers, and their tensors for writing. */
 struct snapshot {
@@ -68,6 +68,23 @@ static bool snapshot_take(struct snapshot *snapshot, struct plan *plan, const st
     return true;
 }
 
+static void name_of(int64_t step, char out[NAME_SIZE]) {
+    snprintf(out, NAME_SIZE, "step-%09lld.safetensors", (long long)step);
+}
+
+bool checkpoint_path(const char *folder, int64_t step, char out[CHECKPOINT_PATH_SIZE], struct error *err) {
+    char name[NAME_SIZE];
+    name_of(step, name);
+    return file_join(out, CHECKPOINT_PATH_SIZE, folder, name, err);
+}
+
+size_t checkpoint_bytes_max(const struct parameters *parameters) {
+    size_t most = SAFETENSORS_MAX_HEADER + sizeof(uint64_t);
+    for (int i = 0; i < parameters->count; i++)
+        most += SECTIONS * tensor_bytes(&parameters->tensors[i]);
+    return most;
+}
+
 static int is_checkpoint(const struct dirent *entry) {
     size_t length = strlen(entry->d_name);
     return strncmp(entry->d_name, "step-", 5) == 0 && length > 17 && strcmp(entry->d_name + length - 12, ".safetensors") == 0;
@@ -89,7 +106,7 @@ static int is_torn(const struct dirent *entry) {
     return strncmp(entry->d_name, "step-", 5) == 0 && strstr(entry->d_name, ".safetensors.") != NULL;
 }
 
-static void remove_torn(const char *folder) {
+void checkpoint_clean(const char *folder) {
     struct dirent **names = NULL;
     int count = scandir(folder, &names, is_torn, NULL);
     char path[CHECKPOINT_PATH_SIZE];
@@ -101,11 +118,15 @@ static void remove_torn(const char *folder) {
         free_list(names, count);
 }
 
-static void remove_oldest(const char *folder, int keep_last) {
+/** Newer ones than the one that was saved last are another run's, or damaged: those do not count. */
+static void remove_oldest(const char *folder, int64_t saved, int keep_last) {
     struct dirent **names = NULL;
-    int count = list_checkpoints(folder, &names);
-    char path[CHECKPOINT_PATH_SIZE];
-    for (int i = 0; i < count - (keep_last > 1 ? keep_last : 1); i++) {
+    int count = list_checkpoints(folder, &names), kept = 0;
+    char path[CHECKPOINT_PATH_SIZE], newest[NAME_SIZE];
+    name_of(saved, newest);
+    while (kept < count && strcmp(names[kept]->d_name, newest) <= 0)
+        kept++;
+    for (int i = 0; i < kept - (keep_last > 1 ? keep_last : 1); i++) {
         if (file_join(path, sizeof path, folder, names[i]->d_name, NULL))
             unlink(path);
     }
@@ -115,14 +136,12 @@ static void remove_oldest(const char *folder, int keep_last) {
 
 bool checkpoint_save(const char *folder, struct plan *plan, const struct graph *graph, const struct training_state *state,
                      int keep_last, struct error *err) {
-    char path[CHECKPOINT_PATH_SIZE], name[64];
-    snprintf(name, sizeof name, "step-%09lld.safetensors", (long long)state->global_step);
+    char path[CHECKPOINT_PATH_SIZE];
     struct snapshot snapshot = {0};
     char *text = checkpoint_state_print(state, err);
-    bool ok = text && file_make_folders(folder, err) && file_join(path, sizeof path, folder, name, err) &&
+    bool ok = text && file_make_folders(folder, err) && checkpoint_path(folder, state->global_step, path, err) &&
               snapshot_take(&snapshot, plan, graph, err);
     if (ok) {
-        remove_torn(folder);
         struct safetensors_text metadata = {METADATA_KEY, text};
         struct safetensors_content content = {
             .tensors = snapshot.tensors, .count = snapshot.count, .metadata = &metadata, .metadata_count = 1};
@@ -131,7 +150,7 @@ bool checkpoint_save(const char *folder, struct plan *plan, const struct graph *
     snapshot_fini(&snapshot);
     free(text);
     if (ok)
-        remove_oldest(folder, keep_last);
+        remove_oldest(folder, state->global_step, keep_last);
     return ok;
 }
 
@@ -172,13 +191,15 @@ static bool load_parsed(const struct safetensors *file, struct plan *plan, const
     return true;
 }
 
-/** Reads a checkpoint; without a plan only its header and state. */
-static bool load(const char *path, struct plan *plan, const struct graph *graph, struct training_state *state,
+/** Reads a checkpoint; without a plan only its header and state. bytes may be NULL. */
+static bool load(const char *path, struct plan *plan, const struct graph *graph, struct training_state *state, size_t *bytes,
                  struct error *err) {
     struct file_map map;
     struct safetensors file;
     if (!file_map_open(path, &map, err))
         return false;
+    if (bytes)
+        *bytes = map.size;
     bool ok = safetensors_parse(map.data, map.size, &file, err);
     if (ok) {
         ok = load_parsed(&file, plan, graph, state, err);
@@ -190,20 +211,30 @@ static bool load(const char *path, struct plan *plan, const struct graph *graph,
 
 bool checkpoint_load(const char *path, struct plan *plan, const struct graph *graph,
                      struct training_state *state, struct error *err) {
-    return load(path, plan, graph, state, err);
+    return load(path, plan, graph, state, NULL, err);
 }
 
-bool checkpoint_newest(const char *folder, char *out, int *skipped, struct error *err) {
+bool checkpoint_find(const char *folder, uint64_t run, struct checkpoint_found *out, struct error *err) {
     struct dirent **names = NULL;
     int count = list_checkpoints(folder, &names);
     bool found = false;
-    *skipped = 0;
+    out->skipped = 0;
     for (int i = count - 1; i >= 0 && !found; i--) {
-        struct training_state state;
-        found = file_join(out, CHECKPOINT_PATH_SIZE, folder, names[i]->d_name, NULL) && load(out, NULL, NULL, &state, NULL);
-        *skipped += !found;
+        bool whole = file_join(out->path, sizeof out->path, folder, names[i]->d_name, NULL) &&
+                     load(out->path, NULL, NULL, &out->state, &out->bytes, NULL);
+        found = whole && (run == 0 || out->state.run == run);
+        out->skipped += !whole;
     }
     if (count >= 0)
         free_list(names, count);
     return found || error_set(err, ERROR_NOT_FOUND, "%s: no checkpoint to resume from", folder);
+}
+
+bool checkpoint_newest(const char *folder, char *out, int *skipped, struct error *err) {
+    struct checkpoint_found found;
+    bool ok = checkpoint_find(folder, 0, &found, err);
+    *skipped = found.skipped;
+    if (ok)
+        memcpy(out, found.path, sizeof found.path);
+    return ok;
 }

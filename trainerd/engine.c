@@ -9,19 +9,20 @@ bool engine_on_gpus(const struct trainer_config *config) {
     return strcmp(config->device.name, "cuda") == 0;
 }
 
-struct device *engine_open_device(const struct trainer_config *config, int rank, struct error *err) {
+struct device *engine_open_device(const struct trainer_config *config, int local_rank, struct error *err) {
     const struct trainer_device_config *device = &config->device;
     struct device_spec spec = {.name = strcmp(device->name, "auto") == 0 ? "onednn" : device->name,
-                               .index = engine_on_gpus(config) ? rank : 0, .threads = device->threads, .deterministic = true,
+                               .index = engine_on_gpus(config) ? local_rank : 0, .threads = device->threads,
+                               .deterministic = true,
                                .direct_convolutions = !device->winograd, .tf32 = device->tf32,
                                .algorithm_cache = device->algorithm_cache, .kernel_by_kernel = !device->graphs};
     return device_open(&spec, err);
 }
 
-const char *engine_collective(const struct trainer_config *config) {
+const char *engine_collective(const struct trainer_config *config, int ranks) {
     if (strcmp(config->collective.name, "auto") != 0)
         return config->collective.name;
-    return config->device.ranks == 1 ? "solo" : engine_on_gpus(config) ? "nccl" : "gloo";
+    return ranks == 1 ? "solo" : engine_on_gpus(config) ? "nccl" : "gloo";
 }
 
 static void *batch_alloc(void *device, size_t bytes, struct error *err) {

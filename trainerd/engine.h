@@ -11,11 +11,11 @@
 /** Whether each rank has a GPU. */
 bool engine_on_gpus(const struct trainer_config *config);
 
-/** Opens the rank's device; "auto" is oneDNN, and of GPUs rank r has the r-th. NULL on error. */
-struct device *engine_open_device(const struct trainer_config *config, int rank, struct error *err);
+/** Opens a rank's device; "auto" is oneDNN, and of GPUs the i-th rank of a machine has the i-th. NULL on error. */
+struct device *engine_open_device(const struct trainer_config *config, int local_rank, struct error *err);
 
 /** The name of the collective; "auto" is what fits the device and the number of ranks. */
-const char *engine_collective(const struct trainer_config *config);
+const char *engine_collective(const struct trainer_config *config, int ranks);
 
 /** For batches that the device uploads without a wait. Borrows the device. */
 struct loader_memory engine_batch_memory(struct device *device);

@@ -3,6 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "trainerd/reports.h"
+#include "trainerd/running_statistics.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -11,33 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/** Rank 0's running statistics for everyone: each rank keeps its own, and only these are ever used. */
-static bool share_statistics(struct training *training, struct error *err) {
-    int ranks = training->collective->world_size;
-    if (ranks == 1)
-        return true;
-    for (int i = 0; i < training->graph->parameter_count; i++) {
-        struct tensor *tensor = &training->host->tensors[i];
-        if (training->graph->parameters[i].role.diff != ARG_NONE)
-            continue;
-        size_t bytes = tensor_bytes(tensor);
-        char *all = malloc((size_t)ranks * bytes);
-        bool ok = all ? collective_allgather(training->collective, tensor->data, bytes, all, err)
-                      : error_set(err, ERROR_MEMORY, "out of memory");
-        if (ok)
-            memcpy(tensor->data, all, bytes); /* rank 0's come first */
-        free(all);
-        if (!ok)
-            return false;
-    }
-    return true;
-}
-
 /** The weights that a model of this moment would have. */
 static bool gather_weights(struct training *training, struct error *err) {
     return plan_export(training->plan, PLAN_VALUES, training->host, err) &&
            (!plan_has_buffer(training->plan, PLAN_EMA) || plan_export(training->plan, PLAN_EMA, training->host, err)) &&
-           share_statistics(training, err);
+           running_statistics_share(training->collective, training->graph, training->host, err);
 }
 
 static bool evaluate(struct training *training, struct evaluation *out, struct error *err) {

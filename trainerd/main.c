@@ -132,26 +132,30 @@ static bool print_about(const struct arguments *arguments) {
     return true;
 }
 
-static bool act(const struct arguments *arguments, char **argv, const struct trainer_config *config, int *left,
+/** *code: what to exit with where all went well. */
+static bool act(const struct arguments *arguments, char **argv, const struct trainer_config *config, int *code,
                 struct error *err) {
     log_init("trainerd", config->log.level, config->log.style);
     if (arguments->check)
         return daemon_check(config, err);
     if (arguments->worker >= 0)
-        return worker_run(config, arguments->worker, arguments->resume, err);
+        return worker_run(config, arguments->worker, arguments->resume, code, err);
     if (arguments->profile) {
         struct engine_profile_options profile = {arguments->profile, arguments->trace, arguments->json, argv};
         return engine_profile_run(config, &profile, err);
     }
     struct daemon_options options = {argv, arguments->once, arguments->resume, arguments->json ? PROGRESS_JSON : PROGRESS_AUTO};
-    return daemon_run(config, &options, left, err);
+    int left = 0;
+    bool ok = daemon_run(config, &options, &left, err);
+    *code = left ? EXIT_LEFT : 0;
+    return ok;
 }
 
 static int run(const struct arguments *arguments, char **argv) {
     struct config config = {0};
     struct trainer_config values;
     struct error err = {0};
-    int left = 0;
+    int code = 0;
     struct trainer_config_source source = {arguments->config, arguments->settings, arguments->setting_count};
     bool ok = trainer_config_load(&source, &config, &values, &err);
     if (!ok && config.problem_count) {
@@ -159,13 +163,13 @@ static int run(const struct arguments *arguments, char **argv) {
         error_set(&err, ERROR_INVALID, "the configuration cannot be used");
     }
     ok = ok && core_dump_forbid(&err) && digest_start(&err) && signals_install(&err) &&
-         act(arguments, argv, &values, &left, &err);
+         act(arguments, argv, &values, &code, &err);
     if (!ok && arguments->worker < 0) /* a worker's last words reach the supervisor, which says them */
         fprintf(stderr, "trainerd: %s%s%s\n", err.message, *err.hint ? "; " : "", err.hint);
     else if (ok && arguments->check)
         puts("trainerd: configuration OK");
     config_fini(&config);
-    return !ok ? EXIT_FAILED : left ? EXIT_LEFT : 0;
+    return ok ? code : EXIT_FAILED;
 }
 
 int main(int argc, char **argv) {

@@ -202,6 +202,11 @@ static void find_suspect(struct supervisor *supervisor) {
     process_kill(&supervisor->workers[quietest]);
 }
 
+static bool ended_well(const struct process *worker) {
+    int code = WIFEXITED(worker->status) ? WEXITSTATUS(worker->status) : WORKER_EXIT_FAILED;
+    return code == WORKER_EXIT_FINISHED || code == WORKER_EXIT_STOPPED;
+}
+
 static void reap(struct supervisor *supervisor) {
     bool someone_failed = false;
     for (int rank = 0; rank < supervisor->spec.ranks; rank++) {
@@ -209,7 +214,7 @@ static void reap(struct supervisor *supervisor) {
         if (worker->pid == 0 || !process_ended(worker))
             continue;
         supervisor->alive--;
-        someone_failed |= worker->status != 0;
+        someone_failed |= !ended_well(worker);
     }
     if (!someone_failed)
         return;
@@ -265,7 +270,7 @@ static int weigh(const struct process *worker, const struct error *words) {
         int number = WTERMSIG(worker->status);
         return (number == SIGTERM && worker->sent_term) || (number == SIGKILL && worker->sent_kill) ? 0 : 3;
     }
-    if (worker->status == 0)
+    if (ended_well(worker))
         return 0;
     return worker->sent_term || words->code == ERROR_PEER || words->code == ERROR_TIMEOUT ? 1 : 2;
 }

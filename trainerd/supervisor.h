@@ -72,6 +72,14 @@ struct supervisor_worker {
     int error_descriptor; /**< where its last words go */
 };
 
+/** How a worker says what came of it. */
+enum worker_exit {
+    WORKER_EXIT_FINISHED = 0, /**< training has come to its end */
+    WORKER_EXIT_FAILED = 1,   /**< its last words say why */
+    WORKER_EXIT_STOPPED = 4,  /**< SIGTERM or SIGUSR1 ended training early; a checkpoint is there */
+    WORKER_EXIT_REGROUP = 5,  /**< SIGUSR2 did, to go on with other ranks; a checkpoint is there */
+};
+
 /** In the worker: reads the environment. ERROR_STATE where no supervisor started this process. */
 bool supervisor_worker_read(int rank, struct supervisor_worker *out, struct error *err);
 

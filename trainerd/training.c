@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/signals.h"
+#include "trainerd/checkpoint_write.h"
 #include "trainerd/engine.h"
 #include "trainerd/epoch_end.h"
 #include "trainerd/loss_scale.h"
@@ -11,25 +12,32 @@
 #include <math.h>
 #include <stdlib.h>
 
+/** What signals ask for; the larger wish wins. */
+enum wish { WISH_NONE, WISH_REGROUP, WISH_STOP };
+
 /** What every rank says of itself after each step. */
 struct step_word {
     float loss;
-    int32_t stop; /* a signal arrived here */
+    int32_t wish; /* enum wish: of the signals that arrived here */
 };
 
-/** Exchanges losses and wishes: the mean loss over ranks, and whether anyone was told to stop: all know the same. */
-static bool agree(const struct training *training, float loss, double *mean_loss, bool *stop, struct error *err) {
+static enum wish wish_of_signals(void) {
+    return signals_stop ? WISH_STOP : signals_regroup ? WISH_REGROUP : WISH_NONE;
+}
+
+/** Exchanges losses and wishes: the mean loss over ranks, and the largest wish: all know the same. */
+static bool agree(const struct training *training, float loss, double *mean_loss, enum wish *wish, struct error *err) {
     int ranks = training->collective->world_size;
-    struct step_word mine = {loss, signals_stop != 0};
+    struct step_word mine = {loss, wish_of_signals()};
     struct step_word *all = calloc((size_t)ranks, sizeof *all);
     if (!all)
         return error_set(err, ERROR_MEMORY, "out of memory");
     bool ok = collective_allgather(training->collective, &mine, sizeof mine, all, err);
     double sum = 0;
-    *stop = false;
+    *wish = WISH_NONE;
     for (int i = 0; ok && i < ranks; i++) {
         sum += all[i].loss;
-        *stop |= all[i].stop != 0;
+        *wish = all[i].wish > (int32_t)*wish ? (enum wish)all[i].wish : *wish;
     }
     *mean_loss = sum / ranks;
     free(all);
@@ -37,12 +45,12 @@ static bool agree(const struct training *training, float loss, double *mean_loss
 }
 
 static bool save_checkpoint(struct training *training, struct error *err) {
-    if (training->collective->rank != 0)
-        return true;
     char folder[CHECKPOINT_PATH_SIZE];
-    return job_path(training->job, "checkpoints", folder, sizeof folder, err) &&
-           checkpoint_save(folder, training->plan, training->graph, &training->state,
-                           training->job->config->checkpoint.keep_last, err);
+    struct checkpoint_write_spec spec = {.folder = folder, .collective = training->collective, .plan = training->plan,
+                                         .graph = training->graph, .host = training->host, .state = &training->state,
+                                         .keep_last = training->job->config->checkpoint.keep_last, .node = training->node,
+                                         .writes = training->writes, .replicates = training->replicates};
+    return job_path(training->job, "checkpoints", folder, sizeof folder, err) && checkpoint_write(&spec, err);
 }
 
 static bool tell_step(const struct training *training, double loss, struct error *err) {
@@ -112,7 +120,7 @@ static bool end_update(struct training *training, struct error *err) {
 }
 
 /** One step with the batch that the loader has ready. */
-static bool train_step(struct training *training, struct feed *feed, double *loss, bool *stop, struct error *err) {
+static bool train_step(struct training *training, struct feed *feed, double *loss, enum wish *wish, struct error *err) {
     struct batch batch;
     float hyper[HYPER_COUNT], own_loss;
     const struct training_state *state = &training->state;
@@ -128,7 +136,7 @@ static bool train_step(struct training *training, struct feed *feed, double *los
     if (!step_end(training->step, &own_loss, staged ? err : NULL) || !staged)
         return false;
     loader_release(feed->loader);
-    bool ok = end_update(training, err) && agree(training, own_loss, loss, stop, err);
+    bool ok = end_update(training, err) && agree(training, own_loss, loss, wish, err);
     if (ok && !isfinite(*loss)) {
         error_set(err, ERROR_INVALID, "the loss is not finite after %lld steps", (long long)state->global_step);
         return error_hint(err, "a smaller optimizer.learning_rate, a longer schedule.warmup_epochs or train.clip_norm may help");
@@ -136,22 +144,27 @@ static bool train_step(struct training *training, struct feed *feed, double *los
     return ok;
 }
 
-/** The steps that are left of the epoch. */
-static bool train_epoch(struct training *training, struct feed *feed, bool *stop, struct error *err) {
-    struct training_state *state = &training->state;
+/** Saves where a checkpoint within an epoch is due, or wished for, and says whether training is to end with it. */
+static bool save_within(struct training *training, enum wish wish, bool *ends, struct error *err) {
+    const struct training_state *state = &training->state;
     int every = training->job->config->checkpoint.every_steps;
-    while (state->step < training->sampler->steps && !*stop) {
+    bool due = every > 0 && state->global_step % every == 0 && state->step < training->sampler->steps;
+    *ends = wish == WISH_STOP || (wish == WISH_REGROUP && due);
+    return (!due && !*ends) || save_checkpoint(training, err);
+}
+
+/** The steps that are left of the epoch, unless a signal ends training before them. */
+static bool train_epoch(struct training *training, struct feed *feed, enum wish *wish, bool *ends, struct error *err) {
+    struct training_state *state = &training->state;
+    while (state->step < training->sampler->steps && !*ends) {
         double loss = 0;
-        if (!train_step(training, feed, &loss, stop, err))
+        if (!train_step(training, feed, &loss, wish, err))
             return false;
         state->step++;
         state->global_step++;
         state->loss_sum += loss;
         rendezvous_heartbeat(training->rendezvous);
-        if (!tell_step(training, loss, err))
-            return false;
-        bool due = every > 0 && state->global_step % every == 0 && state->step < training->sampler->steps;
-        if ((due || *stop) && !save_checkpoint(training, err))
+        if (!tell_step(training, loss, err) || !save_within(training, *wish, ends, err))
             return false;
     }
     return true;
@@ -173,8 +186,8 @@ static struct loader *open_loader(const struct training *training, struct error 
     return loader_create(&spec, err);
 }
 
-/** Ends an epoch: evaluates, decides whether it was the last, and saves where a checkpoint is due. */
-static bool finish_epoch(struct training *training, struct error *err) {
+/** Ends an epoch: evaluates, decides whether it was the last, and saves where a checkpoint is due or the ranks regroup. */
+static bool finish_epoch(struct training *training, enum wish wish, bool *ends, struct error *err) {
     struct training_state *state = &training->state;
     const struct trainer_config *config = training->job->config;
     if (!epoch_end_evaluate(training, err))
@@ -184,23 +197,28 @@ static bool finish_epoch(struct training *training, struct error *err) {
     state->loss_sum = 0;
     int patience = config->train.early_stopping_patience;
     state->finished = state->epoch == config->train.epochs || (patience > 0 && state->stale_epochs >= patience);
+    *ends = state->finished || wish == WISH_REGROUP;
     int every = config->checkpoint.every_epochs;
-    bool due = state->finished || (every > 0 && state->epoch % every == 0);
+    bool due = *ends || (every > 0 && state->epoch % every == 0);
     return !due || save_checkpoint(training, err);
 }
 
-bool training_run(struct training *training, bool *stopped, struct error *err) {
-    *stopped = false;
-    if (training->state.finished)
+bool training_run(struct training *training, enum training_outcome *outcome, struct error *err) {
+    enum wish wish = WISH_NONE;
+    bool ends = training->state.finished;
+    *outcome = TRAINING_FINISHED;
+    if (ends)
         return true;
     struct feed feed = {.loader = open_loader(training, err)};
     bool ok = feed.loader;
-    while (ok && !training->state.finished && !*stopped) {
-        ok = train_epoch(training, &feed, stopped, err);
-        if (ok && training->state.step == training->sampler->steps)
-            ok = finish_epoch(training, err);
+    while (ok && !ends) {
+        ok = train_epoch(training, &feed, &wish, &ends, err);
+        if (ok && !ends)
+            ok = finish_epoch(training, wish, &ends, err);
     }
     (void)plan_drop_staged(training->plan, NULL); /* where it fails, so did the step */
     loader_destroy(feed.loader);
+    if (!training->state.finished)
+        *outcome = wish == WISH_STOP ? TRAINING_STOPPED : TRAINING_REGROUPS;
     return ok;
 }

@@ -30,8 +30,8 @@ static void run_fini(struct run *run) {
 static struct training_state sample_state(int64_t step) {
     return (struct training_state){.epoch = 3, .step = 17, .global_step = step, .seed = UINT64_C(0xfedcba9876543210),
                                    .best_metric = 0.1 + 0.2, .best_epoch = 2, .stale_epochs = 1, .loss_sum = 1.0 / 3, .models = 4,
-                                   .finished = true, .ranks = 5, .config_digest = "c0", .data_digest = "da",
-                                   .environment = "onednn, \"2 threads\"",
+                                   .finished = true, .run = UINT64_C(0x8000000000000001), .ranks = 5, .parts = 3,
+                                   .config_digest = "c0", .data_digest = "da", .environment = "onednn, \"2 threads\"",
                                    .loss_scale = {0x1p13, 1234, 5}};
 }
 
@@ -39,8 +39,9 @@ static bool same_state(const struct training_state *a, const struct training_sta
     return a->epoch == b->epoch && a->step == b->step && a->global_step == b->global_step && a->seed == b->seed &&
            memcmp(&a->best_metric, &b->best_metric, sizeof a->best_metric) == 0 && a->best_epoch == b->best_epoch &&
            a->stale_epochs == b->stale_epochs && a->loss_sum == b->loss_sum && a->models == b->models &&
-           a->finished == b->finished && a->ranks == b->ranks && strcmp(a->config_digest, b->config_digest) == 0 &&
-           strcmp(a->data_digest, b->data_digest) == 0 && strcmp(a->environment, b->environment) == 0 &&
+           a->finished == b->finished && a->run == b->run && a->ranks == b->ranks && a->parts == b->parts &&
+           strcmp(a->config_digest, b->config_digest) == 0 && strcmp(a->data_digest, b->data_digest) == 0 &&
+           strcmp(a->environment, b->environment) == 0 &&
            a->loss_scale.factor == b->loss_scale.factor && a->loss_scale.good_steps == b->loss_scale.good_steps &&
            a->loss_scale.skipped == b->loss_scale.skipped;
 }
@@ -105,6 +106,48 @@ static void only_the_newest_are_kept(void **state) {
     assert_true(has_step(folder, 30));
     assert_false(has_step(folder, 25));
     run_fini(&run);
+}
+
+/* Damaged files, or another run's, that stand ahead: what is saved takes nobody's place but its own run's older ones. */
+static void one_that_was_just_saved_is_never_the_oldest(void **state) {
+    struct test_folder *folder = *state;
+    struct run run;
+    run_init(&run, 1);
+    folder_text(folder, "step-000000090.safetensors", "");
+    save(folder, &run, 20, 1);
+    assert_true(has_step(folder, 20));
+    save(folder, &run, 30, 1);
+    assert_true(has_step(folder, 30) && has_step(folder, 90));
+    assert_false(has_step(folder, 20));
+    run_fini(&run);
+}
+
+static void only_the_run_that_is_asked_for_is_found(void **state) {
+    struct test_folder *folder = *state;
+    struct run run;
+    struct checkpoint_found found;
+    struct training_state other = sample_state(9);
+    run_init(&run, 1);
+    save(folder, &run, 5, 9);
+    other.run = 7;
+    assert_true(checkpoint_save(folder->path, run.plan, run.graph, &other, 9, NULL));
+    assert_true(checkpoint_find(folder->path, sample_state(0).run, &found, NULL));
+    assert_int_equal(found.state.global_step, 5);
+    assert_int_equal(found.skipped, 0);
+    assert_true(found.bytes > 0 && found.bytes <= checkpoint_bytes_max(run.parameters));
+    assert_true(checkpoint_find(folder->path, 0, &found, NULL));
+    assert_int_equal(found.state.global_step, 9);
+    assert_false(checkpoint_find(folder->path, 8, &found, NULL));
+    run_fini(&run);
+}
+
+static void what_killed_writers_left_is_removed(void **state) {
+    struct test_folder *folder = *state;
+    folder_text(folder, "step-000000004.safetensors.Ab12Cd", "half of");
+    folder_text(folder, "step-000000004.safetensors", "whole");
+    checkpoint_clean(folder->path);
+    assert_false(file_exists(folder_path(folder, "step-000000004.safetensors.Ab12Cd")));
+    assert_true(file_exists(folder_path(folder, "step-000000004.safetensors")));
 }
 
 /** Changes the newest file's size to that share of what it was. */
@@ -203,6 +246,14 @@ static void a_broken_state_names_its_key(void **state) {
     strstr(text, "\"loss_scale_factor\"")[1] = 'L'; /* as in a checkpoint of before it was there */
     assert_true(checkpoint_state_parse(text, &parsed, &err));
     assert_true(parsed.loss_scale.factor == 0 && parsed.loss_scale.skipped == 5);
+    strstr(text, "\"run\"")[1] = 'R';
+    strstr(text, "\"parts\"")[1] = 'P';
+    assert_true(checkpoint_state_parse(text, &parsed, &err));
+    assert_true(parsed.run == 0 && parsed.parts == 1);
+    strstr(text, "\"Run\"")[1] = 'r';
+    strstr(text, "8000000000000001")[3] = 'g';
+    assert_false(checkpoint_state_parse(text, &parsed, &err));
+    assert_non_null(strstr(err.message, "key run"));
     assert_false(checkpoint_state_parse("[1]", &parsed, &err));
     assert_false(checkpoint_state_parse("{", &parsed, &err));
     free(text);
@@ -214,7 +265,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(everything_comes_back_bit_for_bit),   IN_FOLDER(only_the_newest_are_kept),
         IN_FOLDER(damaged_ones_are_passed_over),        IN_FOLDER(an_empty_folder_has_none),
-        IN_FOLDER(another_network_is_refused),          cmocka_unit_test(no_metric_yet_survives_the_state),
+        IN_FOLDER(another_network_is_refused),          IN_FOLDER(one_that_was_just_saved_is_never_the_oldest),
+        IN_FOLDER(only_the_run_that_is_asked_for_is_found), IN_FOLDER(what_killed_writers_left_is_removed),
+        cmocka_unit_test(no_metric_yet_survives_the_state),
         cmocka_unit_test(a_broken_state_names_its_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
