@@ -7,6 +7,7 @@
 
 /** Orders follow the choices in config_rows.c. */
 enum trainer_optimizer { TRAINER_SGD, TRAINER_ADAMW };
+enum trainer_scaling { TRAINER_SCALING_NONE, TRAINER_SCALING_LINEAR, TRAINER_SCALING_SQRT };
 enum trainer_metric {
     TRAINER_METRIC_AUC,
     TRAINER_METRIC_BALANCED_ACCURACY,
@@ -58,6 +59,8 @@ struct trainer_train_config {
 struct trainer_optimizer_config {
     enum trainer_optimizer name;
     double learning_rate, momentum;
+    enum trainer_scaling scaling;
+    int scaling_batch;
     struct double_list betas; /**< two */
     double epsilon, weight_decay;
 };

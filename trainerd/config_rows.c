@@ -23,6 +23,7 @@ static const char *const architectures[] = {"resnet18",  "resnet34",           "
 static const char *const stems[] = {"7x7", "3x3", NULL};
 static const char *const metrics[] = {"auc", "balanced_accuracy", "accuracy", "macro_f1", "loss", NULL};
 static const char *const optimizers[] = {"sgd", "adamw", NULL};
+static const char *const scalings[] = {"none", "linear", "sqrt", NULL};
 static const char *const precisions[] = {"f32", "bf16", "f16", NULL};
 static const char *const gradients[] = {"f32", "bf16", NULL};
 static const char *const schedules[] = {"constant", "cosine", "linear", NULL};
@@ -136,9 +137,11 @@ static const struct schema_row rows[] = {
 
     ROW("train.epochs", INT, train.epochs, "10", RANGE(1, 100000), HELP("passes over the training part")),
     ROW("train.steps_per_epoch", INT, train.steps_per_epoch, "0", RANGE(0, 100000000),
-        HELP("0: images / batch_size")),
+        HELP("0: images / batch_size, rounded down: what does not fill a last batch is left out, other images each epoch, as "
+             "each has an order of its own; with more steps than that the images begin anew, in another order")),
     ROW("train.batch_size", INT, train.batch_size, "64", RANGE(1, 65536), .unit = "images",
-        HELP("of one step over all ranks and parts together; a multiple of device.ranks * train.parts")),
+        HELP("of one step over all ranks and parts together, always full; a multiple of the number of ranks * train.parts. Ranks "
+             "share one order of images, which follows from run.seed and the epoch alone, however many they are")),
     ROW("train.parts", INT, train.parts, "1", RANGE(1, 4096),
         HELP("gradient accumulation: a rank computes its share of a batch in so many parts, which takes so many times less "
              "memory; batch norm sees each part by itself")),
@@ -162,7 +165,13 @@ static const struct schema_row rows[] = {
     ROW("optimizer.name", ENUM, optimizer.name, "sgd", .choices = optimizers,
         HELP("how weights follow gradients")),
     ROW("optimizer.learning_rate", DOUBLE, optimizer.learning_rate, "0.05", RANGE(1e-12, 100),
-        HELP("after the warm-up")),
+        HELP("after the warm-up, of a step with optimizer.scaling_batch images where optimizer.scaling is not none")),
+    ROW("optimizer.scaling", ENUM, optimizer.scaling, "none", .choices = scalings,
+        HELP("how the learning rate follows the batch: linear, times train.batch_size / optimizer.scaling_batch (Goyal et al. "
+             "2017); sqrt, times the root of that (Krizhevsky 2014; Hoffer et al. 2017); none, it stays as given. A batch is of "
+             "all ranks together, so that their number changes no rate; the event start tells the learning_rate in force")),
+    ROW("optimizer.scaling_batch", INT, optimizer.scaling_batch, "256", RANGE(1, 65536), .unit = "images",
+        HELP("the batch that optimizer.learning_rate was found with")),
     ROW("optimizer.momentum", DOUBLE, optimizer.momentum, "0.9", RANGE(0, .9999), HELP("of sgd")),
     ROW("optimizer.betas", DOUBLE_LIST, optimizer.betas, "[0.9, 0.999]", RANGE(0, .999999), .count = 2,
         HELP("of adamw")),

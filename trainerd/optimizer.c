@@ -7,10 +7,21 @@ enum op_kind optimizer_kind(const struct trainer_config *config) {
     return config->optimizer.name == TRAINER_SGD ? OP_SGD : OP_ADAMW;
 }
 
+double optimizer_learning_rate(const struct trainer_config *config) {
+    const struct trainer_optimizer_config *optimizer = &config->optimizer;
+    double batches = (double)config->train.batch_size / optimizer->scaling_batch;
+    switch (optimizer->scaling) {
+    case TRAINER_SCALING_NONE: break;
+    case TRAINER_SCALING_LINEAR: return optimizer->learning_rate * batches;
+    case TRAINER_SCALING_SQRT: return optimizer->learning_rate * sqrt(batches);
+    }
+    return optimizer->learning_rate;
+}
+
 static struct schedule_spec schedule_of(const struct trainer_config *config, int64_t steps_per_epoch) {
     int64_t total = config->train.epochs * steps_per_epoch;
     int64_t warmup = (int64_t)(config->schedule.warmup_epochs * (double)steps_per_epoch);
-    return (struct schedule_spec){.kind = config->schedule.kind, .base_rate = config->optimizer.learning_rate,
+    return (struct schedule_spec){.kind = config->schedule.kind, .base_rate = optimizer_learning_rate(config),
                                   .warmup_steps = warmup < total ? warmup : total, .total_steps = total,
                                   .final_fraction = config->schedule.final_learning_rate_factor};
 }

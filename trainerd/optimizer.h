@@ -5,6 +5,9 @@
 /** OP_SGD or OP_ADAMW. */
 enum op_kind optimizer_kind(const struct trainer_config *config);
 
+/** The rate after the warm-up: optimizer.learning_rate, scaled for the batch as optimizer.scaling says. */
+double optimizer_learning_rate(const struct trainer_config *config);
+
 /** Which update it is. */
 struct optimizer_moment {
     int64_t steps_per_epoch, global_step;

@@ -6,6 +6,7 @@
 #include "common/graph/slow_kernels.h"
 #include "common/weights/import.h"
 #include "trainerd/engine.h"
+#include "trainerd/optimizer.h"
 #include "trainerd/reports.h"
 #include "trainerd/resume.h"
 
@@ -154,6 +155,7 @@ static bool tell_start(struct worker *worker, struct error *err) {
         metric_integer("arena_mib", (int64_t)(memory.arena_bytes >> 20)),
         metric_integer("arena_live_mib", (int64_t)(memory.arena_live_bytes >> 20)),
         metric_integer("parameters_mib", (int64_t)(memory.parameter_bytes >> 20)),
+        metric_real("learning_rate", optimizer_learning_rate(&worker->config)),
         metric_integer("at_step", training->state.global_step)};
     int count = sizeof metrics / sizeof *metrics;
     return metrics_log_write(training->log, "start", metrics, count, err) &&

@@ -98,10 +98,49 @@ static void the_averages_decay_grows_from_a_tenth(void **state) {
     close_to(hyper[HYPER_EMA_DECAY], 0.99);
 }
 
+/* Goyal et al. 2017: a batch of 8192 has 32 times the rate of one of 256; Krizhevsky 2014: the root of that. By hand. */
+static void the_rate_is_scaled_for_the_batch(void **state) {
+    (void)state;
+    static const struct {
+        enum trainer_scaling scaling;
+        int batch, of;
+        double rate;
+    } cases[] = {
+        {TRAINER_SCALING_NONE, 8192, 256, 0.1},     {TRAINER_SCALING_LINEAR, 8192, 256, 3.2},
+        {TRAINER_SCALING_LINEAR, 64, 256, 0.025},   {TRAINER_SCALING_LINEAR, 256, 256, 0.1},
+        {TRAINER_SCALING_SQRT, 1024, 256, 0.2},     {TRAINER_SCALING_SQRT, 64, 256, 0.05},
+        {TRAINER_SCALING_SQRT, 8192, 256, 0.565685425}, {TRAINER_SCALING_LINEAR, 96, 32, 0.3},
+    };
+    struct trainer_config config = sample_config();
+    float hyper[HYPER_COUNT];
+    config.optimizer.learning_rate = 0.1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        config.optimizer.scaling = cases[i].scaling;
+        config.optimizer.scaling_batch = cases[i].of;
+        config.train.batch_size = cases[i].batch;
+        close_to((float)optimizer_learning_rate(&config), cases[i].rate);
+        optimizer_hyper(&config, &(struct optimizer_moment){5, 10, .ranks = 1}, hyper); /* just after the warm-up */
+        close_to(hyper[HYPER_LEARNING_RATE], cases[i].rate);
+    }
+}
+
+static void the_number_of_ranks_changes_no_rate(void **state) {
+    (void)state;
+    struct trainer_config config = sample_config();
+    float one[HYPER_COUNT], eight[HYPER_COUNT];
+    config.optimizer.scaling = TRAINER_SCALING_LINEAR;
+    config.optimizer.scaling_batch = 256;
+    config.train.batch_size = 64;
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 12, .ranks = 1}, one);
+    optimizer_hyper(&config, &(struct optimizer_moment){5, 12, .ranks = 8}, eight);
+    assert_true(one[HYPER_LEARNING_RATE] == eight[HYPER_LEARNING_RATE]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_configurations_numbers_are_handed_on), cmocka_unit_test(betas_and_their_corrections_fit),
         cmocka_unit_test(skipped_steps_and_scaled_losses_are_made_up_for),
+        cmocka_unit_test(the_rate_is_scaled_for_the_batch), cmocka_unit_test(the_number_of_ranks_changes_no_rate),
         cmocka_unit_test(the_rate_follows_the_schedule),            cmocka_unit_test(the_averages_decay_grows_from_a_tenth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
