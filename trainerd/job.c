@@ -73,32 +73,72 @@ static bool list_training(struct job *job, struct error *err) {
     return true;
 }
 
-/** The digest of the configuration in force, without what may differ between two runs of one job: where
- * things lie and how many threads. */
-static bool digest_config(struct job *job, struct error *err) {
-    struct trainer_config decisive = *job->config;
-    const struct trainer_config nothing = {0};
-    decisive.run.directory = decisive.data.cache_dir = decisive.data.directory = decisive.data.invalid = "";
-    decisive.data.manifest = decisive.data.npz = decisive.data.validation_list = "";
-    decisive.device.algorithm_cache = "";
-    decisive.device.augment = true;
-    decisive.data.loader_threads = decisive.data.prefetch = 1;
-    decisive.publish = nothing.publish;
-    decisive.publish.name = decisive.publish.announce = decisive.publish.control = decisive.publish.blobs = "";
-    decisive.publish.store = decisive.publish.operating_point.name = decisive.publish.operating_point.class_name = "";
-    decisive.log = nothing.log;
-    decisive.report = nothing.report;
+/* Keys, and sections by their dot, that a text of the configuration leaves out. */
+
+/** What each node may have otherwise: where things lie, how it computes the same results, what only the coordinator heeds. */
+static const char *const of_a_node[] = {
+    "run.directory", "data.directory", "data.manifest", "data.npz", "data.invalid", "data.validation_list", "data.cache_dir",
+    "data.loader_threads", "data.prefetch", "device.ranks", "device.threads", "device.graphs", "device.augment",
+    "device.algorithm_cache", "collective.address", "collective.timeout_seconds", "collective.trusted_network", "cluster.",
+    "publish.", "report.", "security.", "http.", "log.", NULL};
+
+/** What all nodes need alike, but no result follows from but for rounding, of which checkpoints tell by themselves. */
+static const char *const of_a_run[] = {"train.parts", "checkpoint.", NULL};
+
+static bool is_listed(const char *key, const char *const list[]) {
+    for (int i = 0; list[i]; i++) {
+        size_t length = strlen(list[i]);
+        if (strncmp(key, list[i], length) == 0 && (list[i][length - 1] == '.' || key[length] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+/** The values of all keys that are on neither list, as YAML. */
+static char *print_without(const struct trainer_config *config, const char *const list[], const char *const other[],
+                           struct error *err) {
+    const struct schema *all = &trainer_config_schema;
     char *text = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out)
-        return error_set(err, ERROR_MEMORY, "out of memory");
-    schema_print_yaml(&trainer_config_schema, &decisive, out);
-    fclose(out);
-    struct digest digest = digest_of(text, size);
-    digest_hex(&digest, job->config_digest);
+    struct schema_row *rows = calloc((size_t)all->row_count, sizeof *rows);
+    struct schema kept = {rows, 0, all->size};
+    FILE *out = rows ? open_memstream(&text, &size) : NULL;
+    for (int i = 0; out && i < all->row_count; i++) {
+        if (!is_listed(all->rows[i].key, list) && !is_listed(all->rows[i].key, other))
+            rows[kept.row_count++] = all->rows[i];
+    }
+    if (out) {
+        schema_print_yaml(&kept, config, out);
+        fclose(out);
+    }
+    free(rows);
+    if (!text)
+        error_set(err, ERROR_MEMORY, "out of memory");
+    return text;
+}
+
+char *job_decisive_config(const struct trainer_config *config, struct error *err) {
+    return print_without(config, of_a_node, of_a_run, err);
+}
+
+char *job_shared_config(const struct trainer_config *config, struct error *err) {
+    static const char *const nothing[] = {NULL};
+    return print_without(config, of_a_node, nothing, err);
+}
+
+/** Frees the text. */
+static bool digest_text(char *text, char out[DIGEST_HEX_SIZE]) {
+    if (!text)
+        return false;
+    struct digest digest = digest_of(text, strlen(text));
+    digest_hex(&digest, out);
     free(text);
     return true;
+}
+
+static bool digest_config(struct job *job, struct error *err) {
+    return digest_text(job_decisive_config(job->config, err), job->config_digest) &&
+           digest_text(job_shared_config(job->config, err), job->shared_digest);
 }
 
 bool job_open(struct job *job, const struct trainer_config *config, const struct job_watch *watch, struct error *err) {

@@ -18,7 +18,8 @@ struct job {
     const struct augment *augment[DATASET_MAX_CLASSES];
     const char *folder;                          /**< runs/NAME */
     char folder_text[4096];
-    char config_digest[DIGEST_HEX_SIZE];         /**< of the values in force that decide the result */
+    char config_digest[DIGEST_HEX_SIZE];         /**< of job_decisive_config */
+    char shared_digest[DIGEST_HEX_SIZE];         /**< of job_shared_config */
     char data_digest[DIGEST_HEX_SIZE];
 };
 
@@ -34,6 +35,15 @@ struct job_watch {
  */
 bool job_open(struct job *job, const struct trainer_config *config, const struct job_watch *watch, struct error *err);
 void job_close(struct job *job);
+
+/**
+ * The values in force that decide what is learnt, as YAML, one key a line: a run's identity through its checkpoints, on however
+ * many ranks and nodes it goes on. Owned; NULL where memory ends.
+ */
+char *job_decisive_config(const struct trainer_config *config, struct error *err);
+
+/** The same with what all nodes of a run must have alike besides: how shares are cut, and when checkpoints are written. */
+char *job_shared_config(const struct trainer_config *config, struct error *err);
 
 /** What the network of a configuration sees of a picture. */
 struct recipe job_recipe(const struct trainer_config *config);

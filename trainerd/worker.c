@@ -98,7 +98,7 @@ static bool meet(struct worker *worker, struct error *err) {
     struct training *training = &worker->training;
     char fingerprint[1024];
     snprintf(fingerprint, sizeof fingerprint, "config=%s\ndata=%s\nenvironment=%s\nplan=%s\nshares=%dx%d\n",
-             worker->job.config_digest, worker->job.data_digest, worker->environment, plan_fingerprint(training->plan),
+             worker->job.shared_digest, worker->job.data_digest, worker->environment, plan_fingerprint(training->plan),
              worker->place.world_size, worker->config.train.parts);
     int64_t timeout_ms = (int64_t)worker->config.collective.timeout_seconds * 1000;
     struct rendezvous_spec spec = {.wire = worker->wire, .endpoint = worker->place.endpoint, .rank = worker->place.rank,
