@@ -124,6 +124,23 @@ static bool tell(struct training *training, const struct evaluation_figures *fig
            reports_send_event(training->rendezvous, "epoch", metrics, count, err);
 }
 
+/** How long this rank's sums took in the epoch's steps since the worker started, and how much of that compute did not hide. */
+static bool tell_communication(struct training *training, struct error *err) {
+    struct collective_times now, before = training->told;
+    if (!collective_read_times(training->collective, &now))
+        return true;
+    training->told = now;
+    if (training->collective->rank != 0)
+        return true;
+    struct metric metrics[] = {metric_integer("epoch", training->state.epoch + 1),
+                               metric_integer("step", training->state.global_step),
+                               metric_integer("sums", now.sums - before.sums),
+                               metric_integer("bytes", now.bytes - before.bytes),
+                               metric_real("communication_ms", (double)(now.busy_ns - before.busy_ns) * 1e-6),
+                               metric_real("exposed_communication_ms", (double)(now.waited_ns - before.waited_ns) * 1e-6)};
+    return metrics_log_write(training->log, "communication", metrics, sizeof metrics / sizeof *metrics, err);
+}
+
 bool epoch_end_evaluate(struct training *training, struct error *err) {
     struct training_state *state = &training->state;
     const struct trainer_train_config *train = &training->job->config->train;
@@ -144,7 +161,8 @@ bool epoch_end_evaluate(struct training *training, struct error *err) {
             state->best_epoch = state->epoch;
             state->models++;
         }
-        ok = tell(training, &figures, best, err) && (!best || offer_model(training, &evaluation, err));
+        ok = tell(training, &figures, best, err) && tell_communication(training, err) &&
+             (!best || offer_model(training, &evaluation, err));
     }
     evaluation_fini(&evaluation);
     return ok;

@@ -20,6 +20,7 @@ struct training {
     struct sampler *sampler;
     struct metrics_log *log; /**< rank 0's, else NULL */
     struct training_state state;
+    struct collective_times told; /**< how long sums had taken when the epoch before ended */
     int loader_threads;
     int node;        /**< of this rank */
     bool writes;     /**< this rank writes checkpoints */

@@ -2,6 +2,7 @@
 """Keys that change what is learnt do so. The network stands still (a learning rate of next to nothing), so that a loss tells what
 the step was fed and how it was weighed.
 Usage: training_options_test.py TRAINERD TRAINCTL [unittest's options]"""
+import json
 import os
 import unittest
 
@@ -78,6 +79,21 @@ class Sums(unittest.TestCase):
         self.assertLess(narrow[-1], 0.75 * narrow[0])
         self.assertNotEqual(narrow, wide)
         self.assertLess(max(abs(one - other) for one, other in zip(narrow, wide, strict=True)), (wide[0] - wide[-1]) / 2)
+
+    def test_an_epoch_tells_what_its_sums_took(self):
+        epochs, steps = 2, 7
+        settings = {"device.ranks": 2, "train.epochs": epochs, "train.steps_per_epoch": steps, "collective.gradients": "f32"}
+        run = Run("told", settings, extra=PLAIN).finish()
+        with open(f"{run.folder}/metrics.jsonl") as file:
+            told = [record for record in map(json.loads, file) if record["event"] == "communication"]
+        self.assertEqual([record["epoch"] for record in told], list(range(1, epochs + 1)))
+        for record in told:
+            self.assertEqual(record["bytes"] % steps, 0)
+            self.assertGreater(record["bytes"] / steps, 11e6 * 4)  # ResNet-18's gradients
+            self.assertGreaterEqual(record["sums"], steps)
+            self.assertGreater(record["communication_ms"], 0)
+            self.assertGreater(record["exposed_communication_ms"], 0)
+        self.assertEqual(told[0]["bytes"], told[1]["bytes"])
 
     def test_one_rank_has_nothing_to_round(self):
         runs = [self.train(1, gradients) for gradients in ("f32", "bf16")]

@@ -101,6 +101,13 @@ const char *collective_describe(const struct collective *collective) {
     return collective->ops->describe ? collective->ops->describe(collective) : "";
 }
 
+bool collective_read_times(struct collective *collective, struct collective_times *out) {
+    *out = (struct collective_times){0};
+    if (collective->ops->times)
+        collective->ops->times(collective, out);
+    return collective->ops->times;
+}
+
 void collective_abort(struct collective *collective) {
     if (collective)
         collective->ops->abort(collective);

@@ -49,6 +49,14 @@ struct collective_piece {
     struct event *ready; /**< when the buffer will be complete; NULL: it is, as always on CPUs */
 };
 
+/** What the sums since opening took. */
+struct collective_times {
+    int64_t busy_ns;   /**< sums were under way on this rank, waits for other ranks among it */
+    int64_t waited_ns; /**< of collective_wait for sums: what nothing hides */
+    int64_t sums;      /**< that were done */
+    int64_t bytes;     /**< of their buffers */
+};
+
 /** Base of every engine's object. */
 struct collective {
     const struct collective_ops *ops;
@@ -82,6 +90,8 @@ struct collective_ops {
     void (*abort)(struct collective *collective);
     /** Optional: version and devices, gathered by open. Borrowed until close. */
     const char *(*describe)(const struct collective *collective);
+    /** Optional: for engines whose host sees when a sum begins and ends. */
+    void (*times)(struct collective *collective, struct collective_times *out);
 };
 
 /** Opens the engine of that name. NULL: ERROR_NOT_FOUND lists the names; ERROR_TIMEOUT and ERROR_PEER say who
@@ -133,6 +143,13 @@ bool collective_barrier(struct collective *collective, struct error *err);
 /** What there is to know of the ranks' machinery, for one line of a log: engine, version, devices; "" for nothing.
  * Borrowed until close. */
 const char *collective_describe(const struct collective *collective);
+
+/**
+ * What the sums since opening took on this rank; false, and zeroes, where the engine does not know (solo, and nccl, whose sums
+ * are a stream's work). The caller makes differences of two moments. 1 - waited / busy is the share of communication that compute
+ * hid; on a core that both share a hidden sum still takes its cycles from compute.
+ */
+bool collective_read_times(struct collective *collective, struct collective_times *out);
 
 /** Makes all calls under way, here and soon on the peers, fail. Takes NULL. */
 void collective_abort(struct collective *collective);

@@ -37,6 +37,7 @@ struct gloo {
     bool running;                  /* the thread is inside a call, on the buffers of request `completed` */
     bool stopping, failed;
     struct error failure; /* the first one */
+    struct collective_times times;
 };
 
 /** Records the first failure and wakes everyone. With the lock held. */
@@ -78,6 +79,15 @@ static bool next_locked(struct gloo *gloo, struct request *out) {
     return true;
 }
 
+/** With the lock held. */
+static void count_locked(struct gloo *gloo, const struct request *request, int64_t took_ns) {
+    if (request->kind != KIND_ALLREDUCE)
+        return;
+    gloo->times.busy_ns += took_ns;
+    gloo->times.sums++;
+    gloo->times.bytes += (int64_t)(request->count * dtype_size(request->dtype));
+}
+
 static void *communicate(void *context) {
     struct gloo *gloo = context;
     struct request request;
@@ -86,13 +96,17 @@ static void *communicate(void *context) {
     while (next_locked(gloo, &request)) {
         struct error err = {0};
         pthread_mutex_unlock(&gloo->lock);
+        int64_t begin_ns = clock_now_ns();
         bool ok = run(gloo, &request, &err);
+        int64_t took_ns = clock_now_ns() - begin_ns;
         pthread_mutex_lock(&gloo->lock);
         gloo->running = false;
-        if (ok)
+        if (ok) {
             gloo->completed++;
-        else
+            count_locked(gloo, &request, took_ns);
+        } else {
             fail_locked(gloo, &err);
+        }
         pthread_cond_broadcast(&gloo->answered);
     }
     pthread_mutex_unlock(&gloo->lock);
@@ -149,9 +163,8 @@ static bool wait_locked(struct gloo *gloo, int ticket, int64_t deadline_ms) {
     return late == 0 || done_locked(gloo, ticket) || gloo->failed;
 }
 
-static bool gloo_wait(struct collective *collective, int ticket, int64_t deadline_ms, struct error *err) {
-    struct gloo *gloo = (struct gloo *)collective;
-    pthread_mutex_lock(&gloo->lock);
+/** For whatever was submitted. With the lock held. */
+static bool await_locked(struct gloo *gloo, int ticket, int64_t deadline_ms, struct error *err) {
     if (!wait_locked(gloo, ticket, deadline_ms)) {
         struct error late;
         error_set(&late, ERROR_TIMEOUT, "rank %d: a reduction was not done by its deadline", gloo->base.rank);
@@ -168,6 +181,22 @@ static bool gloo_wait(struct collective *collective, int ticket, int64_t deadlin
     }
     if (!ok && err)
         *err = gloo->failure;
+    return ok;
+}
+
+static bool gloo_wait(struct collective *collective, int ticket, int64_t deadline_ms, struct error *err) {
+    struct gloo *gloo = (struct gloo *)collective;
+    int64_t begin_ns = clock_now_ns();
+    pthread_mutex_lock(&gloo->lock);
+    bool ok = await_locked(gloo, ticket, deadline_ms, err);
+    gloo->times.waited_ns += clock_now_ns() - begin_ns;
+    pthread_mutex_unlock(&gloo->lock);
+    return ok;
+}
+
+static bool await(struct gloo *gloo, int ticket, int64_t deadline_ms, struct error *err) {
+    pthread_mutex_lock(&gloo->lock);
+    bool ok = await_locked(gloo, ticket, deadline_ms, err);
     pthread_mutex_unlock(&gloo->lock);
     return ok;
 }
@@ -175,7 +204,7 @@ static bool gloo_wait(struct collective *collective, int ticket, int64_t deadlin
 static bool run_now(struct gloo *gloo, struct request *request, struct error *err) {
     int ticket;
     request->timeout_ms = gloo->timeout_ms;
-    return submit(gloo, request, &ticket, err) && gloo_wait(&gloo->base, ticket, -1, err);
+    return submit(gloo, request, &ticket, err) && await(gloo, ticket, -1, err);
 }
 
 static bool gloo_broadcast(struct collective *collective, void *buffer, size_t size, int root,
@@ -193,6 +222,13 @@ static bool gloo_allgather(struct collective *collective, const void *mine, size
 static bool gloo_barrier(struct collective *collective, struct error *err) {
     struct request request = {.kind = KIND_BARRIER};
     return run_now((struct gloo *)collective, &request, err);
+}
+
+static void gloo_times(struct collective *collective, struct collective_times *out) {
+    struct gloo *gloo = (struct gloo *)collective;
+    pthread_mutex_lock(&gloo->lock);
+    *out = gloo->times;
+    pthread_mutex_unlock(&gloo->lock);
 }
 
 static void gloo_abort(struct collective *collective) {
@@ -215,7 +251,7 @@ static void say_goodbye(struct gloo *gloo) {
     int ticket;
     request.timeout_ms = gloo->timeout_ms < GOODBYE_MS ? gloo->timeout_ms : GOODBYE_MS;
     if (submit(gloo, &request, &ticket, NULL))
-        gloo_wait(&gloo->base, ticket, clock_now_ms() + request.timeout_ms, NULL);
+        await(gloo, ticket, clock_now_ms() + request.timeout_ms, NULL);
 }
 
 static void gloo_close(struct collective *collective) {
@@ -289,4 +325,5 @@ const struct collective_ops collective_gloo = {
     .allgather = gloo_allgather,
     .barrier = gloo_barrier,
     .abort = gloo_abort,
+    .times = gloo_times,
 };

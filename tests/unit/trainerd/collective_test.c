@@ -211,6 +211,42 @@ static void test_barrier_waits_for_the_last_rank(void **state) {
     board_destroy(run_well(3, body_barrier));
 }
 
+/**
+ * What is known of the clock: rank 1 starts its sums LATE_MS after rank 0, whose first is under way, and waited for, all that
+ * time. Rank 1 then sleeps before it waits for its last, which is over by then.
+ */
+static void body_times(struct job *job, struct collective *collective) {
+    enum { COUNT = 250000, LATE_MS = 200, MS = 1000000 };
+    float *buffer = calloc(COUNT, sizeof *buffer);
+    int64_t begin = clock_now_ns();
+    int32_t mine = 0, all[RANKS_MAX];
+    struct collective_times times;
+    int tickets[2];
+    CHECK(collective_read_times(collective, &times) && times.busy_ns == 0 && times.waited_ns == 0 && times.sums == 0);
+    CHECK(collective_allgather(collective, &mine, sizeof mine, all, NULL)); /* is no sum */
+    if (job->rank == 1)
+        clock_sleep_ms(LATE_MS);
+    CHECK(start(collective, buffer, DTYPE_F32, COUNT, &tickets[0], NULL));
+    CHECK(start(collective, buffer, DTYPE_BF16, COUNT, &tickets[1], NULL));
+    if (job->rank == 1)
+        clock_sleep_ms(2 * LATE_MS);
+    int64_t asked = clock_now_ns();
+    CHECK(collective_wait(collective, tickets[1], -1, NULL) && collective_wait(collective, tickets[0], -1, NULL));
+    int64_t end = clock_now_ns();
+    CHECK(collective_read_times(collective, &times));
+    CHECK(times.sums == 2 && times.bytes == COUNT * (4 + 2));
+    CHECK(times.busy_ns > 0 && times.busy_ns <= end - begin);
+    CHECK(times.waited_ns <= end - asked);
+    CHECK(job->rank == 1 || (times.busy_ns >= (LATE_MS - 50) * MS && times.waited_ns >= (LATE_MS - 50) * MS));
+    CHECK(job->rank == 0 || times.waited_ns < LATE_MS * MS);
+    free(buffer);
+}
+
+static void test_tells_how_long_sums_took_and_were_waited_for(void **state) {
+    (void)state;
+    board_destroy(run_well(2, body_times));
+}
+
 static void body_quick_end(struct job *job, struct collective *collective) {
     float value[5] = {1, 2, 3, 4, 5};
     int ticket;
@@ -250,6 +286,9 @@ static void test_solo_leaves_the_buffer_as_it_is(void **state) {
     assert_true(buffer[0] == 1.5f && buffer[1] == -2);
     assert_true(collective_allgather(solo, &mine, sizeof mine, &all, NULL) && all == 7);
     assert_true(collective_broadcast(solo, buffer, sizeof buffer, 0, NULL) && collective_barrier(solo, NULL));
+    struct collective_times times = {.sums = 1};
+    assert_false(collective_read_times(solo, &times));
+    assert_int_equal(times.sums, 0);
     collective_abort(solo);
     assert_false(collective_barrier(solo, NULL));
     collective_close(solo);
@@ -265,6 +304,7 @@ int main(void) {
         cmocka_unit_test(test_buckets_are_reduced_while_compute_goes_on),
         cmocka_unit_test(test_broadcast_and_allgather),
         cmocka_unit_test(test_barrier_waits_for_the_last_rank),
+        cmocka_unit_test(test_tells_how_long_sums_took_and_were_waited_for),
         cmocka_unit_test(test_a_rank_that_ends_first_does_not_fail_the_others),
         cmocka_unit_test(test_a_wrong_spec_is_refused),
         cmocka_unit_test(test_solo_leaves_the_buffer_as_it_is),
