@@ -214,8 +214,9 @@ static const struct schema_row rows[] = {
     ROW("collective.gradients", ENUM, collective.gradients, "f32", .choices = gradients,
         HELP("in which ranks add gradients; bf16: half the bytes between ranks, each rank's gradients and their sums rounded to "
              "eight significant bits; batch norm's sums and all else stay as they are. One rank sends nothing and ignores it")),
-    ROW("collective.bucket_bytes", SIZE, collective.bucket_bytes, "4MiB", RANGE(65536, 1073741824),
-        HELP("gradients that are added in one go while the backward pass still runs")),
+    ROW("collective.bucket_bytes", SIZE, collective.bucket_bytes, "25MiB", RANGE(65536, 1073741824),
+        HELP("gradients that are added in one go while the backward pass still runs; the first and the last of a step are of "
+             "1 MiB, so that ranks begin early and little is left that nothing hides")),
     ROW("collective.timeout_seconds", INT, collective.timeout_seconds, "60", RANGE(1, 86400), .unit = "s",
         HELP("a rank that says nothing for so long is lost")),
     ROW("collective.trusted_network", BOOL, collective.trusted_network, "false",

@@ -28,7 +28,7 @@ struct plan_spec {
 
     /* PLAN_TRAIN only: */
     int parts;                  /**< runs whose gradients make one step (gradient accumulation); 0: 1 */
-    size_t bucket_bytes;        /**< gradients are handed to the collective in pieces of about this size; 0: 25 MiB */
+    size_t bucket_bytes;        /**< gradients go to the collective in pieces of about this size (buckets.h); 0: 25 MiB */
     bool bf16_reductions; /**< gradients go to the collective rounded to bf16, which adds them so; plan_update takes f32 again */
     bool recompute;             /**< keep few activations and compute the others again in the backward pass */
     bool freeze_batch_norm;     /**< normalise with running statistics and leave them alone */

@@ -1,6 +1,7 @@
 #include "common/graph/plan_internal.h"
 
 #include "common/base/digest.h"
+#include "common/graph/buckets.h"
 #include "common/graph/passes.h"
 
 #include <stdio.h>
@@ -103,20 +104,27 @@ static int compare_cuts(const void *a, const void *b) {
     return (left->reduction.buffer > right->reduction.buffer) - (left->reduction.buffer < right->reduction.buffer);
 }
 
-/** The buckets, as parameters become ready, and the sums that block, whose buffers plan_bind_sums knows. Returns how many. */
-static int find_cuts(const struct plan *plan, const struct ready *order, int count, size_t bucket_bytes, struct cut *cuts) {
-    int found = 0;
-    int64_t first = 0;
+/** The buckets, as parameters become ready. ends, last: (count), scratch. Returns how many. */
+static int find_buckets(const struct plan *plan, const struct ready *order, int count, size_t bucket_bytes, size_t *ends,
+                        int *last, struct cut *cuts) {
     enum dtype dtype = plan->narrow ? DTYPE_BF16 : DTYPE_F32;
     char *summed = plan->narrow ? plan->narrow : plan->flat[PLAN_GRADIENTS];
-    for (int i = 0; i < count; i++) {
-        int64_t end = i + 1 < count ? plan->parameters[order[i + 1].parameter].offset : plan->flat_count;
-        if ((size_t)(end - first) * sizeof(float) < bucket_bytes && i + 1 < count)
-            continue;
-        char *buffer = summed + first * (int64_t)dtype_size(dtype);
-        cuts[found++] = (struct cut){order[i].step, {.buffer = buffer, .dtype = dtype, .count = end - first}};
+    size_t first = 0;
+    for (int i = 0; i < count; i++)
+        ends[i] = sizeof(float) *
+                  (size_t)(i + 1 < count ? plan->parameters[order[i + 1].parameter].offset : plan->flat_count);
+    int found = buckets_cut(ends, count, bucket_bytes, last);
+    for (int i = 0; i < found; i++) {
+        size_t end = ends[last[i]] / sizeof(float);
+        char *buffer = summed + first * dtype_size(dtype);
+        cuts[i] = (struct cut){order[last[i]].step, {.buffer = buffer, .dtype = dtype, .count = (int64_t)(end - first)}};
         first = end;
     }
+    return found;
+}
+
+/** Behind the `found` buckets, the sums that block, whose buffers plan_bind_sums knows; all in their order. Returns how many. */
+static int add_blocking(const struct plan *plan, int found, struct cut *cuts) {
     for (int i = 0; i < plan->step_count; i++) {
         const struct tensor_desc *sums = &plan->steps[i].kernel->args.desc[ARG_SUMS];
         if (plan->steps[i].blocks)
@@ -156,16 +164,21 @@ static bool make_events(struct plan *plan, struct error *err) {
 static bool cut_segments(struct plan *plan, const struct ready *order, int count, size_t bucket_bytes, struct error *err) {
     size_t most = (size_t)(count + plan->step_count) + 2; /* at most one sum a step blocks */
     struct cut *cuts = calloc(most, sizeof *cuts);
+    size_t *ends = calloc(most, sizeof *ends);
+    int *last_of = calloc(most, sizeof *last_of), found = 0;
     plan->segments = calloc(most, sizeof *plan->segments);
     plan->reductions = calloc(most, sizeof *plan->reductions);
-    if (!cuts || !plan->segments || !plan->reductions) {
-        free(cuts);
-        return error_set(err, ERROR_MEMORY, "plan: out of memory");
-    }
-    int found = find_cuts(plan, order, count, bucket_bytes, cuts);
+    bool ok = (cuts && ends && last_of && plan->segments && plan->reductions) ||
+              error_set(err, ERROR_MEMORY, "plan: out of memory");
+    if (ok)
+        found = add_blocking(plan, find_buckets(plan, order, count, bucket_bytes, ends, last_of, cuts), cuts);
     for (int i = 0; i < found; i++)
         add_cut(plan, &cuts[i]);
+    free(last_of);
+    free(ends);
     free(cuts);
+    if (!ok)
+        return false;
     struct segment *last = plan->segment_count ? &plan->segments[plan->segment_count - 1] : NULL;
     int done = last ? last->first_step + last->step_count : 0, end = plan->reduction_count;
     if (done < plan->step_count)
