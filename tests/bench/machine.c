@@ -30,17 +30,21 @@ static void read_processor(char *out, size_t size) {
     make_plain(out);
 }
 
-struct machine machine_describe(const struct subject *subject) {
+struct machine machine_of(const char *device) {
     struct machine machine = {.instruction_set = cpu_instruction_set()};
-    struct device_info info;
     struct cpu_set cores = {0};
     struct error err = {0};
     read_processor(machine.cpu, sizeof machine.cpu);
     if (cpu_available(&cores, &err))
         machine.cores = cores.count;
-    subject->device->ops->info(subject->device, &info);
-    text_copy(machine.device, sizeof machine.device, info.name);
+    text_copy(machine.device, sizeof machine.device, device);
     return machine;
+}
+
+struct machine machine_describe(const struct subject *subject) {
+    struct device_info info;
+    subject->device->ops->info(subject->device, &info);
+    return machine_of(info.name);
 }
 
 void machine_print_json(const struct machine *machine, FILE *out) {

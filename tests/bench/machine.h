@@ -12,6 +12,8 @@ struct machine {
     char split[64];              /**< the parts that a batch is computed in; empty: in one */
 };
 
+/** With the name of the device that computes. */
+struct machine machine_of(const char *device);
 struct machine machine_describe(const struct subject *subject);
 
 /** One JSON object, without an end of line. */

@@ -77,6 +77,8 @@ static bool make_plan(struct subject *subject, struct plan *share, struct error 
                              .precision = o->precision == PRECISION_INT8 ? PRECISION_F32 : o->precision,
                              .batch = o->batch,
                              .share = share,
+                             .bucket_bytes = o->bucket_bytes,
+                             .bf16_reductions = o->bf16_gradients,
                              .optimizer = OP_SGD,
                              .ema = true};
     return (subject->plan = plan_create(&plan, err)) != NULL;
@@ -155,10 +157,16 @@ bool subject_fill(struct subject *subject, struct error *err) {
     return good;
 }
 
-bool subject_run(struct subject *subject, double *update_ms, struct error *err) {
-    static const float hyper[HYPER_COUNT] = {
+void subject_hyper(float hyper[HYPER_COUNT], int ranks) {
+    const float values[HYPER_COUNT] = {
         [HYPER_LEARNING_RATE] = 1e-4f, [HYPER_WEIGHT_DECAY] = 1e-4f, [HYPER_MOMENTUM] = .9f,
-        [HYPER_EMA_DECAY] = .999f,     [HYPER_GRADIENT_SCALE] = 1,   [HYPER_CLIP_NORM] = 1};
+        [HYPER_EMA_DECAY] = .999f,     [HYPER_GRADIENT_SCALE] = 1 / (float)ranks,   [HYPER_CLIP_NORM] = 1};
+    memcpy(hyper, values, sizeof values);
+}
+
+bool subject_run(struct subject *subject, double *update_ms, struct error *err) {
+    float hyper[HYPER_COUNT];
+    subject_hyper(hyper, 1);
     if (!plan_run(subject->plan, err))
         return false;
     int64_t ran = clock_now_ns();

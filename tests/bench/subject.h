@@ -10,6 +10,8 @@ struct subject_options {
     const char *weights; /**< a safetensors file to start from; NULL: fresh ones */
     enum precision precision;
     int size, channels, batch, threads, rounds;
+    size_t bucket_bytes; /**< 0: the plan's own choice */
+    bool bf16_gradients; /**< they travel in bf16 */
     bool infer, json;
 };
 
@@ -63,6 +65,8 @@ bool subject_fill(struct subject *subject, struct error *err);
 /** Those pixels alone. */
 void subject_draw(float *pixels, size_t count);
 
+/** The numbers of an update where that many ranks add their gradients. */
+void subject_hyper(float hyper[HYPER_COUNT], int ranks);
 /** Forward and, in training, backward; then the weights' update. update_ms, where not NULL, gets the latter's
  * time. */
 bool subject_run(struct subject *subject, double *update_ms, struct error *err);
