@@ -5,6 +5,7 @@
 #include "common/base/signals.h"
 #include "common/wire/security.h"
 #include "trainerd/checkpoint.h"
+#include "trainerd/cluster_run.h"
 #include "trainerd/engine.h"
 #include "trainerd/export.h"
 #include "trainerd/handover.h"
@@ -13,7 +14,6 @@
 #include "trainerd/publisher_inspect.h"
 #include "trainerd/publisher_monitor.h"
 #include "trainerd/reports.h"
-#include "trainerd/supervisor.h"
 #include "trainerd/trainctl/plan.h"
 
 #include <stdio.h>
@@ -31,6 +31,9 @@ struct daemon {
     int left;                  /* models that were not handed over */
     struct progress *progress;
     struct wire_security *security; /* NULL: there are no keys */
+    struct cluster_place place;
+    char folder[CHECKPOINT_PATH_SIZE], data_digest[DIGEST_HEX_SIZE]; /* of the run */
+    enum cluster_outcome outcome;
 };
 
 static void show_decoding(void *context, int64_t done, int64_t total) {
@@ -108,27 +111,22 @@ static bool open_handover(struct daemon *daemon, const struct job *job, struct e
     return true;
 }
 
-/** Each rank takes a GPU of its own: said before the data is decoded, which may take long. */
-static bool check_devices(const struct trainer_config *config, struct error *err) {
-    if (!engine_on_gpus(config))
-        return true;
-    int count = device_count("cuda", err), ranks = config->device.ranks;
-    if (count == 0)
-        return error_prefix(err, "device.name");
-    return ranks <= count || error_set(err, ERROR_INVALID, "device.ranks is %d, but this machine has %d GPU%s", ranks, count,
-                                       count == 1 ? "" : "s");
+/** The run's records are the coordinator's; other nodes only see to it that the data are there. */
+static bool prepare_run(struct daemon *daemon, const struct job *job, struct error *err) {
+    memcpy(daemon->folder, job->folder_text, sizeof daemon->folder);
+    memcpy(daemon->data_digest, job->data_digest, sizeof daemon->data_digest);
+    return daemon->place.node != 0 ||
+           (check_folder(daemon, job, err) && write_config(daemon, job, err) && open_handover(daemon, job, err));
 }
 
 /** Finds and decodes the data before any worker starts: what is wrong with it is then said once. */
 static bool prepare_data(struct daemon *daemon, struct error *err) {
     struct job job;
     struct job_watch watch = {show_decoding, daemon};
-    if (!check_devices(daemon->config, err))
-        return false;
     bool ok = job_open(&job, daemon->config, &watch, err);
     if (ok) {
         show_data(daemon, &job);
-        ok = check_folder(daemon, &job, err) && write_config(daemon, &job, err) && open_handover(daemon, &job, err);
+        ok = prepare_run(daemon, &job, err);
     }
     job_close(&job);
     return ok;
@@ -241,19 +239,21 @@ static bool on_report(void *context, int rank, const char *kind, const void *dat
     return strcmp(kind, REPORT_MODEL) != 0 || (reports_read_model(data, size, &model, err) && publish(daemon, &model, err));
 }
 
+static void on_event(void *context, const char *event, const struct metric *metrics, int count) {
+    struct daemon *daemon = context;
+    progress_event(daemon->progress, event, metrics, count);
+}
+
 static bool train(struct daemon *daemon, struct error *err) {
-    const struct trainer_config *config = daemon->config;
-    int64_t timeout_ms = (int64_t)config->collective.timeout_seconds * 1000;
-    struct supervisor_spec spec = {.arguments = daemon->options->arguments,
-                                   .ranks = config->device.ranks,
-                                   .generation = 1,
-                                   .threads_per_rank = config->device.threads,
-                                   .join_timeout_ms = 10 * timeout_ms,
-                                   .hang_timeout_ms = 2 * timeout_ms,
-                                   .grace_ms = 30000,
-                                   .context = daemon,
-                                   .on_report = on_report};
-    return supervisor_run(&spec, err);
+    struct cluster_run_spec spec = {.config = daemon->config, .place = &daemon->place, .arguments = daemon->options->arguments,
+                                    .resume = daemon->options->resume, .folder = daemon->folder,
+                                    .data_digest = daemon->data_digest, .security = daemon->security, .context = daemon,
+                                    .on_report = on_report, .on_event = on_event};
+    if (!cluster_run(&spec, &daemon->outcome, err))
+        return false;
+    struct metric folder = metric_text("run", daemon->config->run.name);
+    progress_event(daemon->progress, daemon->outcome == CLUSTER_STOPPED ? "stopped" : "trained", &folder, 1);
+    return true;
 }
 
 /** Models that are trained here carry the rule's figure: one without it would never pass. */
@@ -365,20 +365,36 @@ static bool publish_until_stopped(struct daemon *daemon, struct error *err) {
     return true;
 }
 
-bool daemon_run(const struct trainer_config *config, const struct daemon_options *options, int *left, struct error *err) {
-    struct daemon daemon = {.config = config, .options = options, .progress = progress_create(stdout, options->style)};
+/** Where this process stands among others; what is offered to a pool, and shown over HTTP, is the coordinator's. */
+static bool find_place(struct daemon *daemon, struct error *err) {
+    const struct cluster_place *place = &daemon->place;
+    if (!daemon->config->trains)
+        return true;
+    if (!cluster_run_place(daemon->config, &daemon->place, err))
+        return false;
+    struct metric metrics[] = {metric_integer("node", place->node), metric_integer("nodes", place->nodes),
+                               metric_integer("ranks", place->slots), metric_text("coordinator", place->coordinator),
+                               metric_text("says", place->source)};
+    if (*place->coordinator)
+        progress_event(daemon->progress, "node", metrics, 5);
+    return true;
+}
+
+static bool open_services(struct daemon *daemon, struct error *err) {
+    return daemon->place.node != 0 || (open_publisher(daemon, err) && open_monitor(daemon, err));
+}
+
+bool daemon_run(const struct trainer_config *config, const struct daemon_options *options, struct daemon_result *result,
+                struct error *err) {
+    struct daemon daemon = {.config = config, .options = options, .progress = progress_create(stdout, options->style),
+                            .outcome = CLUSTER_FINISHED};
     if (!daemon.progress)
         return error_set(err, ERROR_MEMORY, "out of memory");
-    bool ok = open_security(&config->security, &daemon.security, err) && open_publisher(&daemon, err) &&
-              open_monitor(&daemon, err) &&
-              (!config->trains || (prepare_data(&daemon, err) && train(&daemon, err)));
-    if (ok && config->trains) {
-        struct metric folder = metric_text("run", config->run.name);
-        progress_event(daemon.progress, signals_stop ? "stopped" : "trained", &folder, 1);
-    }
+    bool ok = open_security(&config->security, &daemon.security, err) && find_place(&daemon, err) &&
+              open_services(&daemon, err) && (!config->trains || (prepare_data(&daemon, err) && train(&daemon, err)));
     finish_handover(&daemon, !ok);
-    *left = daemon.left;
-    if (ok && daemon.publisher && !options->once && !signals_stop)
+    *result = (struct daemon_result){.left = daemon.left, .stopped = daemon.outcome == CLUSTER_STOPPED};
+    if (ok && daemon.publisher && !options->once && !signals_stop && !result->stopped)
         ok = publish_until_stopped(&daemon, err);
     publisher_monitor_destroy(daemon.monitor);
     publisher_destroy(daemon.publisher);

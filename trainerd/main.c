@@ -7,6 +7,7 @@
 #include "common/graph/profile.h"
 #include "trainerd/daemon.h"
 #include "trainerd/engine_profile.h"
+#include "trainerd/supervisor_worker.h"
 #include "trainerd/worker.h"
 
 #include <ctype.h>
@@ -36,7 +37,7 @@ static const char usage[] =
     "  --version, --help\n"
     "\n"
     "Exit codes: 0, 1 after a failure, 2 for a wrong command line, 3 where all went well but models were not handed over\n"
-    "(publish.to).\n";
+    "(publish.to), 4 where a signal stopped training before its end: it can go on with --resume auto.\n";
 
 struct arguments {
     const char *config, *help_config;
@@ -145,9 +146,9 @@ static bool act(const struct arguments *arguments, char **argv, const struct tra
         return engine_profile_run(config, &profile, err);
     }
     struct daemon_options options = {argv, arguments->once, arguments->resume, arguments->json ? PROGRESS_JSON : PROGRESS_AUTO};
-    int left = 0;
-    bool ok = daemon_run(config, &options, &left, err);
-    *code = left ? EXIT_LEFT : 0;
+    struct daemon_result result = {0};
+    bool ok = daemon_run(config, &options, &result, err);
+    *code = result.stopped ? WORKER_EXIT_STOPPED : result.left ? EXIT_LEFT : 0;
     return ok;
 }
 

@@ -1,5 +1,7 @@
 #include "trainerd/process.h"
 
+#include "common/base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -132,11 +134,16 @@ bool process_start(const struct process_spec *spec, struct process *out, struct 
 bool process_ended(struct process *process) {
     if (process->pid == 0)
         return true;
-    pid_t pid = waitpid(process->pid, &process->status, WNOHANG);
-    if (pid != process->pid)
-        return false;
-    process->pid = 0;
-    return true;
+    int status;
+    while (waitpid(process->pid, &status, WNOHANG | WUNTRACED | WCONTINUED) == process->pid) {
+        process->stopped_ms = WIFSTOPPED(status) ? clock_now_ms() : 0;
+        if (WIFSTOPPED(status) || WIFCONTINUED(status))
+            continue;
+        process->status = status;
+        process->pid = 0;
+        return true;
+    }
+    return false;
 }
 
 void process_terminate(struct process *process) {
@@ -144,6 +151,11 @@ void process_terminate(struct process *process) {
         return;
     process->sent_term = true;
     kill(process->pid, SIGTERM);
+}
+
+void process_signal(struct process *process, int number) {
+    if (process->pid != 0)
+        kill(process->pid, number);
 }
 
 void process_kill(struct process *process) {

@@ -8,6 +8,7 @@ struct process {
     pid_t pid;  /**< 0: not started, or reaped */
     int words;  /**< descriptor on which it leaves its last words (a struct error); -1: none */
     int status; /**< waitpid's, once reaped */
+    int64_t stopped_ms; /**< monotonic, since when SIGSTOP or its like has kept it from running; 0: it runs */
     bool sent_term, sent_kill;
 };
 
@@ -25,11 +26,14 @@ struct process_spec {
  */
 bool process_start(const struct process_spec *spec, struct process *out, struct error *err);
 
-/** Reaps the child where it has ended. True: it has, now or before. Never waits. */
+/** Reaps the child where it has ended, and notes where it was stopped. True: it has ended, now or before. Never waits. */
 bool process_ended(struct process *process);
 
 /** Sends SIGTERM, the first time only. */
 void process_terminate(struct process *process);
+
+/** Sends any other signal. */
+void process_signal(struct process *process, int number);
 
 /** Sends SIGKILL. */
 void process_kill(struct process *process);

@@ -91,7 +91,8 @@ static bool ask(struct rendezvous *rendezvous, struct rendezvous_message questio
 struct rendezvous *rendezvous_join(const struct rendezvous_spec *spec, struct error *err) {
     struct rendezvous *rendezvous = calloc(1, sizeof *rendezvous);
     const char *const endpoints[] = {spec->endpoint, NULL};
-    struct wire_socket_spec socket = {.kind = WIRE_DEALER, .connect = endpoints};
+    struct wire_socket_spec socket = {
+        .kind = WIRE_DEALER, .connect = endpoints, .security = spec->security, .server_key = spec->server_key};
     struct error cause = {0};
     if (!rendezvous) {
         error_set(err, ERROR_MEMORY, "rendezvous: out of memory");

@@ -6,8 +6,8 @@
  * Where the ranks of one generation meet: the supervisor serves, every worker joins. It knows who is there
  * and whether they agree on what they are about to do, keeps a few keys and values for them, and carries
  * their reports and heartbeats. On one machine the endpoint is ipc:// in a folder that only its user can
- * enter; nothing is encrypted or authenticated. What is over the limits or malformed is dropped, never acted
- * on.
+ * enter; between machines it is TCP, with CURVE where there are keys. What is over the limits or malformed is dropped, never
+ * acted on.
  */
 enum {
     RENDEZVOUS_RANKS_MAX = 1024,
@@ -21,30 +21,29 @@ enum {
 struct rendezvous_server;
 
 struct rendezvous_server_spec {
-    struct wire_context *wire; /**< borrowed */
-    const char *endpoint;
+    struct wire_socket *socket; /**< a ROUTER, borrowed: what others say over it is not looked at */
     int world_size;
     uint64_t generation; /**< workers of any other generation are turned away */
     void *context;
-    /** A worker's report, in the order it sent them; borrows all. False ends rendezvous_server_serve with
+    /** A worker's report, in the order it sent them; borrows all. False makes rendezvous_server_take fail with
      * that error. May be NULL. */
     bool (*on_report)(void *context, int rank, const char *kind, const void *data, size_t size,
                       struct error *err);
 };
 
-/** Binds the endpoint. Returns owned. */
+/** Returns owned. */
 struct rendezvous_server *rendezvous_server_open(const struct rendezvous_server_spec *spec,
                                                  struct error *err);
 /** Takes NULL. */
 void rendezvous_server_close(struct rendezvous_server *server);
-/** For wire_poll; borrowed. */
-struct wire_socket *rendezvous_server_socket(struct rendezvous_server *server);
+/** Whether a message that arrived over the socket is a worker's; the coordinator's socket carries others too. */
+bool rendezvous_server_is_for(const struct wire_message *received);
 /**
- * Handles what has arrived and returns. False where the job cannot go on: ERROR_INVALID where fingerprints
+ * Handles a message. False where the job cannot go on: ERROR_INVALID where fingerprints
  * differ (the message shows the first difference and both sides, and the workers get it too), or on_report's
  * error.
  */
-bool rendezvous_server_serve(struct rendezvous_server *server, struct error *err);
+bool rendezvous_server_take(struct rendezvous_server *server, const struct wire_message *received, struct error *err);
 /** Monotonic milliseconds when the rank was heard of last; 0: never. */
 int64_t rendezvous_server_heard_ms(const struct rendezvous_server *server, int rank);
 /** The lowest rank that has not joined; world_size where all have. */
@@ -55,6 +54,8 @@ struct rendezvous;
 
 struct rendezvous_spec {
     struct wire_context *wire; /**< borrowed */
+    struct wire_security *security; /**< borrowed; NULL: in the clear */
+    const char *server_key;         /**< with security: the other side's */
     const char *endpoint;
     int rank, world_size;
     uint64_t generation;

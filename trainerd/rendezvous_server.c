@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IDENTITY_MAX = 255, SERVE_AT_MOST = 1000 };
+enum { IDENTITY_MAX = 255 };
 
 /** What the supervisor knows of a rank. */
 struct member {
@@ -30,7 +30,6 @@ struct entry {
 
 struct rendezvous_server {
     struct rendezvous_server_spec spec;
-    struct wire_socket *socket;
     struct entry *entries;
     size_t stored_bytes;
     struct member members[];
@@ -49,21 +48,13 @@ struct rendezvous_server *rendezvous_server_open(const struct rendezvous_server_
         error_set(err, ERROR_MEMORY, "rendezvous: out of memory");
         return NULL;
     }
-    const char *const endpoints[] = {spec->endpoint, NULL};
-    struct wire_socket_spec socket = {
-        .kind = WIRE_ROUTER, .bind = endpoints, .max_frame_bytes = RENDEZVOUS_VALUE_MAX, .linger_ms = 200};
     server->spec = *spec;
-    server->socket = wire_socket_open(spec->wire, &socket, err);
-    if (server->socket)
-        return server;
-    rendezvous_server_close(server);
-    return NULL;
+    return server;
 }
 
 void rendezvous_server_close(struct rendezvous_server *server) {
     if (!server)
         return;
-    wire_socket_close(server->socket);
     for (int i = 0; i < server->spec.world_size; i++)
         free(server->members[i].fingerprint);
     while (server->entries) {
@@ -72,10 +63,6 @@ void rendezvous_server_close(struct rendezvous_server *server) {
         server->entries = next;
     }
     free(server);
-}
-
-struct wire_socket *rendezvous_server_socket(struct rendezvous_server *server) {
-    return server->socket;
 }
 
 int64_t rendezvous_server_heard_ms(const struct rendezvous_server *server, int rank) {
@@ -107,7 +94,7 @@ static void send_answer(struct rendezvous_server *server, struct wire_frame to, 
     uint8_t head[RENDEZVOUS_HEAD_SIZE];
     struct wire_frame frames[1 + RENDEZVOUS_FRAMES] = {to};
     rendezvous_pack(&message, head, frames + 1);
-    wire_send(server->socket, frames, 1 + RENDEZVOUS_FRAMES, 0, NULL);
+    wire_send(server->spec.socket, frames, 1 + RENDEZVOUS_FRAMES, 0, NULL);
 }
 
 static struct wire_frame identity_of(const struct member *member) {
@@ -313,7 +300,11 @@ static bool admit(struct rendezvous_server *server, struct wire_frame from,
            memcmp(member->identity, from.data, from.size) == 0;
 }
 
-static bool handle(struct rendezvous_server *server, const struct wire_message *received, struct error *err) {
+bool rendezvous_server_is_for(const struct wire_message *received) {
+    return received->count == 1 + RENDEZVOUS_FRAMES;
+}
+
+bool rendezvous_server_take(struct rendezvous_server *server, const struct wire_message *received, struct error *err) {
     struct rendezvous_message message;
     if (received->count < 1 || !rendezvous_unpack(received->frames + 1, received->count - 1, &message) ||
         !admit(server, received->frames[0], &message))
@@ -323,23 +314,4 @@ static bool handle(struct rendezvous_server *server, const struct wire_message *
     server->members[message.rank].heard_ms = clock_now_ms();
     handler run = handlers[message.verb];
     return !run || run(server, received->frames[0], &message, err);
-}
-
-bool rendezvous_server_serve(struct rendezvous_server *server, struct error *err) {
-    for (int i = 0; i < SERVE_AT_MOST; i++) {
-        struct wire_message received;
-        struct error cause = {0};
-        if (!wire_receive(server->socket, &received, 0, &cause)) {
-            if (cause.code == ERROR_TOO_LARGE)
-                continue; /* dropped, as anything else that is malformed */
-            if (cause.code != ERROR_TIMEOUT && err)
-                *err = cause;
-            return cause.code == ERROR_TIMEOUT;
-        }
-        bool ok = handle(server, &received, err);
-        wire_message_fini(&received);
-        if (!ok)
-            return false;
-    }
-    return true;
 }

@@ -5,6 +5,7 @@
 #include "common/base/signals.h"
 #include "common/graph/slow_kernels.h"
 #include "common/weights/import.h"
+#include "trainerd/cluster_keys.h"
 #include "trainerd/engine.h"
 #include "trainerd/optimizer.h"
 #include "trainerd/reports.h"
@@ -22,6 +23,7 @@ struct worker {
     struct step step;
     struct graph *graph;
     struct wire_context *wire;
+    struct cluster_keys keys;
     char environment[CHECKPOINT_TEXT_SIZE];
 };
 
@@ -32,6 +34,7 @@ static void worker_fini(struct worker *worker) {
         step_fini(&worker->step);
     rendezvous_leave(training->rendezvous);
     wire_context_destroy(worker->wire);
+    cluster_keys_close(&worker->keys);
     metrics_log_close(training->log);
     plan_destroy(training->plan);
     parameters_destroy(training->host);
@@ -42,7 +45,7 @@ static void worker_fini(struct worker *worker) {
 }
 
 static bool open_device(struct worker *worker, struct error *err) {
-    if (!(worker->training.device = engine_open_device(&worker->config, worker->place.local_rank, err)))
+    if (!(worker->training.device = engine_open_device(&worker->config, worker->place.device, err)))
         return false;
     struct device_info info;
     worker->training.device->ops->info(worker->training.device, &info);
@@ -101,17 +104,19 @@ static bool meet(struct worker *worker, struct error *err) {
              worker->job.shared_digest, worker->job.data_digest, worker->environment, plan_fingerprint(training->plan),
              worker->place.world_size, worker->config.train.parts);
     int64_t timeout_ms = (int64_t)worker->config.collective.timeout_seconds * 1000;
-    struct rendezvous_spec spec = {.wire = worker->wire, .endpoint = worker->place.endpoint, .rank = worker->place.rank,
-                                   .world_size = worker->place.world_size, .generation = worker->place.generation,
+    struct rendezvous_spec spec = {.wire = worker->wire, .security = worker->keys.security,
+                                   .server_key = worker->keys.server_key, .endpoint = worker->place.endpoint,
+                                   .rank = worker->place.rank, .world_size = worker->place.world_size,
+                                   .generation = worker->place.generation,
                                    .fingerprint = fingerprint, .timeout_ms = timeout_ms};
     if (!(training->rendezvous = rendezvous_join(&spec, err)))
         return false;
-    const char *address = worker->config.collective.address;
+    const char *given = worker->config.collective.address, *address = *given ? given : worker->place.address;
     struct collective_store store = rendezvous_store(training->rendezvous);
     struct collective_spec collective = {.name = engine_collective(&worker->config, worker->place.world_size),
                                          .rank = worker->place.rank, .world_size = worker->place.world_size, .store = &store,
                                          .timeout_ms = timeout_ms, .address = *address ? address : NULL,
-                                         .device_index = worker->place.local_rank, .waiting = say_alive,
+                                         .device_index = worker->place.device, .waiting = say_alive,
                                          .context = training->rendezvous};
     if (!(training->collective = collective_open(&collective, err)))
         return false;
@@ -175,9 +180,10 @@ static bool take_place(struct worker *worker, struct error *err) {
 static bool set_up(struct worker *worker, struct error *err) {
     worker->training.job = &worker->job;
     worker->training.loader_threads = worker->config.data.loader_threads;
-    return take_place(worker, err) && (worker->wire = wire_context_create(1, err)) &&
-           job_open(&worker->job, &worker->config, NULL, err) && open_device(worker, err) && open_sampler(worker, err) &&
-           build_network(worker, err) && meet(worker, err) && prepare_steps(worker, err);
+    return take_place(worker, err) && cluster_keys_open(&worker->config, NULL, &worker->keys, err) &&
+           (worker->wire = wire_context_create(1, err)) && job_open(&worker->job, &worker->config, NULL, err) &&
+           open_device(worker, err) && open_sampler(worker, err) && build_network(worker, err) && meet(worker, err) &&
+           prepare_steps(worker, err);
 }
 
 static bool resume(struct worker *worker, bool resumes, struct error *err) {

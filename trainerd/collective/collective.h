@@ -35,8 +35,8 @@ struct collective_spec {
     const char *address; /**< gloo: the local address to bind, a name or number; NULL: loopback, for nccl too where
                             NCCL_SOCKET_IFNAME says nothing else. Nothing is encrypted */
     int device_index;    /**< nccl: the GPU whose memory the buffers are in */
-    /** nccl: called now and then while a call waits for other ranks, on the caller's thread, to say that this rank
-     * lives; returns soon. Or NULL. */
+    /** Called now and then while a call waits for other ranks, on the caller's thread, to say that this rank lives; returns
+     * soon. Or NULL. */
     void (*waiting)(void *context);
     void *context;
 };

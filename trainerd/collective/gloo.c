@@ -24,6 +24,9 @@ struct request {
     int64_t timeout_ms;
 };
 
+/** How often a rank that waits for others says that it lives. */
+enum { SAY_MS = 500 };
+
 struct gloo {
     struct collective base;
     struct gloo_shim *shim;
@@ -37,6 +40,8 @@ struct gloo {
     bool running;                  /* the thread is inside a call, on the buffers of request `completed` */
     bool stopping, failed;
     struct error failure; /* the first one */
+    void (*waiting)(void *context); /* of the specification */
+    void *context;
     struct collective_times times;
 };
 
@@ -152,15 +157,27 @@ static bool done_locked(const struct gloo *gloo, int ticket) {
     return (int32_t)((uint32_t)ticket - gloo->completed) <= 0;
 }
 
+/** Says that this rank lives, while it waits for others. The lock is not held meanwhile. */
+static void say_waiting_locked(struct gloo *gloo) {
+    if (!gloo->waiting)
+        return;
+    pthread_mutex_unlock(&gloo->lock);
+    gloo->waiting(gloo->context);
+    pthread_mutex_lock(&gloo->lock);
+}
+
 /** Waits until the ticket is done, everything failed, or the time is over. False: time is over. With the lock
  * held. */
 static bool wait_locked(struct gloo *gloo, int ticket, int64_t deadline_ms) {
-    struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
-    int late = 0;
-    while (!done_locked(gloo, ticket) && !gloo->failed && late == 0)
-        late = deadline_ms < 0 ? pthread_cond_wait(&gloo->answered, &gloo->lock)
-                               : pthread_cond_timedwait(&gloo->answered, &gloo->lock, &until);
-    return late == 0 || done_locked(gloo, ticket) || gloo->failed;
+    while (!done_locked(gloo, ticket) && !gloo->failed && (deadline_ms < 0 || clock_left_ms(deadline_ms) > 0)) {
+        int64_t now_ms = clock_now_ms(), until_ms = now_ms + SAY_MS;
+        if (deadline_ms >= 0 && deadline_ms < until_ms)
+            until_ms = deadline_ms;
+        struct timespec until = {until_ms / 1000, until_ms % 1000 * 1000000};
+        if (pthread_cond_timedwait(&gloo->answered, &gloo->lock, &until) != 0)
+            say_waiting_locked(gloo);
+    }
+    return done_locked(gloo, ticket) || gloo->failed;
 }
 
 /** For whatever was submitted. With the lock held. */
@@ -301,6 +318,8 @@ static struct collective *gloo_open(const struct collective_spec *spec, struct e
     gloo->base.rank = spec->rank;
     gloo->shim = shim;
     gloo->timeout_ms = spec->timeout_ms;
+    gloo->waiting = spec->waiting;
+    gloo->context = spec->context;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -18,6 +18,7 @@ enum { WORLD = 3, TIMEOUT_MS = 10000 };
 struct site {
     char folder[64], endpoint[128];
     struct wire_context *wire;
+    struct wire_socket *socket;
     struct rendezvous_server *server;
     pthread_t thread;
     bool serving;
@@ -38,11 +39,12 @@ static bool on_report(void *context, int rank, const char *kind, const void *dat
 
 static void *serve(void *context) {
     struct site *site = context;
-    struct wire_poll_item item = {.socket = rendezvous_server_socket(site->server)};
     site->ok = true;
     while (site->ok && !atomic_load(&site->stop)) {
-        wire_poll(&item, 1, 10, NULL);
-        site->ok = rendezvous_server_serve(site->server, &site->err);
+        struct wire_message received = {0};
+        if (wire_receive(site->socket, &received, 10, NULL))
+            site->ok = rendezvous_server_take(site->server, &received, &site->err);
+        wire_message_fini(&received);
     }
     return NULL;
 }
@@ -54,8 +56,12 @@ static void open_site(struct site *site, int world_size) {
     snprintf(site->endpoint, sizeof site->endpoint, "ipc://%s/socket", site->folder);
     site->wire = wire_context_create(1, NULL);
     assert_non_null(site->wire);
-    struct rendezvous_server_spec spec = {.wire = site->wire,
-                                          .endpoint = site->endpoint,
+    const char *const endpoints[] = {site->endpoint, NULL};
+    struct wire_socket_spec socket = {
+        .kind = WIRE_ROUTER, .bind = endpoints, .max_frame_bytes = RENDEZVOUS_VALUE_MAX, .linger_ms = 200};
+    site->socket = wire_socket_open(site->wire, &socket, NULL);
+    assert_non_null(site->socket);
+    struct rendezvous_server_spec spec = {.socket = site->socket,
                                           .world_size = world_size,
                                           .generation = 7,
                                           .context = site,
@@ -77,6 +83,7 @@ static void stop_serving(struct site *site) {
 static void close_site(struct site *site) {
     stop_serving(site);
     rendezvous_server_close(site->server);
+    wire_socket_close(site->socket);
     wire_context_destroy(site->wire);
     assert_true(file_remove_tree(site->folder, NULL));
 }

@@ -27,6 +27,7 @@ struct worker {
     struct supervisor_worker identity;
     struct wire_context *wire;
     struct rendezvous *rendezvous;
+    int exit_code; /* where it does not fail */
 };
 
 static bool join(struct worker *worker, const char *fingerprint, struct error *err) {
@@ -143,6 +144,34 @@ static bool mode_orphan(struct worker *worker, struct error *err) {
         pause();
 }
 
+/** In the first generation rank 1 is lost; in the next one all ends well. */
+static bool mode_lost_once(struct worker *worker, struct error *err) {
+    if (!join(worker, "same", err))
+        return false;
+    if (worker->identity.generation == 1 && worker->identity.rank == 1)
+        raise(SIGKILL);
+    if (worker->identity.generation == 1)
+        return beat_until_stopped(worker);
+    return rendezvous_report(worker->rendezvous, worker->identity.resumes ? "resumes" : "anew", "", 0, err);
+}
+
+/** In the first generation rank 1 is not let run; in the next one all ends well. */
+static bool mode_stopped_once(struct worker *worker, struct error *err) {
+    if (!join(worker, "same", err))
+        return false;
+    if (worker->identity.generation == 1 && worker->identity.rank == 1)
+        raise(SIGSTOP);
+    return worker->identity.generation > 1 || beat_until_stopped(worker);
+}
+
+/** All end at a checkpoint, which they were asked to, and once more when they were not. */
+static bool mode_regroup(struct worker *worker, struct error *err) {
+    if (!join(worker, "same", err))
+        return false;
+    worker->exit_code = worker->identity.generation == 1 ? WORKER_EXIT_REGROUP : WORKER_EXIT_STOPPED;
+    return true;
+}
+
 static const struct mode {
     const char *name;
     bool (*run)(struct worker *worker, struct error *err);
@@ -150,7 +179,8 @@ static const struct mode {
     {"report", mode_report}, {"killed", mode_killed},     {"error", mode_error},
     {"early", mode_early},   {"stop", mode_stop},         {"hang", mode_hang},
     {"differ", mode_differ}, {"stubborn", mode_stubborn}, {"orphan", mode_orphan},
-    {"waiting", mode_waiting},
+    {"waiting", mode_waiting}, {"lost_once", mode_lost_once}, {"stopped_once", mode_stopped_once},
+    {"regroup", mode_regroup},
 };
 
 static int worker_main(const char *mode, const char *rank_text) {
@@ -167,17 +197,21 @@ static int worker_main(const char *mode, const char *rank_text) {
         supervisor_worker_failed(&worker.identity, &err);
     rendezvous_leave(worker.rendezvous);
     wire_context_destroy(worker.wire);
-    return !ok;
+    return ok ? worker.exit_code : 1;
 }
 
 /* The tests. Each has a private folder for what the supervisor makes, which must be empty in the end. */
 struct scene {
-    char folder[64], reports[1024];
+    char folder[64], reports[4096];
     char program[16], mode_option[16], mode[16];
     char *arguments[4];
+    struct cluster_place place;
     struct supervisor_spec spec;
     int stop_at_report; /* raise SIGTERM after that many */
     int reported;
+    enum cluster_outcome outcome;
+    const char *stop_at_event; /* raise SIGTERM at it; NULL: none */
+    int64_t checkpoints;
 };
 
 static bool on_report(void *context, int rank, const char *kind, const void *data, size_t size,
@@ -192,6 +226,27 @@ static bool on_report(void *context, int rank, const char *kind, const void *dat
     return true;
 }
 
+/** Generations and what ended them, in words. */
+static void on_event(void *context, const char *event, const struct metric *metrics, int count) {
+    struct scene *scene = context;
+    size_t used = strlen(scene->reports);
+    used += (size_t)snprintf(scene->reports + used, sizeof scene->reports - used, "%s", event);
+    for (int i = 0; i < count && used < sizeof scene->reports; i++) {
+        const struct metric *metric = &metrics[i];
+        bool text = metric->kind == METRIC_TEXT;
+        used += text ? (size_t)snprintf(scene->reports + used, sizeof scene->reports - used, " %s", metric->text)
+                     : (size_t)snprintf(scene->reports + used, sizeof scene->reports - used, " %d", (int)metric->integer);
+    }
+    if (used < sizeof scene->reports)
+        snprintf(scene->reports + used, sizeof scene->reports - used, ";");
+    if (scene->stop_at_event && strstr(scene->reports, scene->stop_at_event) && !signals_stop)
+        raise(SIGTERM);
+}
+
+static bool run(struct scene *scene, struct error *err) {
+    return supervisor_run(&scene->spec, &scene->outcome, err);
+}
+
 static void set_scene(struct scene *scene, const char *mode) {
     memset(scene, 0, sizeof *scene);
     signals_stop = 0;
@@ -204,13 +259,18 @@ static void set_scene(struct scene *scene, const char *mode) {
     scene->arguments[0] = scene->program;
     scene->arguments[1] = scene->mode_option;
     scene->arguments[2] = scene->mode;
+    scene->place = (struct cluster_place){.nodes = 1, .slots = RANKS, .shares = 1, .source = "test"};
     scene->spec = (struct supervisor_spec){.arguments = scene->arguments,
-                                           .ranks = RANKS,
-                                           .generation = 3,
-                                           .join_timeout_ms = 20000,
-                                           .grace_ms = 5000,
-                                           .context = scene,
-                                           .on_report = on_report};
+                                           .place = &scene->place,
+                                           .fingerprint = "",
+                                           .coordinator = {.batch = {.images = RANKS, .parts = 1},
+                                                           .min_ranks = 1,
+                                                           .join_timeout_ms = 20000,
+                                                           .silence_ms = 60000,
+                                                           .grace_ms = 5000,
+                                                           .context = scene,
+                                                           .on_report = on_report,
+                                                           .on_event = on_event}};
 }
 
 /** No process, no zombie, no file is left. */
@@ -239,7 +299,7 @@ static void test_workers_get_their_share_of_cores_and_end_well(void **state) {
     char expected[64];
     set_scene(&scene, "report");
     assert_true(cpu_available(&all, NULL));
-    if (!supervisor_run(&scene.spec, &err))
+    if (!run(&scene, &err))
         fail_msg("%s", err.message);
     for (int rank = 0; rank < RANKS; rank++) {
         cpu_share(&all, rank, RANKS, &share);
@@ -258,7 +318,7 @@ static void test_a_team_may_spin_only_on_cores_of_its_own(void **state) {
     assert_true(cpu_available(&all, NULL));
     scene.spec.active_wait = true;
     scene.spec.threads_per_rank = 3;
-    assert_true(supervisor_run(&scene.spec, NULL));
+    assert_true(run(&scene, NULL));
     assert_contains(scene.reports, all.count >= RANKS ? "0 budget 3 active" : "0 budget 3 passive");
     end_scene(&scene);
     if (all.count < 2)
@@ -267,7 +327,7 @@ static void test_a_team_may_spin_only_on_cores_of_its_own(void **state) {
     set_scene(&scene, "report");
     scene.spec.active_wait = true;
     assert_true(cpu_pin(&one, NULL));
-    bool ok = supervisor_run(&scene.spec, NULL);
+    bool ok = run(&scene, NULL);
     assert_true(cpu_pin(&all, NULL));
     assert_true(ok);
     assert_contains(scene.reports, "1 budget 1 passive 1:");
@@ -279,7 +339,7 @@ static void test_a_killed_rank_is_named(void **state) {
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "killed");
-    assert_false(supervisor_run(&scene.spec, &err));
+    assert_false(run(&scene, &err));
     assert_int_equal(err.code, ERROR_PEER);
     assert_contains(err.message, "rank 1 was killed by signal 9");
     assert_contains(err.message, "last heard of");
@@ -291,7 +351,7 @@ static void test_the_cause_is_named_not_its_victim(void **state) {
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "error");
-    assert_false(supervisor_run(&scene.spec, &err));
+    assert_false(run(&scene, &err));
     assert_contains(err.message, "rank 1 was killed by signal 6");
     end_scene(&scene);
 }
@@ -301,7 +361,7 @@ static void test_last_words_reach_the_supervisor_before_joining_too(void **state
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "early");
-    assert_false(supervisor_run(&scene.spec, &err));
+    assert_false(run(&scene, &err));
     assert_int_equal(err.code, ERROR_NOT_FOUND);
     assert_string_equal(err.message, "rank 1 failed: data: /nowhere: no such folder");
     assert_string_equal(err.hint, "set data.directory");
@@ -314,7 +374,7 @@ static void test_sigterm_is_passed_on_once(void **state) {
     struct error err = {0};
     set_scene(&scene, "stop");
     scene.stop_at_report = RANKS;
-    if (!supervisor_run(&scene.spec, &err))
+    if (!run(&scene, &err))
         fail_msg("%s", err.message);
     for (int rank = 0; rank < RANKS; rank++) {
         char expected[32];
@@ -330,12 +390,108 @@ static void test_who_does_not_stop_is_killed_and_named(void **state) {
     struct error err = {0};
     set_scene(&scene, "stubborn");
     scene.stop_at_report = RANKS;
-    scene.spec.grace_ms = 400;
+    scene.spec.coordinator.grace_ms = 400;
     int64_t start_ms = clock_now_ms();
-    assert_false(supervisor_run(&scene.spec, &err));
+    assert_false(run(&scene, &err));
     assert_in_range(clock_now_ms() - start_ms, 400, 15000);
     assert_int_equal(err.code, ERROR_TIMEOUT);
     assert_contains(err.message, "rank 1 did not stop within 0.4 s");
+    end_scene(&scene);
+}
+
+static void test_a_lost_rank_is_started_again_from_the_checkpoint(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "lost_once");
+    scene.spec.coordinator.restarts = 1;
+    if (!run(&scene, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(scene.outcome, CLUSTER_FINISHED);
+    assert_contains(scene.reports, "generation 1 2 1 1;lost 1 rank 1 was killed by signal 9 (Killed), last heard of ");
+    assert_contains(scene.reports, "generation 2 2 1 1;");
+    assert_contains(scene.reports, "0 resumes ;");
+    assert_contains(scene.reports, "1 resumes ;");
+    end_scene(&scene);
+}
+
+static int64_t no_checkpoint(void *context) {
+    (void)context;
+    return -1;
+}
+
+static void test_who_dies_again_and_again_ends_the_run(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "killed");
+    scene.spec.coordinator.restarts = 2;
+    scene.spec.coordinator.saved_step = no_checkpoint;
+    assert_false(run(&scene, &err));
+    assert_contains(err.message, "rank 1 was killed by signal 9");
+    assert_contains(scene.reports, "lost 2 rank 1");
+    assert_contains(scene.reports, "generation 3 2 1 1;");
+    assert_null(strstr(scene.reports, "generation 4"));
+    end_scene(&scene);
+}
+
+static int64_t more_checkpoints(void *context) {
+    struct scene *scene = context;
+    return ++scene->checkpoints;
+}
+
+/** As long as there are new checkpoints in between, ranks may be lost without end: here until the test tells all to stop. */
+static void test_a_run_that_gets_on_is_not_given_up(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "killed");
+    scene.spec.coordinator.restarts = 1;
+    scene.spec.coordinator.saved_step = more_checkpoints;
+    scene.stop_at_event = "generation 4";
+    bool ok = run(&scene, &err);
+    assert_contains(scene.reports, "lost 3 rank 1");
+    assert_true(ok ? scene.outcome == CLUSTER_STOPPED : strstr(err.message, "rank 1 was killed") != NULL);
+    end_scene(&scene);
+}
+
+static void test_what_a_rank_says_itself_ends_the_run(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "early");
+    scene.spec.coordinator.restarts = 100;
+    assert_false(run(&scene, &err));
+    assert_string_equal(err.message, "rank 1 failed: data: /nowhere: no such folder");
+    assert_null(strstr(scene.reports, "generation 2"));
+    end_scene(&scene);
+}
+
+static void test_a_stopped_process_is_lost(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "stopped_once");
+    scene.spec.coordinator.restarts = 1;
+    scene.spec.coordinator.silence_ms = 1000;
+    int64_t start_ms = clock_now_ms();
+    if (!run(&scene, &err))
+        fail_msg("%s", err.message);
+    assert_in_range(clock_now_ms() - start_ms, 1000, 20000);
+    assert_contains(scene.reports, "lost 1 rank 1 hangs: its process has been stopped from running for 1.0 s;generation 2");
+    end_scene(&scene);
+}
+
+static void test_ranks_that_regroup_meet_again_and_ranks_that_stop_do_not(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "regroup");
+    if (!run(&scene, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(scene.outcome, CLUSTER_STOPPED);
+    assert_contains(scene.reports, "generation 1 2 1 1;generation 2 2 1 1;");
+    assert_null(strstr(scene.reports, "lost"));
     end_scene(&scene);
 }
 
@@ -344,9 +500,9 @@ static void test_a_silent_rank_is_a_hang(void **state) {
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "hang");
-    scene.spec.hang_timeout_ms = 1500;
-    scene.spec.grace_ms = 300;
-    assert_false(supervisor_run(&scene.spec, &err));
+    scene.spec.coordinator.hang_timeout_ms = 1500;
+    scene.spec.coordinator.grace_ms = 300;
+    assert_false(run(&scene, &err));
     assert_int_equal(err.code, ERROR_TIMEOUT);
     assert_contains(err.message, "rank 1 hangs");
     end_scene(&scene);
@@ -358,9 +514,9 @@ static void test_a_rank_that_was_waited_for_is_named(void **state) {
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "waiting");
-    scene.spec.grace_ms = 60000;
+    scene.spec.coordinator.grace_ms = 60000;
     int64_t start_ms = clock_now_ms();
-    assert_false(supervisor_run(&scene.spec, &err));
+    assert_false(run(&scene, &err));
     assert_in_range(clock_now_ms() - start_ms, 4000, 30000);
     assert_int_equal(err.code, ERROR_TIMEOUT);
     assert_contains(err.message, "rank 1 hangs: no sign of life for ");
@@ -373,7 +529,7 @@ static void test_ranks_that_differ_end_the_run(void **state) {
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "differ");
-    assert_false(supervisor_run(&scene.spec, &err));
+    assert_false(run(&scene, &err));
     assert_int_equal(err.code, ERROR_INVALID);
     assert_contains(err.message, "rank 0 has \"lr=2\", rank 1 has \"lr=1\"");
     end_scene(&scene);
@@ -384,9 +540,9 @@ static void test_who_never_joins_is_named(void **state) {
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "orphan");
-    scene.spec.join_timeout_ms = 500;
-    scene.spec.grace_ms = 100;
-    assert_false(supervisor_run(&scene.spec, &err));
+    scene.spec.coordinator.join_timeout_ms = 500;
+    scene.spec.coordinator.grace_ms = 100;
+    assert_false(run(&scene, &err));
     assert_contains(err.message, "rank 0 has not come to the rendezvous within 0.5 s");
     end_scene(&scene);
 }
@@ -397,7 +553,7 @@ static void test_a_program_that_cannot_be_executed(void **state) {
     struct error err = {0};
     set_scene(&scene, "report");
     scene.spec.program = "/nowhere/trainerd";
-    assert_false(supervisor_run(&scene.spec, &err));
+    assert_false(run(&scene, &err));
     assert_contains(err.message, "cannot execute /nowhere/trainerd");
     end_scene(&scene);
 }
@@ -431,12 +587,12 @@ static void test_no_orphan_outlives_a_killed_supervisor(void **state) {
     struct scene scene;
     set_scene(&scene, "orphan");
     setenv("ORPHAN_FOLDER", scene.folder, 1);
-    scene.spec.join_timeout_ms = 0;
+    scene.spec.coordinator.join_timeout_ms = 0;
     /* Orphans become our children, so that their end can be waited for. */
     assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
     pid_t supervisor = fork();
     if (supervisor == 0)
-        _exit(!supervisor_run(&scene.spec, NULL));
+        _exit(!run(&scene, NULL));
     pid_t workers[RANKS];
     for (int rank = 0; rank < RANKS; rank++)
         workers[rank] = read_pid(scene.folder, rank);
@@ -471,6 +627,12 @@ int main(int argc, char *argv[]) {
         cmocka_unit_test(test_last_words_reach_the_supervisor_before_joining_too),
         cmocka_unit_test(test_sigterm_is_passed_on_once),
         cmocka_unit_test(test_who_does_not_stop_is_killed_and_named),
+        cmocka_unit_test(test_a_lost_rank_is_started_again_from_the_checkpoint),
+        cmocka_unit_test(test_who_dies_again_and_again_ends_the_run),
+        cmocka_unit_test(test_a_run_that_gets_on_is_not_given_up),
+        cmocka_unit_test(test_what_a_rank_says_itself_ends_the_run),
+        cmocka_unit_test(test_a_stopped_process_is_lost),
+        cmocka_unit_test(test_ranks_that_regroup_meet_again_and_ranks_that_stop_do_not),
         cmocka_unit_test(test_a_silent_rank_is_a_hang),
         cmocka_unit_test(test_a_rank_that_was_waited_for_is_named),
         cmocka_unit_test(test_ranks_that_differ_end_the_run),
