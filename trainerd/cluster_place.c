@@ -125,14 +125,26 @@ static bool place_rank(const struct trainer_config *config, const struct cluster
 }
 
 /** Tasks that are all on this machine meet on loopback, whatever it is called. */
+static void task_address(const struct cluster_task *task, char out[CLUSTER_ENDPOINT_SIZE]) {
+    const char *host = task->tasks == task->local_tasks ? "127.0.0.1" : task->host;
+    bool bare = strchr(host, ':') && host[0] != '[';
+    snprintf(out, CLUSTER_ENDPOINT_SIZE, bare ? "[%s]:%d" : "%s:%d", host, task->port);
+}
+
+/** Where they meet, which the configuration may say. */
 static bool task_endpoint(const struct trainer_config *config, const struct cluster_task *task, struct cluster_place *out,
                           struct error *err) {
-    const char *host = task->tasks == task->local_tasks ? "127.0.0.1" : task->host;
-    bool bare = strchr(host, ':') && host[0] != '[', local;
+    const struct trainer_cluster_config *cluster = &config->cluster;
+    bool given = *cluster->coordinator, local;
+    const char *source = given ? "cluster.coordinator" : task->source;
     char address[CLUSTER_ENDPOINT_SIZE];
-    snprintf(address, sizeof address, bare ? "[%s]:%d" : "%s:%d", host, task->port);
-    return (cluster_endpoint(address, out->coordinator, &local, err) || error_prefix(err, "%s", task->source)) &&
-           check_trusted(config, task->source, out->coordinator, local, err);
+    if (given && cluster->nodes > 1 && cluster->nodes != task->tasks)
+        return error_set(err, ERROR_INVALID, "cluster.nodes is %d, but %s started %d tasks", cluster->nodes, task->source,
+                         task->tasks);
+    task_address(task, address);
+    return (cluster_endpoint(given ? cluster->coordinator : address, out->coordinator, &local, err) ||
+            error_prefix(err, "%s", source)) &&
+           check_trusted(config, source, out->coordinator, local, err);
 }
 
 static bool from_task(const struct trainer_config *config, const struct cluster_task *task, int visible_devices,
@@ -157,11 +169,13 @@ static bool find_task(enum trainer_launcher launcher, struct cluster_task *out, 
 }
 
 bool cluster_place_find(const struct trainer_config *config, int visible_devices, struct cluster_place *out, struct error *err) {
+    enum trainer_launcher launcher = config->cluster.launcher;
+    bool launched = launcher == TRAINER_LAUNCHER_SLURM || launcher == TRAINER_LAUNCHER_TORCHRUN;
     struct cluster_task task;
     bool found;
-    if (*config->cluster.coordinator)
+    if (*config->cluster.coordinator && !launched)
         return from_config(config, visible_devices, out, err);
-    if (!find_task(config->cluster.launcher, &task, &found, err))
+    if (!find_task(launcher, &task, &found, err))
         return false;
     if (found)
         return from_task(config, &task, visible_devices, out, err);

@@ -22,9 +22,12 @@ struct cluster_place {
  * visible_devices: GPUs that this process sees; 0 where it computes on CPUs. Of several tasks on one node each is one rank,
  * with a GPU of its own; a task that is alone on its node, and whoever no launcher started, starts device.ranks of them.
  *
+ * cluster.coordinator comes first, and nodes and node then are the configuration's; where cluster.launcher names a launcher, they
+ * are the launcher's, and cluster.coordinator says no more than where its tasks meet.
+ *
  * The port under Slurm, and under torchrun where MASTER_PORT is its own, follows from the job's identity (a hash, 15000 to 31999:
  * below the ports that Linux hands out by itself), so that two jobs that share a node differ. Once in 17000 they do not: then the
- * port is taken, and cluster.coordinator has to say another.
+ * port is taken, and cluster.coordinator (with cluster.launcher) has to say another.
  */
 bool cluster_place_find(const struct trainer_config *config, int visible_devices, struct cluster_place *out, struct error *err);
 

@@ -181,7 +181,8 @@ static void check_cluster_keys(struct config *config, const struct trainer_confi
 
 static void check_cluster(struct config *config, const struct trainer_config *values) {
     const struct trainer_cluster_config *cluster = &values->cluster;
-    bool known = given(cluster->coordinator) || cluster->launcher == TRAINER_LAUNCHER_NONE;
+    bool launched = cluster->launcher == TRAINER_LAUNCHER_SLURM || cluster->launcher == TRAINER_LAUNCHER_TORCHRUN;
+    bool known = !launched && (given(cluster->coordinator) || cluster->launcher == TRAINER_LAUNCHER_NONE);
     int64_t ranks = (int64_t)cluster->nodes * values->device.ranks;
     check_coordinator(config, values);
     check_cluster_keys(config, values);

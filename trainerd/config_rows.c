@@ -230,7 +230,8 @@ static const struct schema_row rows[] = {
         HELP("which of them this is; 0 is the coordinator: it keeps the records, publishes, and has rank 0")),
     ROW("cluster.launcher", ENUM, cluster.launcher, "auto", .choices = launchers,
         HELP("whose environment says coordinator, nodes and node where cluster.coordinator does not; auto: Slurm's or torchrun's "
-             "where this process is a task of theirs")),
+             "where this process is a task of theirs; slurm, torchrun: nodes and node are theirs even where cluster.coordinator "
+             "says where they meet")),
     ROW("cluster.min_ranks", INT, cluster.min_ranks, "1", RANGE(1, 1024),
         HELP("a run that lost ranks goes on with those that are left; with fewer than this it waits for some to come back")),
     ROW("cluster.restarts", INT, cluster.restarts, "3", RANGE(0, 1000000),

@@ -15,6 +15,13 @@ static struct cpu_set make_set(int count) {
     return set;
 }
 
+static void nobody_has_more_processors_than_are_online(void **state) {
+    (void)state;
+    struct cpu_set own;
+    assert_true(cpu_available(&own, NULL));
+    assert_in_range(own.count, 1, cpu_online());
+}
+
 static void shares_are_even_and_cover_the_set(void **state) {
     (void)state;
     for (int count = 1; count <= 9; count++) {
@@ -127,6 +134,7 @@ int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "child") == 0)
         return run_as_child(argv);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nobody_has_more_processors_than_are_online),
         cmocka_unit_test(shares_are_even_and_cover_the_set),
         cmocka_unit_test(more_parts_than_processors_share_in_turn),
         cmocka_unit_test(a_pinned_thread_hands_its_processors_on),

@@ -306,6 +306,27 @@ static void torchrun_started_by_srun_is_torchrun(void **state) {
     assert_string_equal(find(&config, 2).source, "Slurm");
 }
 
+/** As is needed where the port that follows from the job is taken. */
+static void a_named_launcher_s_tasks_meet_where_the_configuration_says(void **state) {
+    (void)state;
+    struct trainer_config config = base(1);
+    config.cluster = (struct trainer_cluster_config){
+        .coordinator = "gpu003:20000", .nodes = 1, .launcher = TRAINER_LAUNCHER_SLURM};
+    put_all(per_gpu);
+    struct cluster_place place = find(&config, 2);
+    assert_string_equal(place.coordinator, "tcp://gpu003:20000");
+    assert_int_equal(place.nodes, 7);
+    assert_int_equal(place.node, 3);
+    assert_int_equal(place.first_device, 1);
+    config.cluster.nodes = 7;
+    assert_int_equal(find(&config, 2).node, 3);
+    config.cluster.nodes = 2;
+    assert_refused(&config, 2, (const char *[]){"cluster.nodes is 2", "Slurm started 7 tasks"}, 2);
+    config.cluster.coordinator = "gpu003";
+    config.cluster.nodes = 1;
+    assert_refused(&config, 2, (const char *[]){"cluster.coordinator: expected HOST:PORT"}, 1);
+}
+
 /** What a script for PyTorch exports is no task by itself, and half a task is an error. */
 static void half_of_torchruns_variables_are_no_task_or_an_error(void **state) {
     (void)state;
@@ -404,6 +425,7 @@ int main(void) {
         PLACE_TEST(a_torchrun_task_a_node_starts_all_its_ranks),
         PLACE_TEST(tasks_of_one_machine_meet_on_loopback),
         PLACE_TEST(torchrun_started_by_srun_is_torchrun),
+        PLACE_TEST(a_named_launcher_s_tasks_meet_where_the_configuration_says),
         PLACE_TEST(half_of_torchruns_variables_are_no_task_or_an_error),
         PLACE_TEST(missing_and_contradicting_variables_are_named),
         PLACE_TEST(tasks_that_are_not_bound_share_the_cores),
