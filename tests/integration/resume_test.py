@@ -12,7 +12,7 @@ import time
 import unittest
 
 SEED = int(sys.argv.pop(3))
-from training_fixture import Run, draw_phantoms, gone, tensors  # noqa: E402: takes its own arguments
+from training_fixture import STOPPED, Run, draw_phantoms, gone, tensors  # noqa: E402: takes its own arguments
 
 STEPS_PER_EPOCH = 7
 KINDS = {
@@ -157,7 +157,7 @@ class Resume(unittest.TestCase):
         run = Run("terminated", settings("sgd", 2, 0))
         run.until(lambda: run.events("progress"))
         workers = run.workers()
-        self.assertEqual(run.kill(signal.SIGTERM), 0, run.text())
+        self.assertEqual(run.kill(signal.SIGTERM), STOPPED, run.text())
         self.assertEqual(len(run.events("stopped")), 1)
         self.assertTrue(gone(workers))
         self.assertTrue(run.checkpoints())

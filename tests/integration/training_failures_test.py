@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from training_fixture import FOLDER, TRAINERD, Run, draw_phantoms, gone
+from training_fixture import FOLDER, TRAINERD, Run, draw_phantoms, gone, tensors
 
 SECONDS = 15  # on a machine that is busy with other tests
 
@@ -26,7 +26,7 @@ def write(name, text):
 
 class LostRank(unittest.TestCase):
     def lose(self, rank):
-        run = Run(f"lost-{rank}", {"device.ranks": 2, "train.epochs": 5000, "checkpoint.every_epochs": 0})
+        run = Run(f"lost-{rank}", {"device.ranks": 2, "train.epochs": 5000, "checkpoint.every_epochs": 0, "cluster.restarts": 0})
         run.until(lambda: run.events("progress"))
         workers = run.workers()
         self.assertEqual(set(workers), {0, 1})
@@ -45,6 +45,26 @@ class LostRank(unittest.TestCase):
 
     def test_rank_1_is_named(self):
         self.lose(1)
+
+
+class RecoveredRank(unittest.TestCase):
+    """By default the run goes on from the newest checkpoint, as if nothing had been."""
+
+    SETTINGS = {"device.ranks": 2, "checkpoint.every_steps": 2}
+
+    def test_a_killed_rank_changes_no_bit(self):
+        calm = Run("calm", self.SETTINGS).finish()
+        run = Run("stirred", self.SETTINGS)
+        run.until(run.checkpoints)
+        workers = run.workers()
+        os.kill(workers[1], signal.SIGKILL)
+        run.finish()
+        self.assertEqual([event["generation"] for event in run.events("generation")], [1, 2])
+        self.assertIn("rank 1 was killed by signal 9", run.events("lost")[0]["reason"])
+        self.assertEqual(len(run.events("trained")), 1)
+        self.assertEqual(tensors(run.checkpoints()[-1]), tensors(calm.checkpoints()[-1]))
+        self.assertTrue(gone(workers))
+        self.assertEqual(os.listdir(Run.temporary), [])
 
 
 class Data(unittest.TestCase):

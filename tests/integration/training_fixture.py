@@ -17,6 +17,7 @@ del sys.argv[1:3]  # the rest is unittest's
 FOLDER = tempfile.mkdtemp(prefix="thorax-training-")
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 PATIENCE_S = 120
+STOPPED = 4  # the exit code of a run that a signal stopped before its end
 
 # The 7x7 stem makes a step of 28 pixels take milliseconds: what is tested does not depend on the network's first layer.
 SETTINGS = {
