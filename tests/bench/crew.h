@@ -16,7 +16,7 @@ struct crew_spec {
 
 enum crew_task {
     CREW_STEPS,    /**< count training steps */
-    CREW_SUMS,     /**< count all-reduces of `bytes` bytes of what gradients travel in, one after the other, while nothing computes */
+    CREW_SUMS,     /**< count all-reduces of `bytes` bytes, as gradients travel, one after the other, while nothing computes */
     CREW_SCHEDULE, /**< count steps without any reduction, each segment timed */
     CREW_OVERLAP   /**< count all-reduces of `bytes` bytes while steps are computed all the time; after CREW_SCHEDULE */
 };
@@ -43,7 +43,7 @@ struct crew_report {
 
 struct crew;
 
-/** Starts the ranks and waits until all are ready to train. NULL on error, which names the rank. Before the caller has threads. */
+/** Starts the ranks and waits until all are ready. NULL on error, which names the rank. Before the caller has threads. */
 struct crew *crew_open(const struct crew_spec *spec, struct error *err);
 /** Takes NULL. Ends the ranks. */
 void crew_close(struct crew *crew);

@@ -194,7 +194,7 @@ static bool compute_beside(struct rank *rank, int64_t sums_at_end, struct crew_r
         if (!plan_run_segment(rank->subject.plan, i, err))
             return false;
         if (all_done(rank, sums_at_end))
-            return report->alone_ms > 0 || error_set(err, ERROR_STATE, "the sums were over before a segment was: more, or larger");
+            return report->alone_ms > 0 || error_set(err, ERROR_STATE, "the sums were over before a segment was");
         report->alone_ms = alone_ms += rank->alone_ms[i];
         report->elapsed_ms = subject_elapsed_ms(start);
     }

@@ -21,8 +21,8 @@ struct ring {
 double ring_ms(const struct ring *ring, int ranks, double bytes);
 
 /**
- * The ring that explains measured all-reduces (count sizes, 2 or more) best: the least sum of squares of the relative errors, with
- * alpha at least 0. False where these have no such ring: sizes are all one, or beta would not be positive.
+ * The ring that explains measured all-reduces (count sizes, 2 or more) best: the least sum of squares of the relative errors,
+ * with alpha at least 0. False where these have no such ring: sizes are all one, or beta would not be positive.
  */
 bool ring_fit(int ranks, const double *bytes, const double *ms, int count, struct ring *out);
 

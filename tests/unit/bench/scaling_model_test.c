@@ -47,7 +47,7 @@ static void test_a_fit_weighs_relative_errors(void **state) {
     assert_float_equal(1 / found.bytes_per_ms, (12.0 / 5 - 1) / 2, 1e-12);
 }
 
-/* 1 ms for 1 byte and 4 for 2 would have a negative alpha; without one 1 / beta is the mean of 1 and of 2, weighed by 1 and 1/4. */
+/* 1 ms for 1 byte and 4 for 2 would have a negative alpha; without one 1 / beta is the mean of 1 and 2, weighed by 1 and 1/4. */
 static void test_a_fit_has_no_negative_latency(void **state) {
     (void)state;
     const double bytes[] = {1, 2}, ms[] = {1, 4};
@@ -102,8 +102,8 @@ static void test_sums_run_one_after_the_other(void **state) {
 }
 
 /*
- * Beside compute a sum takes 3 times as long, and compute beside it 1.5 times. The first sum, from 60, takes 30 and compute gets 20
- * of its 40 done meanwhile; the rest is undisturbed, so it ends at 60 + 30 + 20 = 110, and the last sum at 115.
+ * Beside compute a sum takes 3 times as long, and compute beside it 1.5 times. The first sum, from 60, takes 30 and compute gets
+ * 20 of its 40 done meanwhile; the rest is undisturbed, so it ends at 60 + 30 + 20 = 110, and the last sum at 115.
  */
 static void test_sums_and_compute_slow_each_other(void **state) {
     (void)state;
