@@ -5,6 +5,7 @@
 #include "tests/bench/crew_rank.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -80,37 +81,47 @@ static bool start_rank(struct crew *crew, struct error *err) {
     return true;
 }
 
-/* One report of each rank. The first error is told, the reports of all are taken. */
+static bool take_report(struct crew *crew, int rank, struct crew_report *report, struct error *err) {
+    if (!crew_receive(crew->sockets[rank], report, sizeof *report))
+        return error_set(err, ERROR_PEER, "rank %d of %d ended", rank, crew->spec.ranks);
+    return report->error.code == ERROR_NONE ||
+           error_set(err, report->error.code, "rank %d of %d: %s", rank, crew->spec.ranks, report->error.message);
+}
+
+/* One report of each rank; at the first that fails all is over, for others may wait for it. */
 static bool gather(struct crew *crew, struct crew_report *reports, struct error *err) {
-    for (int rank = 0; rank < crew->started; rank++) {
-        struct crew_report *report = &reports[rank];
-        bool came = crew_receive(crew->sockets[rank], report, sizeof *report);
-        if (came && report->error.code == ERROR_NONE)
-            continue;
-        if (!crew->failed && came)
-            error_set(err, report->error.code, "rank %d of %d: %s", rank, crew->spec.ranks, report->error.message);
-        else if (!crew->failed)
-            error_set(err, ERROR_PEER, "rank %d of %d ended", rank, crew->spec.ranks);
-        crew->failed = true;
+    struct pollfd waiting[CREW_MAX_RANKS];
+    for (int rank = 0; rank < crew->started; rank++)
+        waiting[rank] = (struct pollfd){crew->sockets[rank], POLLIN, 0};
+    for (int left = crew->started; left > 0;) {
+        if (poll(waiting, (nfds_t)crew->started, -1) < 0 && errno != EINTR)
+            return error_set_errno(err, "poll");
+        for (int rank = 0; rank < crew->started; rank++) {
+            if (waiting[rank].fd < 0 || !waiting[rank].revents)
+                continue;
+            if (!take_report(crew, rank, &reports[rank], err))
+                return false;
+            waiting[rank].fd = -1;
+            left--;
+        }
     }
-    return !crew->failed;
+    return true;
 }
 
 static bool start(struct crew *crew, struct error *err) {
     const char *parent = getenv("TMPDIR");
     snprintf(crew->folder, sizeof crew->folder, "%s/crew-XXXXXX", parent ? parent : "/tmp");
-    if (!mkdtemp(crew->folder)) {
-        crew->folder[0] = '\0';
-        return error_set_errno(err, "make a folder in %s", parent ? parent : "/tmp");
-    }
-    while (crew->started < crew->spec.ranks)
-        if (!start_rank(crew, err))
-            return false;
     struct crew_report *reports = calloc((size_t)crew->spec.ranks, sizeof *reports);
-    bool ok = reports ? gather(crew, reports, err) : error_set(err, ERROR_MEMORY, "out of memory for reports");
+    if (!reports)
+        return error_set(err, ERROR_MEMORY, "out of memory for reports");
+    bool ok = mkdtemp(crew->folder) || error_set_errno(err, "make a folder in %s", parent ? parent : "/tmp");
+    while (ok && crew->started < crew->spec.ranks)
+        ok = start_rank(crew, err);
+    ok = ok && gather(crew, reports, err);
     if (ok)
         (void)text_copy(crew->device, sizeof crew->device, reports[0].device);
     free(reports);
+    (void)file_remove_tree(crew->folder, NULL); /* they have met */
     return ok;
 }
 
@@ -144,8 +155,6 @@ void crew_close(struct crew *crew) {
     for (int rank = 0; rank < crew->started; rank++)
         while (waitpid(crew->pids[rank], NULL, 0) < 0 && errno == EINTR)
             continue;
-    if (crew->folder[0])
-        (void)file_remove_tree(crew->folder, NULL);
     free(crew);
 }
 
@@ -154,7 +163,8 @@ bool crew_tell(struct crew *crew, const struct crew_order *order, struct crew_re
         return error_set(err, ERROR_INVALID, "a crew does 1 to %d things at once, not %d", CREW_MAX_VALUES, order->count);
     for (int rank = 0; rank < crew->started; rank++)
         (void)crew_send(crew->sockets[rank], order, sizeof *order); /* who is gone is found when reports are gathered */
-    return gather(crew, reports, err);
+    crew->failed = !gather(crew, reports, err);
+    return !crew->failed;
 }
 
 struct machine crew_machine(const struct crew *crew) {

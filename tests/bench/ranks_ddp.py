@@ -46,7 +46,7 @@ def make_step(case, layout, compiled):
     forward = torch.compile(parallel) if compiled else parallel
 
     def step():
-        optimizer.zero_grad(set_to_none=not case.bf16_gradients)
+        optimizer.zero_grad(set_to_none=True)
         torch.nn.functional.cross_entropy(forward(images), targets).backward()
         optimizer.step()
     return step

@@ -21,8 +21,8 @@ static void print_local(const struct scaling *scaling, const struct scaling_loca
            l->ranks > scaling->machine.cores ? ": more than there are cores, they take turns on them" : ", a core each");
     printf("  a lone step %.1f ms (%.1f + update %.1f by segments); the slowest of %d takes %.3f times the mean\n", l->lone_ms,
            l->step.compute_ms / l->slowest, l->step.update_ms, l->ranks, l->slowest);
-    printf("  alpha %.1f us, beta %.2f GB/s, the fit is off by up to %.0f %%; beside each other compute takes %.3f times, sums %.2f "
-           "times as long\n",
+    printf("  alpha %.1f us, beta %.2f GB/s, the fit is off by up to %.0f %%; beside each other compute takes %.3f times, sums "
+           "%.2f times as long\n",
            l->ring.alpha_ms * 1e3, l->ring.bytes_per_ms * 1e-6, l->worst_fit * 100, l->slowdown.compute, l->slowdown.sum);
     printf("  sums:");
     for (int i = 0; i < l->sizes; i++)
@@ -49,9 +49,10 @@ static void print_efficiency(double value) {
 static void print_networks(const struct scaling *scaling) {
     const struct scaling_local *local = &scaling->local[0];
     double step_ms = scaling->step_ms > 0 ? scaling->step_ms : local->step.compute_ms + local->step.update_ms;
-    printf("\nover interconnects, assumed and not measured, for ranks whose step of %d images takes %.1f ms%s\n", local->batch, step_ms,
-           scaling->step_ms > 0 ? " (as told)" : " (as here)");
-    printf("weak: %d images a rank; strong: %d in all; slower ranks among many are not in it\n", local->batch, SCALING_STRONG_BATCH);
+    printf("\nover interconnects, assumed and not measured, for ranks whose step of %d images takes %.1f ms%s\n", local->batch,
+           step_ms, scaling->step_ms > 0 ? " (as told)" : " (as here)");
+    printf("weak: %d images a rank; strong: %d in all; slower ranks among many are not in it\n", local->batch,
+           SCALING_STRONG_BATCH);
     printf("%-26s %9s %9s", "", "alpha us", "GB/s");
     for (int i = 0; i < NETWORK_COLUMNS; i++)
         printf("  weak %-4d strong %-3d", NETWORK_RANKS[i], NETWORK_RANKS[i]);
@@ -133,7 +134,8 @@ static void print_network_json(const struct scaling *scaling, const struct scali
 void scaling_print_json(const struct scaling *scaling) {
     const struct subject_options *o = &scaling->subject;
     const struct scaling_local *last = &scaling->local[scaling->count - 1];
-    printf("{\"architecture\": \"%s\", \"precision\": \"%s\", \"size\": %d, \"batch\": %d, \"rounds\": %d, \"bf16_gradients\": %s",
+    printf("{\"architecture\": \"%s\", \"precision\": \"%s\", \"size\": %d, \"batch\": %d, \"rounds\": %d, "
+           "\"bf16_gradients\": %s",
            o->architecture, precision_name(o->precision), o->size, o->batch, o->rounds, o->bf16_gradients ? "true" : "false");
     print_number("ratio", fabs(scaling_error(last)));
     print_number("measured_ms", last->measured_ms);
