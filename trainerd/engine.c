@@ -19,6 +19,14 @@ struct device *engine_open_device(const struct trainer_config *config, int local
     return device_open(&spec, err);
 }
 
+int engine_local_ranks(const struct trainer_config *config) {
+    return config->device.ranks > 0 ? config->device.ranks : 1;
+}
+
+int engine_ranks(const struct trainer_config *config) {
+    return engine_local_ranks(config) * config->cluster.nodes;
+}
+
 const char *engine_collective(const struct trainer_config *config, int ranks) {
     if (strcmp(config->collective.name, "auto") != 0)
         return config->collective.name;

@@ -14,6 +14,13 @@ bool engine_on_gpus(const struct trainer_config *config);
 /** Opens a rank's device; "auto" is oneDNN, and of GPUs the i-th rank of a machine has the i-th. NULL on error. */
 struct device *engine_open_device(const struct trainer_config *config, int local_rank, struct error *err);
 
+/**
+ * Ranks of this machine, and of all nodes, as configured (device.ranks 0: one), for what is planned before a run: in a run the
+ * coordinator says.
+ */
+int engine_local_ranks(const struct trainer_config *config);
+int engine_ranks(const struct trainer_config *config);
+
 /** The name of the collective; "auto" is what fits the device and the number of ranks. */
 const char *engine_collective(const struct trainer_config *config, int ranks);
 

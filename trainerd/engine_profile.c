@@ -43,7 +43,7 @@ static bool subject_init(struct subject *subject, const struct trainer_config *c
         !(subject->device = engine_open_device(config, 0, err)))
         return false;
     parameters_initialise(subject->graph, subject->parameters, (uint64_t)config->run.seed);
-    struct plan_spec spec = engine_plan(config, config->device.ranks);
+    struct plan_spec spec = engine_plan(config, engine_ranks(config));
     spec.graph = subject->graph;
     spec.parameters = subject->parameters;
     spec.device = subject->device;
@@ -55,7 +55,7 @@ static bool subject_init(struct subject *subject, const struct trainer_config *c
 
 /** Those of the first step, at a rate that moves the weights next to nowhere: noise teaches, and diverges, fast. */
 static void choose_hyper(const struct trainer_config *config, float out[HYPER_COUNT]) {
-    optimizer_hyper(config, &(struct optimizer_moment){.steps_per_epoch = 1, .ranks = config->device.ranks}, out);
+    optimizer_hyper(config, &(struct optimizer_moment){.steps_per_epoch = 1, .ranks = engine_ranks(config)}, out);
     out[HYPER_LEARNING_RATE] = 1e-12f;
 }
 
@@ -80,7 +80,7 @@ static bool print(const struct subject *subject, const struct engine_profile_opt
 
 bool engine_profile_run(const struct trainer_config *config, const struct engine_profile_options *options, struct error *err) {
     struct subject subject = {0};
-    struct team_spec team = {.ranks = config->device.ranks, .threads = config->device.threads};
+    struct team_spec team = {.ranks = engine_local_ranks(config), .threads = config->device.threads};
     if (!config->trains)
         return error_set(err, ERROR_INVALID, "--profile: the configuration has no train: section, there is no step to time");
     bool ok = team_enter(options->argv, &team, err) && subject_init(&subject, config, err) &&

@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from training_fixture import FOLDER, PATIENCE_S, TRAINCTL, TRAINERD, Run, draw_phantoms
+from training_fixture import FOLDER, PATIENCE_S, STOPPED, TRAINCTL, TRAINERD, Run, draw_phantoms
 
 EXIT_LEFT = 3
 JOB = {"checkpoint.keep_best": 9, "train.select_metric": "loss", "train.epochs": 3}

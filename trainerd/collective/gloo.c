@@ -55,7 +55,7 @@ static void fail_locked(struct gloo *gloo, const struct error *cause) {
     pthread_cond_broadcast(&gloo->answered);
 }
 
-static bool run(struct gloo *gloo, const struct request *request, struct error *err) {
+static bool call(struct gloo *gloo, const struct request *request, struct error *err) {
     int64_t timeout_ms = request->timeout_ms;
     switch (request->kind) {
     case KIND_ALLREDUCE:
@@ -71,6 +71,14 @@ static bool run(struct gloo *gloo, const struct request *request, struct error *
         return gloo_shim_barrier(gloo->shim, timeout_ms, err);
     }
     return error_set(err, ERROR_INTERNAL, "gloo: an unknown request");
+}
+
+/** What failed was of some size: that tells which of a step's calls it was. */
+static bool run(struct gloo *gloo, const struct request *request, struct error *err) {
+    static const char *const names[] = {[KIND_ALLREDUCE] = "all-reduce", [KIND_BROADCAST] = "broadcast",
+                                        [KIND_ALLGATHER] = "all-gather", [KIND_BARRIER] = "barrier"};
+    const char *unit = request->kind == KIND_ALLREDUCE ? dtype_name(request->dtype) : "bytes";
+    return call(gloo, request, err) || error_prefix(err, "%s of %zu %s", names[request->kind], request->count, unit);
 }
 
 /** Waits for a request and marks it as running. False: the end. With the lock held. */
