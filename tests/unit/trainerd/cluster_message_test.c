@@ -14,7 +14,8 @@ static struct wire_frame frame_of(const struct bytes *bytes) {
 
 static void test_a_hello_arrives_as_it_was_sent(void **state) {
     (void)state;
-    struct cluster_hello hello = {.node = 1, .nodes = 4, .ranks = 8, .instance = UINT64_MAX, .name = "n1/42", .fingerprint = "a=b\n"};
+    struct cluster_hello hello = {.node = 1, .nodes = 4, .ranks = 8, .instance = UINT64_MAX, .name = "n1/42",
+                                  .fingerprint = "a=b\n"};
     struct cluster_received got;
     struct bytes packed;
     assert_true(cluster_pack_hello(&hello, &packed, NULL));
@@ -35,7 +36,8 @@ static void test_a_state_arrives_as_it_was_sent(void **state) {
     struct cluster_end ends[] = {{.rank = 3, .status = SIGKILL, .killed = true}, {.rank = 2, .status = 1 << 8, .told = true}};
     error_set(&ends[1].words, ERROR_PEER, "rank 3 is gone");
     error_hint(&ends[1].words, "look there");
-    struct cluster_state sent = {.instance = 9, .generation = 2, .ends = ends, .end_count = 2, .stopped_rank = -1, .wants_stop = true};
+    struct cluster_state sent = {.instance = 9, .generation = 2, .ends = ends, .end_count = 2, .stopped_rank = -1,
+                                 .wants_stop = true};
     struct cluster_received got;
     struct bytes packed;
     assert_true(cluster_pack_state(&sent, &packed, NULL));
