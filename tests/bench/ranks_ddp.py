@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,8 +108,7 @@ def be_rank(case, rank, meeting):
     os.sched_setaffinity(0, [cores[rank]])
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=len(cores))
-    how, step = fastest(case)
-    return how, step
+    return fastest(case)
 
 
 @contextlib.contextmanager
@@ -144,6 +144,7 @@ def main():
     if case.rank:
         follow(be_rank(case, case.rank, case.meeting)[1])
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the folder goes, and the other ranks
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print
     with tempfile.TemporaryDirectory(prefix="ranks_ddp-") as folder, others(case, f"{folder}/meeting"):

@@ -77,6 +77,7 @@ struct scaling_efficiency scaling_over(const struct scaling *scaling, const stru
     double batch = scaling->local[0].batch, all = SCALING_STRONG_BATCH;
     if (ranks > network->most_ranks)
         return (struct scaling_efficiency){NAN, NAN};
-    return (struct scaling_efficiency){over_ms(scaling, network, 1, batch) / over_ms(scaling, network, ranks, batch),
-                                       over_ms(scaling, network, 1, all) / (ranks * over_ms(scaling, network, ranks, all / ranks))};
+    double weak = over_ms(scaling, network, 1, batch) / over_ms(scaling, network, ranks, batch);
+    double share_ms = over_ms(scaling, network, ranks, all / ranks);
+    return (struct scaling_efficiency){weak, over_ms(scaling, network, 1, all) / (ranks * share_ms)};
 }

@@ -10,7 +10,8 @@ static const char formula[] =
     "an all-reduce of s bytes over n ranks, a ring: t(n, s) = 2 (n - 1) alpha + 2 (n - 1) / n * s / beta\n"
     "a step: a bucket's sum begins when it is ready and the one before is over; beside each other compute and sums take as many\n"
     "times as long as measured; behind the last sum come the update and the ranks' words, (n - 1) alpha. A step waits for the\n"
-    "slowest rank. efficiency: weak = t(1 rank, batch b) / t(n ranks, b each); strong = t(1 rank, B) / (n t(n ranks, B / n each))\n";
+    "slowest rank.\n"
+    "efficiency: weak = t(1 rank, batch b) / t(n ranks, b each); strong = t(1 rank, B) / (n t(n ranks, B / n each))\n";
 
 /* --- the table --- */
 
