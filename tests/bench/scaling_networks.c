@@ -10,9 +10,9 @@
  *
  * TCP: a frame of 1538 bytes on the wire carries 1448 (IEEE 802.3 with an MTU of 1500; IPv4, TCP with time stamps). Tens of
  * microseconds a message: Barroso, Marty, Patterson and Ranganathan, "Attack of the killer microseconds", CACM 60(4), 2017.
- * RoCE and InfiniBand: 4096 bytes of payload in 4178 on the wire (RoCE v2: Ethernet 38, IPv4 20, UDP 8, BTH 12, ICRC 4) or 4122 (LRH
- * 8, BTH 12, ICRC 4, VCRC 2), from the InfiniBand Architecture Specification; data rates HDR 200 and NDR 400 Gb/s. 14 us is what NCCL
- * itself counts for a step of a ring over a network, 3.4 us over NVLink, 20.6 GB/s for each of a Hopper GPU's 18 links
+ * RoCE and InfiniBand: 4096 bytes of payload in 4178 on the wire (RoCE v2: Ethernet 38, IPv4 20, UDP 8, BTH 12, ICRC 4) or 4122
+ * (LRH 8, BTH 12, ICRC 4, VCRC 2), from the InfiniBand Architecture Specification; data rates HDR 200 and NDR 400 Gb/s. 14 us is
+ * what NCCL itself counts for a step of a ring over a network, 3.4 us over NVLink, 20.6 GB/s for each of a Hopper GPU's 18 links
  * (src/graph/tuning.cc: hwLat, ring, simple; src/graph/topo.h: SM90_NVLINK_BW).
  */
 const struct scaling_network scaling_networks[] = {
