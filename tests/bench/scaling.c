@@ -195,7 +195,8 @@ static bool conclude(struct bench *bench, struct error *err) {
     local->busy_ms = median(bench, bench->busy_ms);
     local->waited_ms = median(bench, bench->waited_ms);
     local->cpu_ms = median(bench, bench->cpu_ms);
-    local->slowdown = (struct scaling_slowdown){fmax(1, median(bench, bench->slow_compute)), fmax(1, median(bench, bench->slow_sum))};
+    local->slowdown.compute = fmax(1, median(bench, bench->slow_compute));
+    local->slowdown.sum = fmax(1, median(bench, bench->slow_sum));
     if (!conclude_schedule(bench, err) || !conclude_ring(bench, err))
         return false;
     local->predicted = scaling_predict(&local->step, &local->ring, local->ranks, &local->slowdown);
@@ -262,8 +263,8 @@ static const char usage[] =
     "Usage: scaling [--ranks 2|4] [--architecture NAME] [--size N] [--batch N] [--precision NAME] [--rounds N] [--step-ms MS]\n"
     "               [--bucket-bytes N] [--bf16-gradients] [--json]\n"
     "Measures a rank's step, all-reduces, and how much they disturb each other; predicts what ranks together take, here (beside\n"
-    "what they do take) and over interconnects. The batch is of all local ranks. --step-ms: interconnects are predicted for ranks\n"
-    "whose step takes so long.\n";
+    "what they do take) and over interconnects. The batch is of all local ranks. --step-ms: interconnects are predicted for\n"
+    "ranks whose step takes so long.\n";
 
 static bool take_ranks(const char *text, int *out) {
     return subject_take_number(text, 4, out) && (*out == 2 || *out == 4);
