@@ -53,7 +53,8 @@ static void check_rendezvous(struct wire_frame frame) {
     struct rendezvous_message message;
     const uint8_t *bytes = frame.data;
     size_t head = frame.size < RENDEZVOUS_HEAD_SIZE ? frame.size : RENDEZVOUS_HEAD_SIZE, key = (frame.size - head) / 2;
-    struct wire_frame frames[RENDEZVOUS_FRAMES] = {{bytes, head}, {bytes + head, key}, {bytes + head + key, frame.size - head - key}};
+    struct wire_frame frames[RENDEZVOUS_FRAMES] = {
+        {bytes, head}, {bytes + head, key}, {bytes + head + key, frame.size - head - key}};
     if (rendezvous_unpack(frames, RENDEZVOUS_FRAMES, &message))
         must(message.verb >= RENDEZVOUS_HELLO && message.verb < RENDEZVOUS_VERB_COUNT);
 }
