@@ -125,6 +125,41 @@ static void ranks_together_load_the_same_as_one(void **state) {
     sampler_fini(&((struct fixture *)*state)->sampler);
 }
 
+/* What all ranks of a stretch of steps load, put together as one rank would have it. */
+static void load_stretch(struct fixture *fixture, int ranks, int done, int steps, struct loaded *out) {
+    struct loaded *share = calloc(1, sizeof *share);
+    size_t rows = (size_t)(BATCH / ranks);
+    for (int rank = 0; rank < ranks; rank++) {
+        struct loader_spec spec = training(fixture, rank, ranks, 2);
+        spec.first_epoch = done / fixture->sampler.steps;
+        spec.first_step = done % fixture->sampler.steps;
+        load(&spec, steps, share->images, share->samples);
+        for (int step = 0; step < steps; step++) {
+            size_t to = (size_t)((done + step) * BATCH) + (size_t)rank * rows, from = (size_t)step * rows;
+            memcpy(out->images + to * VALUES, share->images + from * VALUES, rows * VALUES * sizeof(float));
+            memcpy(out->samples + to, share->samples + from, rows * sizeof(int32_t));
+        }
+    }
+    free(share);
+}
+
+/* Samples and augmentation are an undisturbed run's, however many ranks go on after each restart. */
+static void goes_on_with_another_number_of_ranks(void **state) {
+    struct fixture *fixture = *state;
+    static const struct {
+        int ranks, steps;
+    } stretches[] = {{6, 4}, {2, 3}, {1, 2}, {3, 4}};
+    struct loaded *whole = calloc(2, sizeof *whole), *pieces = whole + 1;
+    struct loader_spec spec = training(fixture, 0, 1, 2);
+    assert_true(fixture->sampler.steps < STEPS); /* the stretches are of several epochs */
+    load(&spec, STEPS, whole->images, whole->samples);
+    for (int i = 0, done = 0; i < 4; done += stretches[i++].steps)
+        load_stretch(fixture, stretches[i].ranks, done, stretches[i].steps, pieces);
+    assert_memory_equal(whole, pieces, sizeof *whole);
+    free(whole);
+    sampler_fini(&fixture->sampler);
+}
+
 static void goes_on_from_any_step(void **state) {
     struct fixture *fixture = *state;
     struct loaded *whole = calloc(2, sizeof *whole), *rest = whole + 1;
@@ -358,6 +393,7 @@ int main(void) {
         LOADER_TEST(batches_are_the_same_for_any_number_of_threads),
         LOADER_TEST(ranks_together_load_the_same_as_one),
         LOADER_TEST(goes_on_from_any_step),
+        LOADER_TEST(goes_on_with_another_number_of_ranks),
         LOADER_TEST(each_class_has_its_own_augmentation),
         LOADER_TEST(a_device_makes_the_same_images),
         LOADER_TEST(evaluation_sees_each_sample_once_unaugmented),

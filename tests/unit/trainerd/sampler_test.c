@@ -77,6 +77,30 @@ static void ranks_share_one_global_order(void **state) {
     sampler_fini(&two);
 }
 
+/* A run that goes on with another number of ranks after every third step, within and across epochs. */
+static void the_order_outlives_a_change_of_ranks(void **state) {
+    (void)state;
+    static const int worlds[] = {4, 2, 1, 4};
+    for (int balanced = 0; balanced < 2; balanced++) {
+        struct sampler_spec spec = spec_of(1);
+        spec.balanced = balanced;
+        struct sampler whole = make(&spec);
+        for (int64_t done = 0; done < 12; done++) {
+            int64_t epoch = done / whole.steps, step = done % whole.steps, position;
+            spec.ranks = worlds[done / 3];
+            struct sampler now = make(&spec); /* as after each restart */
+            int32_t expected[BATCH], got[BATCH];
+            int share = BATCH / spec.ranks;
+            memcpy(expected, sampler_share(&whole, epoch, step, 0, &position), sizeof expected);
+            for (int rank = 0; rank < spec.ranks; rank++)
+                memcpy(got + rank * share, sampler_share(&now, epoch, step, rank, &position), (size_t)share * sizeof *got);
+            assert_memory_equal(got, expected, sizeof expected);
+            sampler_fini(&now);
+        }
+        sampler_fini(&whole);
+    }
+}
+
 static void order_follows_from_seed_and_epoch_alone(void **state) {
     (void)state;
     struct sampler_spec spec = spec_of(1);
@@ -162,6 +186,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(epoch_sees_each_sample_at_most_once),
         cmocka_unit_test(ranks_share_one_global_order),
+        cmocka_unit_test(the_order_outlives_a_change_of_ranks),
         cmocka_unit_test(order_follows_from_seed_and_epoch_alone),
         cmocka_unit_test(balanced_epoch_has_as_many_of_each_class),
         cmocka_unit_test(longer_epoch_repeats_whole_rounds),
