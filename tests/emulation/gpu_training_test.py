@@ -25,22 +25,20 @@ def apart(one, other):
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
+def tcp_sockets():
+    """Inodes of all that there are."""
+    with open("/proc/net/tcp") as lines:
+        return {line.split()[9] for line in list(lines)[1:]}
+
+
 def sockets_of(pids):
-    """Inodes of the Unix sockets of the emulated NCCL that the processes have open."""
-    with open("/proc/net/unix") as lines:
-        inodes = {line.split()[6] for line in lines if "@thorax-emulated-nccl-" in line}
-    found = set()
-    for pid in pids:
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
-            if target.startswith("socket:[") and target[8:-1] in inodes:
-                found.add(target[8:-1])
-    return found
+    """Inodes of the TCP sockets that the processes have open: the emulated NCCL's, as ranks of one machine meet at a file."""
+    targets = {os.readlink(f"/proc/{pid}/fd/{descriptor}") for pid in pids for descriptor in os.listdir(f"/proc/{pid}/fd")}
+    return tcp_sockets() & {target[len("socket:[") : -1] for target in targets if target.startswith("socket:[")}
 
 
 def sockets_left(inodes):
-    with open("/proc/net/unix") as lines:
-        return inodes & {line.split()[6] for line in lines if len(line.split()) > 6}
+    return inodes & tcp_sockets()
 
 
 class LossCurve(unittest.TestCase):

@@ -6,12 +6,12 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,8 +25,10 @@
 enum { RANKS = 3, COUNT = 1000, BYTES = COUNT * 8, SHORT_MS = 200, LONG_MS = 20000 };
 
 /** What ranks share, beside the communicator: the pid of the one to be lost. */
-static volatile struct shared {
-    pid_t lost;
+static struct shared {
+    volatile pid_t lost;
+    ncclUniqueId id;
+    atomic_bool drawn; /* rank 0 has written the id */
 } *shared;
 static ncclUniqueId id;
 
@@ -107,11 +109,23 @@ static ncclResult_t sum(const struct member *m, size_t count, ncclDataType_t typ
 static void (*body)(int rank);
 static int body_ranks;
 
+/** The first process draws the id, as rank 0 of a job does. */
+static void share_id(int rank) {
+    if (rank == 0) {
+        must(ncclGetUniqueId(&shared->id));
+        atomic_store(&shared->drawn, true);
+    }
+    while (!atomic_load(&shared->drawn))
+        usleep(1000);
+    id = shared->id;
+}
+
 /** In a child: forks the ranks, waits for all, and exits with the highest status. */
 static void fork_ranks(void) {
     int highest = 0, status;
     for (int rank = 0; rank < body_ranks; rank++)
         if (fork() == 0) {
+            share_id(rank);
             body(rank);
             exit(0);
         }
@@ -125,7 +139,7 @@ static void fork_ranks(void) {
 static const char *const devices[] = {"THORAX_EMULATION_DEVICES=4", NULL};
 
 static void run_ranks(int ranks, void (*of_rank)(int rank), struct outcome *out) {
-    child_require(getrandom(&id, sizeof id, 0) == (ssize_t)sizeof id, "randomness");
+    atomic_store(&shared->drawn, false);
     body = of_rank;
     body_ranks = ranks;
     child_run(fork_ranks, devices, out);
@@ -292,6 +306,35 @@ static void share_device(int rank) {
 static void two_ranks_on_a_device_are_refused(void **state) {
     (void)state;
     assert_ranks_clean(2, share_device);
+}
+
+/** Each machine numbers its devices from 0. */
+static void share_number(int rank) {
+    struct member m = {.device = 0};
+    putenv((char *)(rank ? "NCCL_HOSTID=one" : "NCCL_HOSTID=other"));
+    ncclResult_t result = join_as(&m, rank, 2);
+    settle(&m, result);
+    settle(&m, sum(&m, COUNT, ncclFloat32));
+    leave(&m);
+}
+
+static void ranks_of_two_machines_meet(void **state) {
+    (void)state;
+    assert_ranks_clean(2, share_number);
+}
+
+static void open_without_network(int rank) {
+    struct member m = {.device = rank};
+    putenv((char *)"NCCL_SOCKET_IFNAME==l,none"); /* whole names: lo is not meant */
+    must(join_as(&m, rank, 2));
+    child_require(state_after(m.comm, LONG_MS) == ncclInternalError, "refused");
+    child_require(strstr(ncclGetLastError(m.comm), "no socket interface found") != NULL, ncclGetLastError(m.comm));
+    abandon(&m);
+}
+
+static void an_interface_that_is_not_there_is_an_error(void **state) {
+    (void)state;
+    assert_ranks_clean(1, open_without_network);
 }
 
 /** What peers of an ordered death see is what those of a real one do. */
@@ -515,6 +558,8 @@ int main(void) {
         cmocka_unit_test(a_stopped_peer_is_nothing_at_all),
         cmocka_unit_test(a_rank_that_never_comes_is_waited_for),
         cmocka_unit_test(two_ranks_on_a_device_are_refused),
+        cmocka_unit_test(ranks_of_two_machines_meet),
+        cmocka_unit_test(an_interface_that_is_not_there_is_an_error),
         cmocka_unit_test(deaths_and_hangs_can_be_ordered),
         cmocka_unit_test(ranks_that_differ_are_found),
         cmocka_unit_test(use_unsynchronised_memory),

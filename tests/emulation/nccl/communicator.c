@@ -1,12 +1,13 @@
 #include "tests/emulation/nccl/communicator.h"
 
+#include "tests/emulation/nccl/address.h"
+
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 /* The life of a communicator, as NCCL's non-blocking ones have it: no call but ncclCommAbort waits for anything. */
@@ -39,7 +40,7 @@ ncclResult_t ncclGetVersion(int *version) {
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     emulation_note(EMULATION_HANDLE, "ncclGetUniqueId");
-    return getrandom(id, sizeof *id, 0) == (ssize_t)sizeof *id ? ncclSuccess : ncclSystemError;
+    return root_start(id) ? ncclSuccess : ncclSystemError;
 }
 
 static void *opener_main(void *argument) {

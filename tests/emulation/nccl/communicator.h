@@ -5,9 +5,9 @@
 #include <pthread.h>
 
 /**
- * A communicator of the emulated NCCL. Ranks are processes, or threads, that meet at abstract Unix sockets named after the
- * unique id: these leave nothing on disk, and end with their processes however those end. Each rank is connected with each
- * other one. A destroyed communicator's memory stays, since work that was queued for it may still come to its turn.
+ * A communicator of the emulated NCCL. Ranks are processes, or threads, that meet over TCP at the address in
+ * the unique id, on one machine or several. Each rank is connected with each other one; connections end with their processes
+ * however those end. A destroyed communicator's memory stays, since work that was queued for it may still come to its turn.
  */
 enum { MOST_RANKS = 16, COMMUNICATOR_TEXT = 200 };
 
