@@ -12,7 +12,7 @@ import time
 import unittest
 
 SEED = int(sys.argv.pop(3))
-from training_fixture import STOPPED, Run, draw_phantoms, gone, tensors  # noqa: E402: takes its own arguments
+from training_fixture import STOPPED, Run, draw_phantoms, gone, step_of, tensors  # noqa: E402: takes its own arguments
 
 STEPS_PER_EPOCH = 7
 KINDS = {
@@ -58,10 +58,6 @@ def results(run):
     epochs = [{key: value for key, value in record.items() if key != "time"} for record in records if record["event"] == "epoch"]
     models = {path.rsplit("-", 1)[1]: tensors(path) for path in glob.glob(f"{run.folder}/models/*.safetensors")}
     return {"weights": tensors(run.checkpoints()[-1]), "epochs": epochs, "models": models}
-
-
-def step_of(checkpoint):
-    return int(os.path.basename(checkpoint)[len("step-") :][:9])
 
 
 class Resume(unittest.TestCase):

@@ -42,9 +42,9 @@ def draw_phantoms():
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def arguments(name, settings, options, extra):
-    """The command line of a run; every key by --set, over a file that holds the run's name and what extra says."""
-    config = f"{FOLDER}/{name}.yaml"
+def arguments(name, settings, options, extra, folder=FOLDER):
+    """The command line of a run; every key by --set, over a file in `folder` that holds the run's name and what extra says."""
+    config = f"{folder}/{name}.yaml"
     with open(config, "w") as file:
         file.write(f"run:\n  name: {name}\ntrain: {{}}\n{extra}")
     merged = {**SETTINGS, **settings}
@@ -61,20 +61,27 @@ class Run:
         self.name = name
         self.folder = f"{FOLDER}/runs/{name}"
         self.log = f"{FOLDER}/{name}.log"
+        self.start(arguments(name, settings, options, extra))
+
+    def start(self, command, **variables):
+        """variables: of its environment, beside our own."""
         os.makedirs(self.temporary, exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if key != "XDG_RUNTIME_DIR"}
-        environment["TMPDIR"] = self.temporary
+        environment |= {"TMPDIR": self.temporary, **variables}
         with open(self.log, "w") as log:
-            command = arguments(name, settings, options, extra)
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
     def text(self):
         with open(self.log) as log:
             return log.read()
 
-    def events(self, kind):
+    def record(self):
+        """All events in their order."""
         lines = [line for line in self.text().splitlines(True) if line.startswith("{") and line.endswith("}\n")]
-        return [event for event in map(json.loads, lines) if event["event"] == kind]
+        return list(map(json.loads, lines))
+
+    def events(self, kind):
+        return [event for event in self.record() if event["event"] == kind]
 
     def checkpoints(self):
         return sorted(glob.glob(f"{self.folder}/checkpoints/step-*.safetensors"))
@@ -129,6 +136,10 @@ def gone(workers):
             return False
         time.sleep(0.02)
     return True
+
+
+def step_of(checkpoint):
+    return int(os.path.basename(checkpoint)[len("step-") :][:9])
 
 
 def tensors(path):
