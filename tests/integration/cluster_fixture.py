@@ -6,7 +6,7 @@ import time
 
 from training_fixture import FOLDER, PATIENCE_S, TRAINERD, Run, arguments, step_of, tensors
 
-RECOVERY_S = 10  # from what goes wrong to the next generation's start
+RECOVERY_S = float(os.environ.get("THORAX_RECOVERY_S", "10"))  # from what goes wrong to the next generation's start
 SECRET = f"{FOLDER}/secret"
 with open(os.open(SECRET, os.O_WRONLY | os.O_CREAT, 0o600), "w") as secret_file:
     secret_file.write("a secret that the nodes of the tests share\n")
@@ -16,7 +16,7 @@ SETTINGS = {
     "model.architecture": "efficientnet_lite0",
     "device.ranks": 2,
     "train.epochs": 3,
-    "train.steps_per_epoch": 6,
+    "train.steps_per_epoch": 8,
     "checkpoint.every_steps": 2,
     "checkpoint.replicate": "true",
     "report.bootstrap_samples": 0,
@@ -65,7 +65,7 @@ class Cluster:
     """All nodes of a run; node 0 is the coordinator."""
 
     def __init__(self, name, hosts, settings=None):
-        self.name, self.hosts, self.launches = name, hosts, 0
+        self.name, self.hosts, self.started = name, hosts, []
         self.nodes = [None] * len(hosts)
         self.settings = {**SETTINGS, **(settings or {})}
         if hosts[0].address != Here.address:
@@ -75,10 +75,10 @@ class Cluster:
 
     def start(self, index, *options, settings=None, program=TRAINERD):
         """Starts the node, for the first time or again."""
-        self.launches += 1
         own = {**self.settings, "cluster.node": index, **(settings or {})}
-        self.nodes[index] = Node(self.hosts[index], self.name, self.launches, own, options, program)
-        return self.nodes[index]
+        node = self.nodes[index] = Node(self.hosts[index], self.name, len(self.started), own, options, program)
+        self.started.append(node)
+        return node
 
     def start_all(self, *options):
         for host in self.hosts:
@@ -90,7 +90,7 @@ class Cluster:
         return self.nodes[0]
 
     def report(self):
-        return "\n".join(node.report() for node in self.nodes if node)
+        return "\n".join(node.report() for node in self.started)
 
     def until(self, condition, what, patience_s=PATIENCE_S):
         """Waits for condition(), and says how long that took. The coordinator must be there to the end of it."""
@@ -145,13 +145,6 @@ class Cluster:
                 raise AssertionError(f"{self.name}: {node.host.name} ended with {ended}, expected {code}\n{self.report()}")
         return self
 
-    def kill(self):
-        """For clearing up, where a test failed."""
-        for node in filter(None, self.nodes):
-            if node.process.poll() is None:
-                node.process.kill()
-                node.process.wait()
-
     def epochs(self):
         """What the coordinator recorded of each."""
         with open(f"{self.coordinator.folder}/metrics.jsonl") as lines:
@@ -162,7 +155,13 @@ class Cluster:
         """Tensors of the node's last checkpoint."""
         return tensors(self.nodes[index].checkpoints()[-1])
 
+    def kill(self):
+        """For clearing up, where a test failed."""
+        for node in self.started:
+            node.process.kill()
+            node.process.wait()
+
     def left_behind(self):
         """Files of the nodes that should be gone after their end."""
-        found = [f"{node.temporary}/{name}" for node in filter(None, self.nodes) for name in os.listdir(node.temporary)]
-        return found + [path for node in filter(None, self.nodes) if node.process.poll() == 0 for path in node.torn_checkpoints()]
+        found = [f"{node.temporary}/{name}" for node in self.started for name in os.listdir(node.temporary)]
+        return found + [path for node in self.started if node.process.poll() == 0 for path in node.torn_checkpoints()]
