@@ -126,10 +126,10 @@ class Misuse(unittest.TestCase):
         self.keep_out({"cluster.secret": other}, "handshake", "cluster.secret")
 
     def test_a_secret_that_only_the_coordinator_has(self):
-        self.keep_out({"cluster.secret": ""})
+        self.keep_out({"cluster.secret": '""'})
 
     def test_a_secret_that_the_coordinator_has_not(self):
-        self.cluster.settings["cluster.secret"] = ""
+        self.cluster.settings["cluster.secret"] = '""'
         self.keep_out({"cluster.secret": SECRET})
 
     def test_a_network_that_nobody_trusts(self):
