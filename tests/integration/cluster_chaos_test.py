@@ -90,6 +90,8 @@ class Undisturbed(Chaos):
             self.assert_trained()
             self.assert_same_on_both()
             self.assertEqual([event["ranks"] for event in self.cluster.coordinator.events("generation")], [4])
+            if GPUS:
+                self.assertRegex(self.cluster.coordinator.text(), 'ranks="nccl [0-9.]+, 4 ranks')
             cls.seconds_per_epoch = (time.monotonic() - begin) / len(self.cluster.epochs())
             cls.whole, self.cluster = self.cluster.weights(), cluster
         return cls.whole
@@ -99,6 +101,7 @@ class Undisturbed(Chaos):
         self.assert_trained()
         self.assert_same_on_both()
         whole, ours = self.reference(), self.cluster.weights()
+        self.assertEqual({name.split("/")[0] for name in whole}, {"value", "state"})
         self.assertEqual(ours.keys(), whole.keys())
         self.assertEqual([name for name in whole if ours[name] != whole[name]], [])
 
@@ -232,6 +235,17 @@ class LostNode(Undisturbed):
         self.assertEqual((joined["node"], joined["ranks"]), (1, 2))
         self.assertIn(HOSTS[1].name, joined["name"])
 
+    def rest(self):
+        """Its processes do not run for longer than a node may be silent, as those of a virtual machine that is moved."""
+        before = self.until_random_step()
+        node = self.cluster.nodes[1]
+        pids = [node.process.pid, *node.workers().values()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        self.recover(before, 2, 1, 2)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
     def cut(self):
         before = self.until_random_step()
         ranks = self.cluster.nodes[1].workers()
@@ -244,10 +258,7 @@ class LostNode(Undisturbed):
         self.begin_long("killed-node")
         self.kill_node()
         self.cluster.start(1, "--resume", "auto")
-        self.until_taken_back(0)
-        self.assert_ended()
-        self.assert_trained()
-        self.assert_same_on_both()
+        self.assert_taken_back()
 
     def test_killed_for_good(self):
         self.begin("node-stays-away", {"train.epochs": 3})
@@ -255,14 +266,23 @@ class LostNode(Undisturbed):
         self.assert_ended([0, -signal.SIGKILL])
         self.assert_trained()
 
-    def test_cut_off_and_mended(self):
-        self.begin_long("cut")
-        self.cut()
+    def assert_taken_back(self):
         self.until_taken_back(0)
-        self.assertEqual(len(self.cluster.nodes[1].events("coordinator_lost")), 1)
         self.assert_ended()
         self.assert_trained()
         self.assert_same_on_both()
+
+    def test_cut_off_and_mended(self):
+        self.begin_long("cut")
+        self.cut()
+        self.assert_taken_back()
+        self.assertEqual(len(self.cluster.nodes[1].events("coordinator_lost")), 1)
+
+    @unittest.skipUnless(LONG, "only in the long form")
+    def test_at_rest_and_awake(self):
+        self.begin_long("rest")
+        self.rest()
+        self.assert_taken_back()
 
 
 def rounds():

@@ -1,6 +1,8 @@
 """One training run over several nodes: each is a trainerd with folders of its own, on a host of cluster_lab or all on this machine."""
+import contextlib
 import json
 import os
+import random
 import socket
 import time
 
@@ -21,6 +23,7 @@ SETTINGS = {
     "checkpoint.replicate": "true",
     "report.bootstrap_samples": 0,
     "report.images": "false",
+    "log.level": "info",
     "collective.timeout_seconds": 30,
     "cluster.join_seconds": 60,
     "cluster.secret": SECRET,
@@ -37,8 +40,11 @@ class Here:
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
+    """One that no connection is given by itself."""
+    while True:
+        port = random.SystemRandom().randrange(15000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Node(Run):
