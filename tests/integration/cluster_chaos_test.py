@@ -3,6 +3,7 @@
 Usage: cluster_chaos_test.py TRAINERD TRAINCTL [unittest's options]
 THORAX_SEED draws the moments (1 where it is not set). THORAX_LONG=N: N rounds, each at moments of its own, and with each rank lost alone.
 Where there is an emulation of CUDA (THORAX_EMULATION_DEVICES), ranks are on its GPUs, and NCCL adds."""
+import contextlib
 import math
 import os
 import random
@@ -13,14 +14,13 @@ import unittest
 
 import cluster_lab as lab  # before anything that makes files
 from cluster_fixture import RECOVERY_S, Cluster
-from training_fixture import draw_phantoms, gone
+from training_fixture import STOPPED, draw_phantoms, gone
 
 SEED = os.environ.get("THORAX_SEED", "1")
 LONG = int(os.environ.get("THORAX_LONG", "0"))
 GPUS = {"device.name": "cuda"} if os.environ.get("THORAX_EMULATION_DEVICES") else {}
 SURVIVES_S = 15  # that two ranks train on, at the pace of all, so that a node has the time to come back
 HOSTS = [lab.Host(0), lab.Host(1)]
-STOPPED = 4  # exit code of a run that was told to end
 
 
 class Chaos(unittest.TestCase):
@@ -283,6 +283,45 @@ class LostNode(Undisturbed):
         self.begin_long("rest")
         self.rest()
         self.assert_taken_back()
+
+
+@unittest.skipUnless(LONG, "only in the long form")
+class Torture(Chaos):
+    """Anything at any moment: while ranks start, meet, save or end, too."""
+
+    seconds, epochs = 90, 16
+
+    def pause(self, most_s):
+        time.sleep(most_s * self.random.random() ** 2)
+
+    def lose_worker(self):
+        """Some process of a rank, whatever it is at."""
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended meanwhile, or is none yet
+            pids = self.random.choice(self.cluster.nodes).workers()
+            os.kill(self.random.choice(list(pids.values())), self.random.choice([signal.SIGKILL, signal.SIGSTOP]))
+
+    def lose_node(self):
+        index = self.random.randrange(2)
+        self.cluster.nodes[index].kill()
+        self.pause(8)
+        self.cluster.start(index, "--resume", "auto")
+
+    def lose_cable(self):
+        HOSTS[1].cut()
+        self.pause(14)
+        HOSTS[1].mend()
+
+    def test_anything_at_any_moment(self):
+        self.begin("torture", {"train.epochs": self.epochs, "cluster.restarts": 1000})
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end and self.cluster.step() < 6 * self.epochs:
+            self.pause(10)
+            what = self.random.choice([self.lose_worker, self.lose_node, self.lose_cable])
+            print(f"step {self.cluster.step()}: {what.__name__}", flush=True)
+            what()
+        self.assert_ended()
+        self.assert_trained()
+        self.assert_same_on_both()
 
 
 def rounds():
