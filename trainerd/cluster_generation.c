@@ -6,7 +6,7 @@
 
 enum {
     SILENCE_MS = 3000,   /* a rank that waits for others says so more often */
-    END_GRACE_MS = 2000, /* for the ranks of a generation that is lost: they leave no checkpoint, but last words */
+    LAST_WORDS_MS = 2000, /* for ranks to say why a generation is lost, where only they know */
     MEMBERS_SHOWN = 200,
 };
 
@@ -34,15 +34,25 @@ static void order_stop(struct coordinator *coordinator, int64_t grace_ms, int ki
     coordinator->orders.kill_rank = kill_rank;
 }
 
+/**
+ * Ranks that could go on stop in order, with a checkpoint. Where one is lost they cannot, and wait for nothing but sums that will
+ * not come: they are killed, at once where it is known who was lost.
+ */
+static int64_t grace_of(const struct coordinator *coordinator, const struct error *cause, bool fatal) {
+    int64_t most_ms = coordinator->spec.grace_ms;
+    if (fatal)
+        return most_ms;
+    return cause ? 0 : most_ms < LAST_WORDS_MS ? most_ms : LAST_WORDS_MS;
+}
+
 void generation_end(struct coordinator *coordinator, const struct error *cause, bool fatal, int kill_rank) {
-    int64_t grace_ms = coordinator->spec.grace_ms < END_GRACE_MS ? coordinator->spec.grace_ms : END_GRACE_MS;
     if (cause && coordinator->failure.code == ERROR_NONE) {
         coordinator->failure = *cause;
         coordinator->fatal = fatal;
     }
     if (coordinator->phase != PHASE_RUN)
         return;
-    order_stop(coordinator, grace_ms, kill_rank);
+    order_stop(coordinator, grace_of(coordinator, cause, fatal), kill_rank);
     enter(coordinator, PHASE_END);
 }
 
@@ -113,7 +123,7 @@ static void give_up_gathering(struct coordinator *coordinator, int available) {
     char missing[MEMBERS_SHOWN];
     struct error cause;
     cluster_members_missing(&coordinator->members, missing, sizeof missing);
-    error_set(&cause, ERROR_TIMEOUT, "%s did not come within %.0f s; there are %d ranks, and cluster.min_ranks is %d",
+    error_set(&cause, ERROR_TIMEOUT, "%s did not come within %.0f s; ranks that are here: %d, cluster.min_ranks: %d",
               *missing ? missing : "more ranks", (double)coordinator->spec.gather_timeout_ms / 1000, available,
               coordinator->spec.min_ranks);
     finish(coordinator, CLUSTER_FAILED, &cause);
