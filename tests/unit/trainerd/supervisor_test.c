@@ -68,13 +68,19 @@ static bool mode_killed(struct worker *worker, struct error *err) {
     return beat_until_stopped(worker);
 }
 
-/** Rank 0 is the victim and fails first; rank 1 is the cause. */
+/** Rank 0 is the victim and fails first, once rank 1 takes no SIGTERM; rank 1 is the cause. */
 static bool mode_error(struct worker *worker, struct error *err) {
+    struct bytes ready = {0};
     if (!join(worker, "same", err))
         return false;
-    if (worker->identity.rank == 0)
-        return error_set(err, ERROR_PEER, "rank 1 is gone");
+    if (worker->identity.rank == 0) {
+        bool ok = rendezvous_get(worker->rendezvous, "ready", clock_now_ms() + 20000, &ready, err);
+        free(ready.data);
+        return ok && error_set(err, ERROR_PEER, "rank 1 is gone");
+    }
     signal(SIGTERM, SIG_IGN);
+    if (!rendezvous_set(worker->rendezvous, "ready", "", 0, err))
+        return false;
     clock_sleep_ms(300);
     raise(SIGABRT);
     return true;
