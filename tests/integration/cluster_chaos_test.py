@@ -210,9 +210,8 @@ class LostNode(Undisturbed):
         print(f"{name}: {epochs} epochs", flush=True)
         return self.begin(name, {"train.epochs": epochs})
 
-    def kill_node(self):
-        """As a whole: its ranks end with trainerd, if they are not killed before."""
-        before = self.until_random_step()
+    def kill_processes(self):
+        """Of the node, as a whole: its ranks end with trainerd, if they are not killed before."""
         node = self.cluster.nodes[1]
         ranks = node.workers()
         node.kill()
@@ -221,6 +220,10 @@ class LostNode(Undisturbed):
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def kill_node(self):
+        before = self.until_random_step()
+        self.kill_processes()
         self.recover(before, 2, 1, 2)
         self.assertIn("node 1", self.cluster.lost())
         self.assertEqual(self.cluster.coordinator.events("node_lost")[-1]["node"], 1)
@@ -265,6 +268,18 @@ class LostNode(Undisturbed):
         self.kill_node()
         self.assert_ended([0, -signal.SIGKILL])
         self.assert_trained()
+
+    def test_with_too_few_ranks_it_waits(self):
+        self.reference()
+        self.begin("too-few", {"cluster.min_ranks": 3})
+        generation, _ = self.until_random_step()
+        self.kill_processes()
+        self.cluster.until(lambda: self.cluster.coordinator.events("node_lost"), "loss of the node")
+        self.cluster.until(lambda: self.cluster.coordinator.events("lost"), "end of the generation")
+        time.sleep(2)
+        self.assertEqual(self.cluster.generation()["generation"], generation, "two ranks are fewer than three")
+        self.cluster.start(1, "--resume", "auto")
+        self.assert_undisturbed_end()
 
     def assert_taken_back(self):
         self.until_taken_back(0)
