@@ -250,7 +250,8 @@ static void average_infer(const struct op *op, const struct shape *in, const str
 }
 
 static void average_text(const struct op *op, char *out, size_t size) {
-    snprintf(out, size, average_is_int8(op) ? " %s" : "", dtype_name(op->global_average_pool_of));
+    if (average_is_int8(op))
+        snprintf(out, size, " %s", dtype_name(op->global_average_pool_of));
 }
 
 static void average_backward(const struct op *op, const struct shape *in, const struct shape *dst,

@@ -321,7 +321,8 @@ static void stage_meanwhile(void) {
     pthread_barrier_t barrier;
     struct stream *stream;
     struct event *event;
-    require(device->ops->stream_create(device, &stream, &err) && device->ops->event_create(device, &event, &err));
+    require(device->ops->stream_create(device, &stream, &err));
+    require(device->ops->event_create(device, &event, &err));
     require(plan_stages(bench.plan) && plan_set_images(bench.plan, bench.images, &err));
     hold(device, stream, event, &barrier);
     require(plan_run(bench.plan, &err) && plan_stage_images(bench.plan, bench.images + NETWORK_PIXELS, &err));

@@ -110,8 +110,8 @@ static void keys_and_lists_go_together(void **state) {
     static const char *const right[] = {
         "security: {key: own.key}\nserver: {bind: ['ipc:///tmp/a']}",
         "security: {key: own.key, allow: list}\npublisher: {server_key: its.pub}",
-        "security: {key: own.key, allow: list}\n"
-        "publisher: {announce: 'ipc:///tmp/a', control: 'ipc:///tmp/b', blobs: 'ipc:///tmp/c'}",
+        ("security: {key: own.key, allow: list}\n"
+         "publisher: {announce: 'ipc:///tmp/a', control: 'ipc:///tmp/b', blobs: 'ipc:///tmp/c'}"),
         "role: router\nsecurity: {key: k, allow: l}\nrouter: {members: ['tcp://a:1', 'tcp://a:2'], server_keys: [a]}",
         "role: router\nsecurity: {key: k, allow: l}\nrouter: {members: ['tcp://a:1', 'tcp://a:2'], server_keys: [a, b]}",
         "security: {insecure: true}",
