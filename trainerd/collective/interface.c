@@ -3,6 +3,7 @@
 #include <ifaddrs.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -26,4 +27,15 @@ bool interface_of(const char *address, char out[IF_NAMESIZE], struct error *err)
         snprintf(out, IF_NAMESIZE, "%s", entry->ifa_name);
     freeifaddrs(all);
     return entry || error_set(err, ERROR_NOT_FOUND, "no network interface has the address %s", address);
+}
+
+bool interface_for_nccl(const char *address, struct error *err) {
+    char name[IF_NAMESIZE] = "lo", exactly[IF_NAMESIZE + 1];
+    if (getenv("NCCL_SOCKET_IFNAME"))
+        return true;
+    if (address && *address && !interface_of(address, name, err))
+        return error_prefix(err, "collective.address");
+    snprintf(exactly, sizeof exactly, "=%s", name);
+    setenv("NCCL_SOCKET_IFNAME", exactly, 1);
+    return true;
 }

@@ -420,24 +420,12 @@ static bool create_events(struct nccl *nccl, struct error *err) {
     return ok;
 }
 
-/** Nothing is encrypted: ranks of one machine meet on loopback, others over the interface that is meant for it. */
-static bool choose_interface(const char *address, struct error *err) {
-    char name[IF_NAMESIZE] = "lo", exactly[IF_NAMESIZE + 1];
-    if (getenv("NCCL_SOCKET_IFNAME"))
-        return true;
-    if (address && *address && !interface_of(address, name, err))
-        return error_prefix(err, "collective.address");
-    snprintf(exactly, sizeof exactly, "=%s", name);
-    setenv("NCCL_SOCKET_IFNAME", exactly, 1);
-    return true;
-}
-
 static bool create_communicator(struct nccl *nccl, const struct collective_spec *spec, struct error *err) {
     static const struct task task = {"opening nccl", 0, NULL};
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    return choose_interface(spec->address, err) && share_id(spec, &id, err) &&
+    return interface_for_nccl(spec->address, err) && share_id(spec, &id, err) &&
            settle(nccl, ncclCommInitRankConfig(&nccl->comm, spec->world_size, id, spec->rank, &config), &task, err);
 }
 
