@@ -18,17 +18,15 @@ bool cluster_run_place(const struct trainer_config *config, struct cluster_place
 }
 
 /** The newest checkpoint that this node has. */
-static bool newest_state(const char *folder, struct training_state *out) {
-    char checkpoints[CHECKPOINT_PATH_SIZE], path[CHECKPOINT_PATH_SIZE];
-    int skipped;
-    return file_join(checkpoints, sizeof checkpoints, folder, "checkpoints", NULL) &&
-           checkpoint_newest(checkpoints, path, &skipped, NULL) && checkpoint_load(path, NULL, NULL, out, NULL);
+static bool find_newest(const char *folder, struct checkpoint_found *out) {
+    char checkpoints[CHECKPOINT_PATH_SIZE];
+    return file_join(checkpoints, sizeof checkpoints, folder, "checkpoints", NULL) && checkpoint_find(checkpoints, 0, out, NULL);
 }
 
 static int64_t saved_step(void *context) {
     const struct cluster_run_spec *spec = context;
-    struct training_state state;
-    return newest_state(spec->folder, &state) ? state.global_step : -1;
+    struct checkpoint_found newest;
+    return find_newest(spec->folder, &newest) ? newest.state.global_step : -1;
 }
 
 /**
@@ -36,9 +34,9 @@ static int64_t saved_step(void *context) {
  * another may, it is not known yet.
  */
 static uint64_t find_run(const struct cluster_run_spec *spec) {
-    struct training_state state;
-    if (spec->resume && newest_state(spec->folder, &state))
-        return state.run;
+    struct checkpoint_found newest;
+    if (spec->resume && find_newest(spec->folder, &newest))
+        return newest.state.run;
     return spec->resume && spec->config->checkpoint.replicate ? 0 : digest_random_u64() >> 1;
 }
 

@@ -131,10 +131,6 @@ const struct cluster_end *crew_ends(const struct crew *crew) {
     return crew->ends;
 }
 
-bool crew_is_done(const struct crew *crew) {
-    return crew->ended == crew->share.count;
-}
-
 int crew_stopped_rank(const struct crew *crew, int64_t at_least_ms) {
     for (int i = 0; i < crew->share.count; i++) {
         const struct process *worker = &crew->workers[i];

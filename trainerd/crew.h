@@ -33,8 +33,6 @@ void crew_destroy(struct crew *crew);
 /** Looks who has ended. Returns how many have, so far; crew_ends has them in the order in which they did. Never waits. */
 int crew_reap(struct crew *crew);
 const struct cluster_end *crew_ends(const struct crew *crew);
-/** Whether all have ended. */
-bool crew_is_done(const struct crew *crew);
 /** A rank whose process lives, and has been stopped (SIGSTOP) for at least that long; -1: none. */
 int crew_stopped_rank(const struct crew *crew, int64_t at_least_ms);
 
