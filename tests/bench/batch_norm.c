@@ -1,10 +1,11 @@
 /*
  * batch_norm [THREADS]: how fast the oneDNN device's batch norm with ReLU goes through memory, forward and backward, in f32 and
- * bf16, in blocked and in channels-last layouts, beside what a copy reaches. A pass over the tensor counts once: 3 forward
- * (read for the moments, read, write), 5 backward (both inputs twice, write).
+ * bf16, in blocked and in channels-last layouts, beside what a copy reaches, in the loops of each instruction set that this CPU
+ * has. A pass over the tensor counts once: 3 forward (read for the moments, read, write), 5 backward (both inputs twice, write).
  */
 #include "common/base/clock.h"
 #include "common/base/text.h"
+#include "common/device/onednn/compat.h"
 #include "common/device/onednn/kernel.h"
 #include "common/device/onednn/onednn.h"
 #include "common/op/precision.h"
@@ -115,28 +116,38 @@ static bool measure(struct device *device, const struct shape *shape, enum preci
             return false;
     }
     double bytes = (double)works[0].kernel->args.desc[ARG_SRC].bytes;
-    printf("%-20s %-5s %-8s %-9s %8.2f %8.1f %8.2f %8.1f\n", shape_text(shape, text), precision_name(precision),
-           tag == dnnl_acdb ? "nhwc" : "aBcd16b", residual ? "residual" : "", seconds[0] * 1e3,
+    printf("%-17s %-20s %-5s %-8s %-9s %8.2f %8.1f %8.2f %8.1f\n", works[0].kernel->implementation, shape_text(shape, text),
+           precision_name(precision), tag == dnnl_acdb ? "nhwc" : "aBcd16b", residual ? "residual" : "", seconds[0] * 1e3,
            (residual ? 4 : 3) * bytes / seconds[0] * 1e-9, seconds[1] * 1e3, (residual ? 6 : 5) * bytes / seconds[1] * 1e-9);
     works_fini(works, device);
     return true;
 }
 
-static bool measure_all(struct device *device, struct error *err) {
+static bool measure_loops(struct device *device, struct error *err) {
     static const int64_t shapes[][4] = {{16, 64, 112, 112}, {16, 256, 56, 56}, {16, 512, 28, 28}, {16, 2048, 7, 7}};
     static const dnnl_format_tag_t tags[] = {dnnl_aBcd16b, dnnl_acdb};
-    static const enum precision precisions[] = {PRECISION_F32, PRECISION_BF16};
-    printf("%-20s %-5s %-8s %-9s %8s %8s %8s %8s\n", "shape", "in", "layout", "", "fwd ms", "GB/s", "bwd ms", "GB/s");
+    static const enum precision every[] = {PRECISION_F32, PRECISION_BF16};
+    const int precisions = compat_has_bf16() ? 2 : 1;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (size_t t = 0; t < 2; t++)
-            for (size_t p = 0; p < 2; p++)
+            for (int p = 0; p < precisions; p++)
                 for (int residual = 0; residual < 2; residual++) {
                     struct shape shape = shape_make(4, (const int64_t[SHAPE_MAX_RANK]){shapes[i][0], shapes[i][1], shapes[i][2],
                                                                                        shapes[i][3]});
-                    if (!measure(device, &shape, precisions[p], tags[t], residual != 0, err))
+                    if (!measure(device, &shape, every[p], tags[t], residual != 0, err))
                         return false;
                 }
     return true;
+}
+
+static bool measure_all(struct device *device, struct error *err) {
+    struct onednn_device *onednn = (struct onednn_device *)device;
+    bool good = true;
+    printf("%-17s %-20s %-5s %-8s %-9s %8s %8s %8s %8s\n", "loops", "shape", "in", "layout", "", "fwd ms", "GB/s", "bwd ms",
+           "GB/s");
+    for (int i = 0; good && (onednn->loops = loops_row(i)); i++)
+        good = measure_loops(device, err);
+    return good;
 }
 
 int main(int argc, char **argv) {

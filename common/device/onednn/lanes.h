@@ -4,17 +4,18 @@
 #include <string.h>
 
 /*
- * LANES floats as one value (GCC's vector extension, which clang has too): one register with AVX-512, two
- * with AVX2, four with SSE. For loops_*.c only.
+ * WIDTH floats as one value (GCC's vector extension, which clang has too): what one register holds, which the loops_*.c that
+ * includes this has defined. A row's LANES are PARTS of them: GCC keeps vectors that are wider than a register in memory.
  */
-typedef float lanes_f32 __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t lanes_s32 __attribute__((vector_size(LANES * sizeof(int32_t))));
-typedef uint32_t lanes_u32 __attribute__((vector_size(LANES * sizeof(uint32_t))));
-typedef uint16_t lanes_u16 __attribute__((vector_size(LANES * sizeof(uint16_t))));
+enum { PARTS = LANES / WIDTH };
+typedef float lanes_f32 __attribute__((vector_size(WIDTH * sizeof(float))));
+typedef int32_t lanes_s32 __attribute__((vector_size(WIDTH * sizeof(int32_t))));
+typedef uint32_t lanes_u32 __attribute__((vector_size(WIDTH * sizeof(uint32_t))));
+typedef uint16_t lanes_u16 __attribute__((vector_size(WIDTH * sizeof(uint16_t))));
 
 static inline lanes_f32 lanes_load_f32(const float *from, int count) {
     lanes_f32 v = {0};
-    if (count == LANES)
+    if (count == WIDTH)
         memcpy(&v, from, sizeof v);
     else
         memcpy(&v, from, (size_t)count * sizeof *from);
@@ -22,7 +23,7 @@ static inline lanes_f32 lanes_load_f32(const float *from, int count) {
 }
 
 static inline void lanes_store_f32(float *to, lanes_f32 v, int count) {
-    if (count == LANES)
+    if (count == WIDTH)
         memcpy(to, &v, sizeof v);
     else
         memcpy(to, &v, (size_t)count * sizeof *to);
@@ -59,15 +60,16 @@ static inline lanes_f32 lanes_activate(lanes_f32 v, enum activation activation) 
 /* One bit per lane, set where the mask is. */
 static inline uint16_t lanes_pack_portable(lanes_s32 mask) {
     uint32_t bits = 0;
-    for (int i = 0; i < LANES; i++)
+    for (int i = 0; i < WIDTH; i++)
         bits |= ((uint32_t)mask[i] & 1u) << i;
     return (uint16_t)bits;
 }
 
 /* v where the bit is set, else 0. */
 static inline lanes_f32 lanes_keep_portable(uint16_t bits, lanes_f32 v) {
-    const lanes_s32 each = {1 << 0, 1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
-                            1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
     const lanes_s32 zero = {0};
+    lanes_s32 each;
+    for (int i = 0; i < WIDTH; i++)
+        each[i] = 1 << i;
     return (lanes_f32)((lanes_s32)v & (((zero + bits) & each) != zero));
 }

@@ -1,4 +1,5 @@
 #pragma once
+#define WIDTH 16
 #include "common/device/onednn/lanes.h"
 
 #include <immintrin.h>

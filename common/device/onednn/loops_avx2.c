@@ -1,24 +1,19 @@
+#define WIDTH 8
 #include "common/device/onednn/lanes.h"
 
 #include <immintrin.h>
 
 static inline uint16_t lanes_greater(lanes_f32 a, lanes_f32 b) {
-    lanes_s32 mask = a > b;
-    __m256 half[2];
-    memcpy(half, &mask, sizeof half);
-    return (uint16_t)(_mm256_movemask_ps(half[0]) | _mm256_movemask_ps(half[1]) << 8);
+    return (uint16_t)_mm256_movemask_ps((__m256)(a > b));
 }
 
 /* Past the cache; to must be aligned to a whole row. */
 static inline void lanes_stream_f32(float *to, lanes_f32 v) {
-    __m256 half[2];
-    memcpy(half, &v, sizeof half);
-    _mm256_stream_ps(to, half[0]);
-    _mm256_stream_ps(to + LANES / 2, half[1]);
+    _mm256_stream_ps(to, (__m256)v);
 }
 
 static inline void lanes_stream_u16(uint16_t *to, lanes_u16 v) {
-    _mm256_stream_si256((__m256i *)(void *)to, (__m256i)v);
+    _mm_stream_si128((__m128i *)(void *)to, (__m128i)v);
 }
 
 #define lanes_keep   lanes_keep_portable

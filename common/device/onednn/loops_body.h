@@ -1,5 +1,5 @@
 /*
- * The loops of loops.h, for inclusion by one loops_*.c per instruction set, which has defined LOOPS_TABLE, LOOPS_NAME,
+ * The loops of loops.h, for inclusion by one loops_*.c per instruction set, which has defined WIDTH, LOOPS_TABLE, LOOPS_NAME,
  * lanes_greater (the bits of the lanes where a > b), lanes_keep, lanes_widen, lanes_narrow, lanes_stream_f32, lanes_stream_u16
  * and lanes_fence.
  */
@@ -7,10 +7,26 @@
 
 #define LOOPS_INLINE static inline __attribute__((always_inline))
 enum {
-    UNROLL = 4,
+    UNROLL = PARTS < 4 ? 4 / PARTS : 1, /* rows, so that what is summed up in stays in registers */
     BLOCK_ROWS = 4, /* of wide rows, gone through together */
     FIRST_ROWS = 8, /* to take a mean of */
     LINE_BYTES = 64,
+};
+
+/* How many parts of a row there are, and how many lanes one has. */
+LOOPS_INLINE int parts_of(int lanes) {
+    return (lanes + WIDTH - 1) / WIDTH;
+}
+
+LOOPS_INLINE int lanes_of_part(int lanes, int part) {
+    int left = lanes - part * WIDTH;
+    return left < WIDTH ? left : WIDTH;
+}
+
+/* Which part of which row, of how many lanes. */
+struct place {
+    int64_t row;
+    int part, lanes;
 };
 
 /* Where an activation with this input, or this output, lets the gradient pass: a bit per lane. */
@@ -24,7 +40,7 @@ LOOPS_INLINE uint16_t lanes_passes(lanes_f32 v, enum activation activation) {
 
 LOOPS_INLINE lanes_f32 lanes_load_bf16(const uint16_t *from, int count) {
     lanes_u16 halves = {0};
-    if (count == LANES)
+    if (count == WIDTH)
         memcpy(&halves, from, sizeof halves);
     else
         memcpy(&halves, from, (size_t)count * sizeof *from);
@@ -33,7 +49,7 @@ LOOPS_INLINE lanes_f32 lanes_load_bf16(const uint16_t *from, int count) {
 
 LOOPS_INLINE void lanes_store_bf16(uint16_t *to, lanes_f32 v, int count) {
     lanes_u16 halves = lanes_narrow(v);
-    if (count == LANES)
+    if (count == WIDTH)
         memcpy(to, &halves, sizeof halves);
     else
         memcpy(to, &halves, (size_t)count * sizeof *to);
@@ -47,30 +63,34 @@ LOOPS_INLINE void lanes_stream_bf16(uint16_t *to, lanes_f32 v) {
 
 /* What is gathered of a tile: rows_body.h has the formula. */
 struct what {
-    lanes_f32 centre;
+    lanes_f32 centre[PARTS];
     int lanes;
     bool moments;
 };
 
 struct lanes_pair {
-    lanes_f32 first, second;
+    lanes_f32 first[PARTS], second[PARTS];
 };
 
-LOOPS_INLINE lanes_f32 lanes_of_doubles(const double from[LANES]) {
-    lanes_f32 v;
-    for (int i = 0; i < LANES; i++)
-        v[i] = (float)from[i];
-    return v;
+LOOPS_INLINE void load_parts(const float from[LANES], lanes_f32 to[PARTS]) {
+    for (int part = 0; part < PARTS; part++)
+        to[part] = lanes_load_f32(from + part * WIDTH, WIDTH);
 }
 
 /* Sums of d and d^2, d being the distance from the centre, become mean and squared deviations, and merge as
  * sweep_merge_moments does. Lanes that the rows do not have hold the rounding of the centre's square, and give nothing. */
 LOOPS_INLINE void merge_moments(struct lane_sums *into, const struct lanes_pair *sums, const struct what *what, int64_t rows) {
-    lanes_f32 shift = sums->first / (float)rows, squares = sums->second - sums->first * shift;
+    float centres[LANES], shifts[LANES], squares[LANES];
+    for (int part = 0; part < PARTS; part++) {
+        lanes_f32 shift = sums->first[part] / (float)rows;
+        lanes_store_f32(centres + part * WIDTH, what->centre[part], WIDTH);
+        lanes_store_f32(shifts + part * WIDTH, shift, WIDTH);
+        lanes_store_f32(squares + part * WIDTH, sums->second[part] - sums->first[part] * shift, WIDTH);
+    }
     for (int i = 0; i < LANES; i++) {
         double more = i < what->lanes ? (double)rows : 0, count = into->count[i] + more;
         double share = more / (count > 0 ? count : 1);
-        double apart = (double)what->centre[i] + (double)shift[i] - into->first[i];
+        double apart = (double)centres[i] + (double)shifts[i] - into->first[i];
         into->second[i] += (more > 0 && squares[i] > 0 ? (double)squares[i] : 0) + apart * apart * into->count[i] * share;
         into->first[i] += apart * share;
         into->count[i] = count;
@@ -81,8 +101,8 @@ LOOPS_INLINE void flush(struct lane_sums *into, const struct lanes_pair *sums, c
     if (what->moments)
         merge_moments(into, sums, what, rows);
     for (int i = 0; i < LANES && !what->moments; i++) {
-        into->first[i] += (double)sums->first[i];
-        into->second[i] += (double)sums->second[i];
+        into->first[i] += (double)sums->first[i / WIDTH][i % WIDTH];
+        into->second[i] += (double)sums->second[i / WIDTH][i % WIDTH];
     }
 }
 
@@ -100,10 +120,10 @@ LOOPS_INLINE void flush(struct lane_sums *into, const struct lanes_pair *sums, c
 /* --- copies into the other type. Not lanes_narrow: some processors' own instruction takes subnormal numbers for zero --- */
 
 static void narrow(uint16_t *to, const float *from, int64_t count) {
-    for (int64_t i = 0; i < count; i += LANES) {
-        int lanes = count - i < LANES ? (int)(count - i) : LANES;
+    for (int64_t i = 0; i < count; i += WIDTH) {
+        int lanes = count - i < WIDTH ? (int)(count - i) : WIDTH;
         lanes_u16 halves = lanes_narrow_portable(lanes_load_f32(from + i, lanes));
-        if (lanes == LANES)
+        if (lanes == WIDTH)
             memcpy(to + i, &halves, sizeof halves);
         else
             memcpy(to + i, &halves, (size_t)lanes * sizeof *to);
@@ -111,8 +131,8 @@ static void narrow(uint16_t *to, const float *from, int64_t count) {
 }
 
 static void widen(float *to, const uint16_t *from, int64_t count) {
-    for (int64_t i = 0; i < count; i += LANES) {
-        int lanes = count - i < LANES ? (int)(count - i) : LANES;
+    for (int64_t i = 0; i < count; i += WIDTH) {
+        int lanes = count - i < WIDTH ? (int)(count - i) : WIDTH;
         lanes_store_f32(to + i, lanes_load_bf16(from + i, lanes), lanes);
     }
 }
@@ -142,23 +162,23 @@ static void sgd(const struct optimizer_buffers *b, int64_t first_block, int64_t 
                 const struct optimizer_step *s) {
     for (int64_t block = first_block; block < last_block; block++) {
         const lanes_f32 decay = (lanes_f32){0} + s->weight_decay * b->decay[block];
-        for (int64_t i = block * OPTIMIZER_BLOCK; i < (block + 1) * OPTIMIZER_BLOCK; i += LANES) {
-            lanes_f32 p = lanes_load_f32(b->parameter + i, LANES);
-            lanes_f32 g = lanes_load_f32(b->gradient + i, LANES) * s->gradient_factor + decay * p;
-            lanes_f32 m = lanes_load_f32(b->state + i, LANES) * s->momentum + g;
+        for (int64_t i = block * OPTIMIZER_BLOCK; i < (block + 1) * OPTIMIZER_BLOCK; i += WIDTH) {
+            lanes_f32 p = lanes_load_f32(b->parameter + i, WIDTH);
+            lanes_f32 g = lanes_load_f32(b->gradient + i, WIDTH) * s->gradient_factor + decay * p;
+            lanes_f32 m = lanes_load_f32(b->state + i, WIDTH) * s->momentum + g;
             p -= s->rate * m;
-            lanes_store_f32(b->state + i, m, LANES);
-            lanes_store_f32(b->parameter + i, p, LANES);
+            lanes_store_f32(b->state + i, m, WIDTH);
+            lanes_store_f32(b->parameter + i, p, WIDTH);
             if (b->ema) {
-                lanes_f32 e = lanes_load_f32(b->ema + i, LANES);
-                lanes_store_f32(b->ema + i, e * s->ema_decay + p * (1 - s->ema_decay), LANES);
+                lanes_f32 e = lanes_load_f32(b->ema + i, WIDTH);
+                lanes_store_f32(b->ema + i, e * s->ema_decay + p * (1 - s->ema_decay), WIDTH);
             }
         }
     }
 }
 
 LOOPS_INLINE lanes_f32 root(lanes_f32 v) {
-    for (int lane = 0; lane < LANES; lane++)
+    for (int lane = 0; lane < WIDTH; lane++)
         v[lane] = sqrtf(v[lane]);
     return v;
 }
@@ -167,18 +187,18 @@ static void adamw(const struct optimizer_buffers *b, int64_t first_block, int64_
                   const struct optimizer_step *s) {
     for (int64_t block = first_block; block < last_block; block++) {
         const float keep = 1 - s->rate * s->weight_decay * b->decay[block];
-        for (int64_t i = block * OPTIMIZER_BLOCK; i < (block + 1) * OPTIMIZER_BLOCK; i += LANES) {
-            lanes_f32 g = lanes_load_f32(b->gradient + i, LANES) * s->gradient_factor;
-            lanes_f32 m = lanes_load_f32(b->state + i, LANES) * s->beta1 + g * (1 - s->beta1);
-            lanes_f32 v = lanes_load_f32(b->second + i, LANES) * s->beta2 + g * g * (1 - s->beta2);
-            lanes_f32 p = lanes_load_f32(b->parameter + i, LANES) * keep;
+        for (int64_t i = block * OPTIMIZER_BLOCK; i < (block + 1) * OPTIMIZER_BLOCK; i += WIDTH) {
+            lanes_f32 g = lanes_load_f32(b->gradient + i, WIDTH) * s->gradient_factor;
+            lanes_f32 m = lanes_load_f32(b->state + i, WIDTH) * s->beta1 + g * (1 - s->beta1);
+            lanes_f32 v = lanes_load_f32(b->second + i, WIDTH) * s->beta2 + g * g * (1 - s->beta2);
+            lanes_f32 p = lanes_load_f32(b->parameter + i, WIDTH) * keep;
             p -= s->rate * (m * s->inverse_bias1) / (root(v) * s->inverse_root_bias2 + s->epsilon);
-            lanes_store_f32(b->state + i, m, LANES);
-            lanes_store_f32(b->second + i, v, LANES);
-            lanes_store_f32(b->parameter + i, p, LANES);
+            lanes_store_f32(b->state + i, m, WIDTH);
+            lanes_store_f32(b->second + i, v, WIDTH);
+            lanes_store_f32(b->parameter + i, p, WIDTH);
             if (b->ema) {
-                lanes_f32 e = lanes_load_f32(b->ema + i, LANES);
-                lanes_store_f32(b->ema + i, e * s->ema_decay + p * (1 - s->ema_decay), LANES);
+                lanes_f32 e = lanes_load_f32(b->ema + i, WIDTH);
+                lanes_store_f32(b->ema + i, e * s->ema_decay + p * (1 - s->ema_decay), WIDTH);
             }
         }
     }

@@ -1,3 +1,4 @@
+#define WIDTH 4
 #include "common/device/onednn/lanes.h"
 
 static inline uint16_t lanes_greater(lanes_f32 a, lanes_f32 b) {
@@ -5,7 +6,7 @@ static inline uint16_t lanes_greater(lanes_f32 a, lanes_f32 b) {
 }
 
 static inline void lanes_stream_f32(float *to, lanes_f32 v) {
-    lanes_store_f32(to, v, LANES);
+    lanes_store_f32(to, v, WIDTH);
 }
 
 static inline void lanes_stream_u16(uint16_t *to, lanes_u16 v) {

@@ -4,12 +4,20 @@
  * matters: full rows of 16 and of 8.
  */
 
-LOOPS_INLINE lanes_f32 TYPED(row)(const struct norm_rows *r, const void *tensor, int64_t i, int lanes) {
-    return TYPED(lanes_load)((const ELEMENT *)tensor + i * r->stride, lanes);
+LOOPS_INLINE lanes_f32 TYPED(row)(const struct norm_rows *r, const void *tensor, struct place at) {
+    return TYPED(lanes_load)((const ELEMENT *)tensor + at.row * r->stride + at.part * WIDTH, lanes_of_part(at.lanes, at.part));
 }
 
-LOOPS_INLINE void TYPED(set_row)(const struct norm_rows *r, void *tensor, int64_t i, lanes_f32 v, int lanes) {
-    TYPED(lanes_store)((ELEMENT *)tensor + i * r->stride, v, lanes);
+LOOPS_INLINE void TYPED(set_row)(const struct norm_rows *r, void *tensor, struct place at, lanes_f32 v) {
+    TYPED(lanes_store)((ELEMENT *)tensor + at.row * r->stride + at.part * WIDTH, v, lanes_of_part(at.lanes, at.part));
+}
+
+/* Past the cache, if so; of a full row then. */
+LOOPS_INLINE void TYPED(put_row)(const struct norm_rows *r, void *tensor, struct place at, lanes_f32 v, bool stream) {
+    if (stream)
+        TYPED(lanes_stream)((ELEMENT *)tensor + at.row * r->stride + at.part * WIDTH, v);
+    else
+        TYPED(set_row)(r, tensor, at, v);
 }
 
 /* --- one tile of some rows --- */
@@ -51,53 +59,62 @@ LOOPS_INLINE void TYPED(fetch)(const struct norm_rows *r, const void *tensor, in
 
 /* --- batch norm: sums --- */
 
-LOOPS_INLINE lanes_f32 TYPED(masked)(const struct norm_rows *r, int64_t i, int lanes) {
-    lanes_f32 g = TYPED(row)(r, r->diff_dst, i, lanes);
-    return r->mask ? lanes_keep(r->mask[i * r->mask_stride], g) : g;
+LOOPS_INLINE lanes_f32 TYPED(masked)(const struct norm_rows *r, struct place at) {
+    lanes_f32 g = TYPED(row)(r, r->diff_dst, at);
+    return r->mask ? lanes_keep((uint16_t)(r->mask[at.row * r->mask_stride] >> at.part * WIDTH), g) : g;
 }
 
 /* Adds g and g d of a row, where d = src - centre and g is diff_dst behind the mask; of moments, g is d. */
 LOOPS_INLINE void TYPED(add_row)(const struct norm_rows *r, int64_t i, const struct what *what, struct lanes_pair *into) {
-    lanes_f32 d = TYPED(row)(r, r->src, i, what->lanes) - what->centre;
-    lanes_f32 g = what->moments ? d : TYPED(masked)(r, i, what->lanes);
-    into->first += g;
-    into->second += g * d;
+    for (int part = 0; part < parts_of(what->lanes); part++) {
+        const struct place at = {i, part, what->lanes};
+        lanes_f32 d = TYPED(row)(r, r->src, at) - what->centre[part];
+        lanes_f32 g = what->moments ? d : TYPED(masked)(r, at);
+        into->first[part] += g;
+        into->second[part] += g * d;
+    }
 }
 
 LOOPS_INLINE void TYPED(add_rows)(const struct norm_rows *r, const struct what *what, struct lanes_pair *into) {
-    struct lanes_pair more[UNROLL - 1] = {0};
+    struct lanes_pair more[UNROLL] = {0};
     int64_t i = 0;
     for (; i + UNROLL <= r->rows; i += UNROLL) {
-        TYPED(add_row)(r, i, what, into);
-        for (int u = 1; u < UNROLL; u++)
-            TYPED(add_row)(r, i + u, what, &more[u - 1]);
+        for (int u = 0; u < UNROLL; u++)
+            TYPED(add_row)(r, i + u, what, &more[u]);
     }
     for (; i < r->rows; i++)
-        TYPED(add_row)(r, i, what, into);
-    for (int u = 1; u < UNROLL; u++) {
-        into->first += more[u - 1].first;
-        into->second += more[u - 1].second;
-    }
+        TYPED(add_row)(r, i, what, &more[0]);
+    for (int part = 0; part < PARTS; part++)
+        for (int u = 0; u < UNROLL; u++) {
+            into->first[part] += more[u].first[part];
+            into->second[part] += more[u].second[part];
+        }
 }
 
 /*
  * Something near the mean, so that sums of squares do not cancel: the mean of the rows before these, else of the first of them.
  * Rows whose mean is D away from it lose digits of D^2, but then the tile's squares are of the order of D^2 too.
  */
-LOOPS_INLINE lanes_f32 TYPED(pivot)(const struct norm_rows *r, const struct lane_sums *sums, int lanes) {
+LOOPS_INLINE void TYPED(pivot)(const struct norm_rows *r, const struct lane_sums *sums, int lanes, lanes_f32 to[PARTS]) {
     int64_t count = r->rows < FIRST_ROWS ? r->rows : FIRST_ROWS;
-    lanes_f32 sum = {0};
-    if (sums->count[0] > 0)
-        return lanes_of_doubles(sums->first);
-    for (int64_t i = 0; i < count; i++)
-        sum += TYPED(row)(r, r->src, i, lanes);
-    return sum / (float)count;
+    bool before = sums->count[0] > 0;
+    for (int part = 0; part < PARTS; part++) {
+        lanes_f32 sum = {0};
+        for (int lane = 0; before && lane < WIDTH; lane++)
+            sum[lane] = (float)sums->first[part * WIDTH + lane];
+        for (int64_t i = 0; !before && part < parts_of(lanes) && i < count; i++)
+            sum += TYPED(row)(r, r->src, (struct place){i, part, lanes});
+        to[part] = before ? sum : sum / (float)count;
+    }
 }
 
 LOOPS_INLINE void TYPED(gather_tile)(const struct norm_rows *r, int lanes, bool moments, struct lane_sums *sums) {
     struct what what = {.lanes = lanes, .moments = moments};
     struct lanes_pair pair = {0};
-    what.centre = moments ? TYPED(pivot)(r, sums, lanes) : lanes_load_f32(r->numbers->mean, LANES);
+    if (moments)
+        TYPED(pivot)(r, sums, lanes, what.centre);
+    else
+        load_parts(r->numbers->mean, what.centre);
     TYPED(add_rows)(r, &what, &pair);
     flush(sums, &pair, &what, r->rows);
 }
@@ -110,12 +127,16 @@ LOOPS_INLINE void TYPED(gather_tiles)(const struct norm_rows *r, bool moments, s
         const struct norm_rows part = TYPED(part)(r, tile, 0, r->rows);
         pairs[tile] = (struct lanes_pair){0};
         whats[tile] = (struct what){.lanes = LANES, .moments = moments};
-        whats[tile].centre = moments ? TYPED(pivot)(&part, &sums[tile], LANES) : lanes_load_f32(part.numbers->mean, LANES);
+        if (moments)
+            TYPED(pivot)(&part, &sums[tile], LANES, whats[tile].centre);
+        else
+            load_parts(part.numbers->mean, whats[tile].centre);
     }
     for (int64_t first = 0; first < r->rows; first += BLOCK_ROWS)
         for (int tile = 0; tile < r->tiles; tile++) {
             const struct norm_rows part = TYPED(part)(r, tile, first, BLOCK_ROWS);
-            struct what what = {.lanes = LANES, .moments = moments, .centre = whats[tile].centre};
+            struct what what = {.lanes = LANES, .moments = moments};
+            memcpy(what.centre, whats[tile].centre, sizeof what.centre);
             struct lanes_pair pair = pairs[tile];
             TYPED(fetch)(r, r->src, first, tile);
             TYPED(fetch)(r, moments ? NULL : r->diff_dst, first, tile);
@@ -149,18 +170,23 @@ static void TYPED(gradient_sums)(const struct norm_rows *r, struct lane_sums *su
 /* --- batch norm, forward --- */
 
 LOOPS_INLINE void TYPED(normalise_tile)(const struct norm_rows *r, int lanes, enum activation activation, bool stream) {
-    const lanes_f32 mean = lanes_load_f32(r->numbers->mean, LANES), gain = lanes_load_f32(r->numbers->gain, LANES);
-    const lanes_f32 shift = lanes_load_f32(r->numbers->shift, LANES);
+    lanes_f32 mean[PARTS], gain[PARTS], shift[PARTS];
+    load_parts(r->numbers->mean, mean);
+    load_parts(r->numbers->gain, gain);
+    load_parts(r->numbers->shift, shift);
     for (int64_t i = 0; i < r->rows; i++) {
-        lanes_f32 y = (TYPED(row)(r, r->src, i, lanes) - mean) * gain + shift;
-        if (r->residual)
-            y += TYPED(row)(r, r->residual, i, lanes);
+        unsigned passes = 0;
+        for (int part = 0; part < parts_of(lanes); part++) {
+            const struct place at = {i, part, lanes};
+            lanes_f32 y = (TYPED(row)(r, r->src, at) - mean[part]) * gain[part] + shift[part];
+            if (r->residual)
+                y += TYPED(row)(r, r->residual, at);
+            if (activation != ACTIVATION_NONE)
+                passes |= (unsigned)lanes_passes(y, activation) << part * WIDTH;
+            TYPED(put_row)(r, r->dst, at, lanes_activate(y, activation), stream);
+        }
         if (activation != ACTIVATION_NONE && r->mask_out)
-            r->mask_out[i * r->mask_stride] = lanes_passes(y, activation);
-        if (stream)
-            TYPED(lanes_stream)((ELEMENT *)r->dst + i * r->stride, lanes_activate(y, activation));
-        else
-            TYPED(set_row)(r, r->dst, i, lanes_activate(y, activation), lanes);
+            r->mask_out[i * r->mask_stride] = (uint16_t)passes;
     }
 }
 
@@ -193,19 +219,19 @@ static void TYPED(normalise)(const struct norm_rows *r) {
 /* --- batch norm, backward --- */
 
 LOOPS_INLINE void TYPED(gradient_tile)(const struct norm_rows *r, int lanes, bool stream) {
-    const lanes_f32 mean = lanes_load_f32(r->numbers->mean, LANES), gain = lanes_load_f32(r->numbers->gain, LANES);
-    const lanes_f32 slope = lanes_load_f32(r->numbers->slope, LANES);
-    const lanes_f32 offset = lanes_load_f32(r->numbers->offset, LANES);
-    for (int64_t i = 0; i < r->rows; i++) {
-        lanes_f32 g = TYPED(masked)(r, i, lanes), x = TYPED(row)(r, r->src, i, lanes);
-        lanes_f32 dx = gain * g - slope * (x - mean) - offset;
-        if (stream)
-            TYPED(lanes_stream)((ELEMENT *)r->diff_src + i * r->stride, dx);
-        else
-            TYPED(set_row)(r, r->diff_src, i, dx, lanes);
-        if (r->diff_residual)
-            TYPED(set_row)(r, r->diff_residual, i, g, lanes);
-    }
+    lanes_f32 mean[PARTS], gain[PARTS], slope[PARTS], offset[PARTS];
+    load_parts(r->numbers->mean, mean);
+    load_parts(r->numbers->gain, gain);
+    load_parts(r->numbers->slope, slope);
+    load_parts(r->numbers->offset, offset);
+    for (int64_t i = 0; i < r->rows; i++)
+        for (int part = 0; part < parts_of(lanes); part++) {
+            const struct place at = {i, part, lanes};
+            lanes_f32 g = TYPED(masked)(r, at), x = TYPED(row)(r, r->src, at);
+            TYPED(put_row)(r, r->diff_src, at, gain[part] * g - slope[part] * (x - mean[part]) - offset[part], stream);
+            if (r->diff_residual)
+                TYPED(set_row)(r, r->diff_residual, at, g);
+        }
 }
 
 LOOPS_INLINE void TYPED(gradient_body)(const struct norm_rows *r, int lanes, bool stream) {
@@ -232,21 +258,28 @@ static void TYPED(gradient)(const struct norm_rows *r) {
 
 /* --- averages --- */
 
+LOOPS_INLINE void TYPED(sum_body)(const struct norm_rows *r, int lanes, float sum[LANES]) {
+    lanes_f32 s[PARTS] = {0};
+    for (int64_t i = 0; i < r->rows; i++)
+        for (int part = 0; part < parts_of(lanes); part++)
+            s[part] += TYPED(row)(r, r->src, (struct place){i, part, lanes});
+    for (int part = 0; part < PARTS; part++)
+        lanes_store_f32(sum + part * WIDTH, s[part], WIDTH);
+}
+
 static void TYPED(sum_rows)(const struct norm_rows *r, float sum[LANES]) {
-    lanes_f32 s = {0};
     if (r->lanes == LANES)
-        for (int64_t i = 0; i < r->rows; i++)
-            s += TYPED(row)(r, r->src, i, LANES);
+        TYPED(sum_body)(r, LANES, sum);
     else
-        for (int64_t i = 0; i < r->rows; i++)
-            s += TYPED(row)(r, r->src, i, r->lanes);
-    lanes_store_f32(sum, s, LANES);
+        TYPED(sum_body)(r, r->lanes, sum);
 }
 
 static void TYPED(fill_rows)(const struct norm_rows *r) {
-    const lanes_f32 value = lanes_load_f32(r->numbers->shift, LANES);
+    lanes_f32 value[PARTS];
+    load_parts(r->numbers->shift, value);
     for (int64_t i = 0; i < r->rows; i++)
-        TYPED(set_row)(r, r->dst, i, value, r->lanes);
+        for (int part = 0; part < parts_of(r->lanes); part++)
+            TYPED(set_row)(r, r->dst, (struct place){i, part, r->lanes}, value[part]);
 }
 
 /* --- elementwise --- */
@@ -262,8 +295,8 @@ LOOPS_INLINE void TYPED(activate_part)(ELEMENT *dst, const ELEMENT *a, const ELE
 LOOPS_INLINE void TYPED(activate_body)(ELEMENT *dst, const ELEMENT *a, const ELEMENT *b, int64_t count,
                                        enum activation activation) {
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        TYPED(activate_part)(dst + i, a + i, b ? b + i : NULL, LANES, activation);
+    for (; i + WIDTH <= count; i += WIDTH)
+        TYPED(activate_part)(dst + i, a + i, b ? b + i : NULL, WIDTH, activation);
     if (i < count)
         TYPED(activate_part)(dst + i, a + i, b ? b + i : NULL, (int)(count - i), activation);
 }
@@ -286,8 +319,8 @@ LOOPS_INLINE void TYPED(activate_gradient_part)(ELEMENT *diff_src, const ELEMENT
 LOOPS_INLINE void TYPED(activate_gradient_body)(ELEMENT *diff_src, const ELEMENT *diff_dst, const ELEMENT *dst,
                                                 int64_t count, enum activation activation) {
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        TYPED(activate_gradient_part)(diff_src + i, diff_dst + i, dst + i, LANES, activation);
+    for (; i + WIDTH <= count; i += WIDTH)
+        TYPED(activate_gradient_part)(diff_src + i, diff_dst + i, dst + i, WIDTH, activation);
     if (i < count)
         TYPED(activate_gradient_part)(diff_src + i, diff_dst + i, dst + i, (int)(count - i), activation);
 }
