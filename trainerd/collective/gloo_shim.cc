@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <csignal>
 #include <pthread.h>
+#include <sched.h>
 
 extern "C" {
 #include "common/base/clock.h"
@@ -85,6 +86,28 @@ class BlockSigpipe {
 
   private:
     sigset_t saved_;
+};
+
+/**
+ * Threads that Gloo starts inherit this: one that wakes does not push another one off the core. Gloo's own thread tries again and
+ * again to lock a connection that is locked; where it has just pushed off the thread that holds the lock, that goes on until the
+ * scheduler's next tick, some milliseconds of a core for each message.
+ */
+class GiveWay {
+  public:
+    GiveWay() {
+        pthread_getschedparam(pthread_self(), &policy_, &saved_);
+        if (policy_ == SCHED_OTHER)
+            pthread_setschedparam(pthread_self(), SCHED_BATCH, &saved_);
+    }
+    ~GiveWay() {
+        if (policy_ == SCHED_OTHER)
+            pthread_setschedparam(pthread_self(), policy_, &saved_);
+    }
+
+  private:
+    int policy_;
+    struct sched_param saved_;
 };
 
 } // namespace
@@ -200,6 +223,7 @@ static void learn_addresses(gloo_shim &shim, const std::vector<char> &published,
 static void connect(gloo_shim &shim, const struct collective_spec &spec) {
     gloo::transport::tcp::attr attr(spec.address ? spec.address : "127.0.0.1");
     BlockSigpipe block;
+    GiveWay give_way;
     shim.device = gloo::transport::tcp::CreateDevice(attr);
     shim.context = std::make_shared<gloo::rendezvous::Context>(spec.rank, spec.world_size);
     // Gloo waits five times as long for a connection as for anything else.

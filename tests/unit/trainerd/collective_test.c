@@ -1,9 +1,12 @@
 #include "common/base/clock.h"
 #include "common/base/rng.h"
+#include "common/base/text.h"
 #include "common/tensor/element.h"
 #include "ranks.h"
 
+#include <dirent.h>
 #include <math.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -211,6 +214,33 @@ static void test_barrier_waits_for_the_last_rank(void **state) {
     board_destroy(run_well(3, body_barrier));
 }
 
+/** Threads of this process with that scheduling policy. */
+static int count_threads(int policy) {
+    int count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    for (struct dirent *task; tasks && (task = readdir(tasks));) {
+        int64_t id;
+        count += text_to_int(task->d_name, 1, INT32_MAX, &id, NULL) && sched_getscheduler((pid_t)id) == policy;
+    }
+    if (tasks)
+        closedir(tasks);
+    return count;
+}
+
+/** Gloo's own is one, which would spin where it pushes off who holds its lock; who computes goes on as before. */
+static void body_policies(struct job *job, struct collective *collective) {
+    (void)collective;
+    CHECK(count_threads(SCHED_BATCH) == 1);
+    CHECK(sched_getscheduler(0) == SCHED_OTHER);
+}
+
+static void test_gloos_thread_pushes_nobody_off_a_core(void **state) {
+    (void)state;
+    if (sched_getscheduler(0) != SCHED_OTHER)
+        skip(); /* all of them are as the tests were started */
+    board_destroy(run_well(2, body_policies));
+}
+
 /**
  * What is known of the clock: rank 1 starts its sums LATE_MS after rank 0, whose first is under way, and waited for, all that
  * time. Rank 1 then sleeps before it waits for its last, which is over by then.
@@ -304,6 +334,7 @@ int main(void) {
         cmocka_unit_test(test_buckets_are_reduced_while_compute_goes_on),
         cmocka_unit_test(test_broadcast_and_allgather),
         cmocka_unit_test(test_barrier_waits_for_the_last_rank),
+        cmocka_unit_test(test_gloos_thread_pushes_nobody_off_a_core),
         cmocka_unit_test(test_tells_how_long_sums_took_and_were_waited_for),
         cmocka_unit_test(test_a_rank_that_ends_first_does_not_fail_the_others),
         cmocka_unit_test(test_a_wrong_spec_is_refused),
