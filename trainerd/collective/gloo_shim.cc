@@ -95,19 +95,22 @@ class BlockSigpipe {
  */
 class GiveWay {
   public:
-    GiveWay() {
-        pthread_getschedparam(pthread_self(), &policy_, &saved_);
-        if (policy_ == SCHED_OTHER)
-            pthread_setschedparam(pthread_self(), SCHED_BATCH, &saved_);
+    GiveWay() : ordinary_(sched_getscheduler(0) == SCHED_OTHER) {
+        set(SCHED_BATCH);
     }
     ~GiveWay() {
-        if (policy_ == SCHED_OTHER)
-            pthread_setschedparam(pthread_self(), policy_, &saved_);
+        set(SCHED_OTHER);
     }
 
   private:
-    int policy_;
-    struct sched_param saved_;
+    /** Of this thread; whoever chose another policy keeps it. */
+    void set(int policy) const {
+        const struct sched_param none = {};
+        if (ordinary_)
+            sched_setscheduler(0, policy, &none);
+    }
+
+    const bool ordinary_;
 };
 
 } // namespace

@@ -20,7 +20,7 @@ static inline lanes_f32 lanes_widen(lanes_u16 v) {
     return (lanes_f32)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, order, _mm512_castsi256_si512((__m256i)v));
 }
 
-/* Past the cache; to must be aligned to a whole row. */
+/* Past the cache; to must be aligned to as much as is stored. */
 static inline void lanes_stream_f32(float *to, lanes_f32 v) {
     _mm512_stream_ps(to, (__m512)v);
 }

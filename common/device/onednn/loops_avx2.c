@@ -7,7 +7,7 @@ static inline uint16_t lanes_greater(lanes_f32 a, lanes_f32 b) {
     return (uint16_t)_mm256_movemask_ps((__m256)(a > b));
 }
 
-/* Past the cache; to must be aligned to a whole row. */
+/* Past the cache; to must be aligned to as much as is stored. */
 static inline void lanes_stream_f32(float *to, lanes_f32 v) {
     _mm256_stream_ps(to, (__m256)v);
 }

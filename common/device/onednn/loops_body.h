@@ -7,7 +7,7 @@
 
 #define LOOPS_INLINE static inline __attribute__((always_inline))
 enum {
-    UNROLL = PARTS < 4 ? 4 / PARTS : 1, /* rows, so that what is summed up in stays in registers */
+    UNROLL = 4 / PARTS, /* rows, so that what is summed up in stays in registers */
     BLOCK_ROWS = 4, /* of wide rows, gone through together */
     FIRST_ROWS = 8, /* to take a mean of */
     LINE_BYTES = 64,
@@ -28,6 +28,10 @@ struct place {
     int64_t row;
     int part, lanes;
 };
+
+LOOPS_INLINE int64_t offset_of(const struct norm_rows *r, struct place at) {
+    return at.row * r->stride + at.part * WIDTH;
+}
 
 /* Where an activation with this input, or this output, lets the gradient pass: a bit per lane. */
 LOOPS_INLINE uint16_t lanes_passes(lanes_f32 v, enum activation activation) {
@@ -77,16 +81,23 @@ LOOPS_INLINE void load_parts(const float from[LANES], lanes_f32 to[PARTS]) {
         to[part] = lanes_load_f32(from + part * WIDTH, WIDTH);
 }
 
+LOOPS_INLINE void store_parts(const lanes_f32 from[PARTS], float to[LANES]) {
+    for (int part = 0; part < PARTS; part++)
+        lanes_store_f32(to + part * WIDTH, from[part], WIDTH);
+}
+
 /* Sums of d and d^2, d being the distance from the centre, become mean and squared deviations, and merge as
  * sweep_merge_moments does. Lanes that the rows do not have hold the rounding of the centre's square, and give nothing. */
 LOOPS_INLINE void merge_moments(struct lane_sums *into, const struct lanes_pair *sums, const struct what *what, int64_t rows) {
+    lanes_f32 shift[PARTS], square[PARTS];
     float centres[LANES], shifts[LANES], squares[LANES];
     for (int part = 0; part < PARTS; part++) {
-        lanes_f32 shift = sums->first[part] / (float)rows;
-        lanes_store_f32(centres + part * WIDTH, what->centre[part], WIDTH);
-        lanes_store_f32(shifts + part * WIDTH, shift, WIDTH);
-        lanes_store_f32(squares + part * WIDTH, sums->second[part] - sums->first[part] * shift, WIDTH);
+        shift[part] = sums->first[part] / (float)rows;
+        square[part] = sums->second[part] - sums->first[part] * shift[part];
     }
+    store_parts(what->centre, centres);
+    store_parts(shift, shifts);
+    store_parts(square, squares);
     for (int i = 0; i < LANES; i++) {
         double more = i < what->lanes ? (double)rows : 0, count = into->count[i] + more;
         double share = more / (count > 0 ? count : 1);
@@ -98,11 +109,16 @@ LOOPS_INLINE void merge_moments(struct lane_sums *into, const struct lanes_pair 
 }
 
 LOOPS_INLINE void flush(struct lane_sums *into, const struct lanes_pair *sums, const struct what *what, int64_t rows) {
-    if (what->moments)
+    float first[LANES], second[LANES];
+    if (what->moments) {
         merge_moments(into, sums, what, rows);
-    for (int i = 0; i < LANES && !what->moments; i++) {
-        into->first[i] += (double)sums->first[i / WIDTH][i % WIDTH];
-        into->second[i] += (double)sums->second[i / WIDTH][i % WIDTH];
+        return;
+    }
+    store_parts(sums->first, first);
+    store_parts(sums->second, second);
+    for (int i = 0; i < LANES; i++) {
+        into->first[i] += (double)first[i];
+        into->second[i] += (double)second[i];
     }
 }
 

@@ -5,17 +5,17 @@
  */
 
 LOOPS_INLINE lanes_f32 TYPED(row)(const struct norm_rows *r, const void *tensor, struct place at) {
-    return TYPED(lanes_load)((const ELEMENT *)tensor + at.row * r->stride + at.part * WIDTH, lanes_of_part(at.lanes, at.part));
+    return TYPED(lanes_load)((const ELEMENT *)tensor + offset_of(r, at), lanes_of_part(at.lanes, at.part));
 }
 
 LOOPS_INLINE void TYPED(set_row)(const struct norm_rows *r, void *tensor, struct place at, lanes_f32 v) {
-    TYPED(lanes_store)((ELEMENT *)tensor + at.row * r->stride + at.part * WIDTH, v, lanes_of_part(at.lanes, at.part));
+    TYPED(lanes_store)((ELEMENT *)tensor + offset_of(r, at), v, lanes_of_part(at.lanes, at.part));
 }
 
 /* Past the cache, if so; of a full row then. */
 LOOPS_INLINE void TYPED(put_row)(const struct norm_rows *r, void *tensor, struct place at, lanes_f32 v, bool stream) {
     if (stream)
-        TYPED(lanes_stream)((ELEMENT *)tensor + at.row * r->stride + at.part * WIDTH, v);
+        TYPED(lanes_stream)((ELEMENT *)tensor + offset_of(r, at), v);
     else
         TYPED(set_row)(r, tensor, at, v);
 }
@@ -31,20 +31,20 @@ LOOPS_INLINE void *TYPED(moved_out)(void *tensor, int64_t at) {
 }
 
 /* Up to `count` rows from `first` on, of one tile. As a local copy, which no store can reach, it stays in registers. */
-LOOPS_INLINE struct norm_rows TYPED(part)(const struct norm_rows *r, int tile, int64_t first, int64_t count) {
+LOOPS_INLINE struct norm_rows TYPED(rows_of_tile)(const struct norm_rows *r, int tile, int64_t first, int64_t count) {
     int64_t at = first * r->stride + tile * LANES, mask_at = first * r->mask_stride + tile, left = r->rows - first;
-    struct norm_rows part = *r;
-    part.rows = left < count ? left : count;
-    part.numbers = r->numbers ? r->numbers + tile : NULL;
-    part.src = TYPED(moved)(r->src, at);
-    part.residual = TYPED(moved)(r->residual, at);
-    part.diff_dst = TYPED(moved)(r->diff_dst, at);
-    part.dst = TYPED(moved_out)(r->dst, at);
-    part.diff_src = TYPED(moved_out)(r->diff_src, at);
-    part.diff_residual = TYPED(moved_out)(r->diff_residual, at);
-    part.mask = r->mask ? r->mask + mask_at : NULL;
-    part.mask_out = r->mask_out ? r->mask_out + mask_at : NULL;
-    return part;
+    struct norm_rows rows = *r;
+    rows.rows = left < count ? left : count;
+    rows.numbers = r->numbers ? r->numbers + tile : NULL;
+    rows.src = TYPED(moved)(r->src, at);
+    rows.residual = TYPED(moved)(r->residual, at);
+    rows.diff_dst = TYPED(moved)(r->diff_dst, at);
+    rows.dst = TYPED(moved_out)(r->dst, at);
+    rows.diff_src = TYPED(moved_out)(r->diff_src, at);
+    rows.diff_residual = TYPED(moved_out)(r->diff_residual, at);
+    rows.mask = r->mask ? r->mask + mask_at : NULL;
+    rows.mask_out = r->mask_out ? r->mask_out + mask_at : NULL;
+    return rows;
 }
 
 /*
@@ -124,24 +124,24 @@ LOOPS_INLINE void TYPED(gather_tiles)(const struct norm_rows *r, bool moments, s
     struct lanes_pair pairs[MOST_TILES];
     struct what whats[MOST_TILES];
     for (int tile = 0; tile < r->tiles; tile++) {
-        const struct norm_rows part = TYPED(part)(r, tile, 0, r->rows);
+        const struct norm_rows rows = TYPED(rows_of_tile)(r, tile, 0, r->rows);
         pairs[tile] = (struct lanes_pair){0};
         whats[tile] = (struct what){.lanes = LANES, .moments = moments};
         if (moments)
-            TYPED(pivot)(&part, &sums[tile], LANES, whats[tile].centre);
+            TYPED(pivot)(&rows, &sums[tile], LANES, whats[tile].centre);
         else
-            load_parts(part.numbers->mean, whats[tile].centre);
+            load_parts(rows.numbers->mean, whats[tile].centre);
     }
     for (int64_t first = 0; first < r->rows; first += BLOCK_ROWS)
         for (int tile = 0; tile < r->tiles; tile++) {
-            const struct norm_rows part = TYPED(part)(r, tile, first, BLOCK_ROWS);
+            const struct norm_rows rows = TYPED(rows_of_tile)(r, tile, first, BLOCK_ROWS);
             struct what what = {.lanes = LANES, .moments = moments};
             memcpy(what.centre, whats[tile].centre, sizeof what.centre);
             struct lanes_pair pair = pairs[tile];
             TYPED(fetch)(r, r->src, first, tile);
             TYPED(fetch)(r, moments ? NULL : r->diff_dst, first, tile);
-            for (int64_t i = 0; i < part.rows; i++)
-                TYPED(add_row)(&part, i, &what, &pair);
+            for (int64_t i = 0; i < rows.rows; i++)
+                TYPED(add_row)(&rows, i, &what, &pair);
             pairs[tile] = pair;
         }
     for (int tile = 0; tile < r->tiles; tile++)
@@ -194,10 +194,10 @@ LOOPS_INLINE void TYPED(normalise_body)(const struct norm_rows *r, int lanes, en
     int64_t block = r->tiles > 1 ? BLOCK_ROWS : r->rows;
     for (int64_t first = 0; first < r->rows; first += block)
         for (int tile = 0; tile < r->tiles; tile++) {
-            const struct norm_rows part = TYPED(part)(r, tile, first, block);
+            const struct norm_rows rows = TYPED(rows_of_tile)(r, tile, first, block);
             TYPED(fetch)(r, r->src, first, tile);
             TYPED(fetch)(r, r->residual, first, tile);
-            TYPED(normalise_tile)(&part, lanes, activation, stream);
+            TYPED(normalise_tile)(&rows, lanes, activation, stream);
         }
     if (stream)
         lanes_fence();
@@ -238,10 +238,10 @@ LOOPS_INLINE void TYPED(gradient_body)(const struct norm_rows *r, int lanes, boo
     int64_t block = r->tiles > 1 ? BLOCK_ROWS : r->rows;
     for (int64_t first = 0; first < r->rows; first += block)
         for (int tile = 0; tile < r->tiles; tile++) {
-            const struct norm_rows part = TYPED(part)(r, tile, first, block);
+            const struct norm_rows rows = TYPED(rows_of_tile)(r, tile, first, block);
             TYPED(fetch)(r, r->src, first, tile);
             TYPED(fetch)(r, r->diff_dst, first, tile);
-            TYPED(gradient_tile)(&part, lanes, stream);
+            TYPED(gradient_tile)(&rows, lanes, stream);
         }
     if (stream)
         lanes_fence();
@@ -263,8 +263,7 @@ LOOPS_INLINE void TYPED(sum_body)(const struct norm_rows *r, int lanes, float su
     for (int64_t i = 0; i < r->rows; i++)
         for (int part = 0; part < parts_of(lanes); part++)
             s[part] += TYPED(row)(r, r->src, (struct place){i, part, lanes});
-    for (int part = 0; part < PARTS; part++)
-        lanes_store_f32(sum + part * WIDTH, s[part], WIDTH);
+    store_parts(s, sum);
 }
 
 static void TYPED(sum_rows)(const struct norm_rows *r, float sum[LANES]) {
