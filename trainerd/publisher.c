@@ -406,9 +406,10 @@ static bool start(struct publisher *publisher, const struct publisher_spec *spec
                                                                           : DEFAULT_ACTIVATION_TIMEOUT_MS,
                      .quiet_until_ms = registry_count(publisher->registry) > 0 ? clock_now_ms() + silence_ms : 0,
                  });
-    /* Members that were there before get the time to connect again before a rollout takes them for gone. */
+    /* Members that were there before get the time to connect again before a rollout, be it a new one, takes
+     * them for gone. */
     publisher->rollout_settled_ms =
-        rollout_live(&publisher->rollout) ? publisher->members.spec.quiet_until_ms + silence_ms : 0;
+        publisher->members.spec.quiet_until_ms + (rollout_live(&publisher->rollout) ? silence_ms : 0);
     publisher->incarnation = digest_random_u64();
     publisher->members.last_turn =
         publisher->incarnation >> 8; /* no turn of an earlier publisher is taken for ours */

@@ -13,12 +13,12 @@
 enum { LOOKS_PER_HEARTBEAT = 4, RETRY_MS = 1000, PATIENCE_SILENCES = 20 };
 
 /** After a start or a standstill members first connect again: canaries get longer for it than the others,
- * since they would be replaced. */
+ * since they would be replaced, and so do all where fewer than the plan wants would pause it. */
 static struct rollout_view view_of(const struct publisher *publisher) {
     int64_t now_ms = clock_now_ms(), over_ms = now_ms - publisher->rollout_settled_ms;
     struct rollout_view view = {.members = &publisher->members, .now_ms = now_ms, .wall_ms = clock_wall_ms()};
     view.settled = over_ms >= PATIENCE_SILENCES * publisher->members.spec.silence_ms ||
-                   (over_ms >= 0 && rollout_hears_its_own(&publisher->rollout, &view));
+                   (over_ms >= 0 && rollout_hears_enough(&publisher->rollout, &view));
     return view;
 }
 

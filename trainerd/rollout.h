@@ -101,8 +101,8 @@ void rollout_end(struct rollout *rollout, const char *reason, int64_t wall_ms);
 bool rollout_decides(const struct rollout *rollout);
 /** Neither done nor rolled back. */
 bool rollout_live(const struct rollout *rollout);
-/** All members that are told to run or compare the candidate are alive. */
-bool rollout_hears_its_own(const struct rollout *rollout, const struct rollout_view *view);
+/** All members that are told to run or compare the candidate are alive, and as many as the plan wants. */
+bool rollout_hears_enough(const struct rollout *rollout, const struct rollout_view *view);
 /** What the member is to run while rollout_live; false: nothing. */
 bool rollout_target(const struct rollout *rollout, const char *member, struct digest *target);
 /** How many of a thousand pictures the member is to compare; 0: none. */

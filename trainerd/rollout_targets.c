@@ -103,13 +103,13 @@ static int count_alive(const struct rollout_view *view) {
     return count;
 }
 
-bool rollout_hears_its_own(const struct rollout *rollout, const struct rollout_view *view) {
+bool rollout_hears_enough(const struct rollout *rollout, const struct rollout_view *view) {
     for (int i = 0; i < rollout->row_count; i++) {
         const struct rollout_row *row = rollout->rows[i];
         if ((row->assigned || row->shadows) && !row_alive(view, row))
             return false;
     }
-    return true;
+    return !rollout->plan || (uint32_t)count_alive(view) >= rollout->plan->min_healthy;
 }
 
 /** How many of the members that are there the step wants to run the candidate. */

@@ -23,6 +23,7 @@ DEADLINE_MS = 10000
 GRACE_MS = 100  # for the threads that note it
 LOAD = 0.6  # of the saturation
 MEASURE_S = 4
+WAIT_S = 360  # for what takes seconds on an idle machine
 OUTSTANDING = 24  # requests that each client may have under way
 PLAN = """name: torture
 min_healthy: 2
@@ -236,7 +237,7 @@ class TorturedPool(pool_programs.Pool):
         return self.status().get("digest") == digest
 
     def wait_state(self, digest, state):
-        deadline = time.monotonic() + 360
+        deadline = time.monotonic() + WAIT_S
         while True:
             status = self.status()
             if status.get("digest") == digest and status["state"] == state:
@@ -252,7 +253,7 @@ class TorturedPool(pool_programs.Pool):
     def wait_all(self, digest):
         """Until every member runs the model."""
         for name in self.member_names:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + WAIT_S
             while True:
                 status = self.processes[name].status()
                 if status.get("model", {}).get("digest") == digest.hex():
@@ -260,20 +261,31 @@ class TorturedPool(pool_programs.Pool):
                 assert time.monotonic() < deadline, f"{name} does not run what it should: {status}"
                 time.sleep(0.2)
 
+    def serves(self, name):
+        return self.processes[name].status().get("condition") == "READY"
+
     def wait_serving(self, name):
         """Until a process of that name serves; the one that was started may have been killed meanwhile."""
-        deadline = time.monotonic() + 120
-        while self.processes[name].status().get("condition") != "READY":
+        deadline = time.monotonic() + WAIT_S
+        while not self.serves(name):
             assert time.monotonic() < deadline, f"{name} does not serve"
             time.sleep(0.2)
 
-    def restart_all(self, killer):
-        """A rolling restart: SIGTERM, the end awaited, and started again."""
-        for name in self.member_names:
-            with killer.lock:
-                member = self.processes[name]
-                member.stop()
+    def stop_one(self, name, killer):
+        """SIGTERM, the end awaited, and started again; True where it served: one that has only just been started may not
+        know yet what to do with a signal."""
+        with killer.lock:
+            serves = self.serves(name)
+            if serves:
+                self.processes[name].stop()
                 self.restart(name)
+        return serves
+
+    def restart_all(self, killer):
+        """A rolling restart: the next one once this one serves again."""
+        for name in self.member_names:
+            while not self.stop_one(name, killer):
+                self.wait_serving(name)
             self.wait_serving(name)
 
 

@@ -59,7 +59,8 @@ static bool approve(struct pool *pool, const struct digest *digest) {
 }
 
 /** One canary that bakes for ever, or all members at once. */
-static bool start(struct pool *pool, const struct digest *digest, bool canary, struct error *err) {
+static bool start_with(struct pool *pool, const struct digest *digest, bool canary, uint32_t min_healthy,
+                       struct error *err) {
     char hex[DIGEST_HEX_SIZE];
     Thorax__V1__ControlRequest request;
     Thorax__V1__RolloutStart body;
@@ -79,12 +80,17 @@ static bool start(struct pool *pool, const struct digest *digest, bool canary, s
     plan.steps = canary ? pointers : pointers + 1;
     plan.n_steps = canary ? 2 : 1;
     plan.on_failure = THORAX__V1__ROLLOUT_REACTION__REACTION_ROLLBACK;
+    plan.min_healthy = min_healthy;
     body.model = name_of(digest, hex);
     body.plan = &plan;
     body.by = (char *)"ada";
     request.body_case = THORAX__V1__CONTROL_REQUEST__BODY_ROLLOUT_START;
     request.rollout_start = &body;
     return is_done(pool, &request, err);
+}
+
+static bool start(struct pool *pool, const struct digest *digest, bool canary, struct error *err) {
+    return start_with(pool, digest, canary, 0, err);
 }
 
 static Thorax__V1__ControlReply *ask_status(struct pool *pool) {
@@ -274,6 +280,40 @@ static void a_restarted_publisher_tells_each_member_the_same(void **state) {
     stop_all(daemons, 2);
 }
 
+static void a_rollout_begun_right_after_a_restart_waits_for_the_members(void **state) {
+    struct pool *pool = *state;
+    struct daemon daemons[2];
+    struct digest second;
+    two_models(pool, daemons, &second);
+    stop_all(daemons, 2);
+    publisher_destroy(pool->publisher);
+    start_publisher(pool, PUBLISHER_ACTIVATE_MANUAL);
+    assert_true(start_with(pool, &second, false, 2, NULL));
+    clock_sleep_ms(8 * HEARTBEAT_MS);
+    Thorax__V1__ControlReply *reply = ask_status(pool);
+    assert_string_equal(reply->rollout->waiting_for, "members to say that they are there");
+    pool_free(reply);
+    run_all(pool, daemons, 2);
+    wait_all(daemons, 2, &second);
+    wait_stable(pool, &second);
+    stop_all(daemons, 2);
+}
+
+static void a_pool_that_stays_empty_after_a_restart_pauses_the_rollout(void **state) {
+    struct pool *pool = *state;
+    struct daemon daemons[2];
+    struct digest second;
+    two_models(pool, daemons, &second);
+    stop_all(daemons, 2);
+    publisher_destroy(pool->publisher);
+    start_publisher(pool, PUBLISHER_ACTIVATE_MANUAL);
+    assert_true(start_with(pool, &second, false, 2, NULL));
+    wait_state(pool, PAUSED);
+    Thorax__V1__ControlReply *reply = ask_status(pool);
+    assert_string_equal(reply->rollout->reason, "0 members are healthy (0 alive), and 2 are wanted");
+    pool_free(reply);
+}
+
 static void a_member_that_cannot_run_it_sends_all_back(void **state) {
     struct pool *pool = *state;
     struct daemon daemons[2];
@@ -351,6 +391,8 @@ int main(void) {
         TEST(in_auto_a_newer_model_supersedes),
         TEST(a_pause_an_abort_and_a_rollback_reach_the_members),
         TEST(a_restarted_publisher_tells_each_member_the_same),
+        TEST(a_rollout_begun_right_after_a_restart_waits_for_the_members),
+        TEST(a_pool_that_stays_empty_after_a_restart_pauses_the_rollout),
         TEST(a_member_that_cannot_run_it_sends_all_back),
         TEST(what_cannot_be_written_has_not_happened),
         TEST(a_restored_registry_activates_nothing_until_somebody_says_so),
