@@ -1,21 +1,20 @@
 #include "trainerd/supervisor.h"
 
 #include "common/base/clock.h"
-#include "common/base/file.h"
-#include "common/base/text.h"
 #include "trainerd/rendezvous.h"
+#include "trainerd/rendezvous_folder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { STEP_MS = 50, SOCKET_PATH_MAX = 100 };
+enum { STEP_MS = 50 };
 
 /** On node 0 both sides are here, and talk to each other as any two do. */
 struct supervisor {
     const struct supervisor_spec *spec;
-    char folder[SOCKET_PATH_MAX]; /* "": none */
+    struct rendezvous_folder folder; /* none where there is a coordinator elsewhere */
     char endpoint[CLUSTER_ENDPOINT_SIZE];
     struct wire_context *wire;
     struct wire_socket *socket;      /* the coordinator's; NULL: this is another node */
@@ -23,28 +22,15 @@ struct supervisor {
     struct cluster_node *node;
 };
 
-/** A private folder for the socket: only its user can enter. */
-static bool make_folder(struct supervisor *supervisor, struct error *err) {
-    const char *candidates[] = {getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp"};
-    for (int i = 0; i < 3; i++) {
-        size_t size = sizeof supervisor->folder - sizeof "/rendezvous";
-        if (!candidates[i] || !file_is_folder(candidates[i]) ||
-            (size_t)snprintf(supervisor->folder, size, "%s/thorax-XXXXXX", candidates[i]) >= size)
-            continue;
-        if (mkdtemp(supervisor->folder)) {
-            snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "ipc://%s/rendezvous", supervisor->folder);
-            return true;
-        }
-    }
-    supervisor->folder[0] = '\0';
-    return error_set_errno(err, "no folder for the rendezvous: neither XDG_RUNTIME_DIR nor TMPDIR nor /tmp");
-}
-
 static bool find_endpoint(struct supervisor *supervisor, struct error *err) {
     const struct cluster_place *place = supervisor->spec->place;
-    if (!*place->coordinator)
-        return make_folder(supervisor, err);
-    snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "%s", place->coordinator);
+    if (*place->coordinator) {
+        snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "%s", place->coordinator);
+        return true;
+    }
+    if (!rendezvous_folder_make(&supervisor->folder, err))
+        return false;
+    snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "ipc://%s/rendezvous", supervisor->folder.path);
     return true;
 }
 
@@ -96,8 +82,7 @@ static void close_all(struct supervisor *supervisor) {
     coordinator_destroy(supervisor->coordinator);
     wire_socket_close(supervisor->socket);
     wire_context_destroy(supervisor->wire);
-    if (supervisor->folder[0])
-        file_remove_tree(supervisor->folder, NULL);
+    rendezvous_folder_remove(&supervisor->folder);
 }
 
 /** Waits for something to happen and deals with it. */

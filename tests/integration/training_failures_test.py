@@ -67,6 +67,23 @@ class RecoveredRank(unittest.TestCase):
         self.assertEqual(os.listdir(Run.temporary), [])
 
 
+class KilledRun(unittest.TestCase):
+    """SIGKILL to trainerd itself, on one machine: its ranks end with it, and the next run clears up what it could not."""
+
+    def test_the_next_run_leaves_nothing_of_it(self):
+        run = Run("murdered", {"device.ranks": 2, "train.epochs": 5000, "checkpoint.every_epochs": 0})
+        run.until(lambda: run.events("progress"))
+        workers = run.workers()
+        run.process.kill()
+        run.process.wait()
+        deadline = time.monotonic() + SECONDS
+        while not gone(workers):
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+        Run("heir", {"device.ranks": 2}).finish()
+        self.assertEqual(os.listdir(Run.temporary), [])
+
+
 class Data(unittest.TestCase):
     def fail(self, name, directory):
         run = Run(name, {"data.directory": directory})
