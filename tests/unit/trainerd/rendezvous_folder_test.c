@@ -20,7 +20,7 @@ static char base[] = "/tmp/thorax-folders-XXXXXX";
 
 static int setup(void **state) {
     (void)state;
-    strcpy(base + strlen(base) - 6, "XXXXXX");
+    memset(base + strlen(base) - 6, 'X', 6);
     unsetenv("XDG_RUNTIME_DIR");
     return mkdtemp(base) && setenv("TMPDIR", base, 1) == 0 ? 0 : -1;
 }
