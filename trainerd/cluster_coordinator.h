@@ -10,7 +10,8 @@
  *
  * A generation ends early where a rank dies, hangs or is stopped, or a node falls silent: the rest is ended within seconds, and
  * those that are left meet again, as long as they are enough. What a rank itself says that it cannot do (its data are bad, the
- * loss is not finite) ends the run: it would come again. Nodes that come back are taken in at the next checkpoint.
+ * loss is not finite) ends the run: it would come again. Nodes that come back are taken in at the next checkpoint. A place (a
+ * GPU, a share of cores) whose rank alone was lost again and again gets none any more, until its node is started anew.
  */
 struct coordinator;
 
@@ -20,7 +21,7 @@ struct coordinator_spec {
     const char *fingerprint; /**< lines on which all nodes must agree (cluster_members.h); borrowed */
     struct cluster_batch batch; /**< ranks 0: as many as all nodes have at the start */
     int min_ranks;  /**< with fewer, the run waits for some to come back */
-    int restarts;   /**< generations that may be lost in a row without a new checkpoint */
+    int restarts;   /**< generations that may be lost in a row without a new checkpoint; more of one place leave that out */
     bool resumes;   /**< the first generation, from the newest checkpoint, if there is one */
     uint64_t run;   /**< whose checkpoints are meant; 0: whatever the newest is */
     int64_t gather_timeout_ms; /**< for nodes to come; 0: none */
@@ -31,7 +32,8 @@ struct coordinator_spec {
     void *context;
     /** A worker's rendezvous_report; borrows all. False ends the run with that error. May be NULL. */
     bool (*on_report)(void *context, int rank, const char *kind, const void *data, size_t size, struct error *err);
-    /** Something to show: "generation", "lost", "node_joined", "node_lost", "node_refused", "regroup". May be NULL. */
+    /** Something to show: "generation", "lost", "node_joined", "node_lost", "node_refused", "regroup",
+     * "left_out". May be NULL. */
     void (*on_event)(void *context, const char *event, const struct metric *metrics, int count);
     /** The step of the newest checkpoint, -1: none. May be NULL. */
     int64_t (*saved_step)(void *context);

@@ -18,15 +18,20 @@ struct coordinator {
     bool told;                    /* somebody wants the run to stop */
     struct error failure;         /* what was found wrong first in this generation */
     bool fatal;
+    int failed_rank; /* whom that is about; -1: nobody in particular */
     int suspect;
     int64_t suspect_silent_ms;
     int64_t saved_step;
     int lost; /* generations in a row, without a new checkpoint */
+    struct {
+        int node, place, times; /* times: in a row, of those that were lost; 0: nobody is to blame */
+        uint64_t instance;      /* of the node */
+    } blamed;
     enum cluster_outcome outcome;
     struct error reason;
     struct cluster_end ends[RENDEZVOUS_RANKS_MAX];
     bool ended[RENDEZVOUS_RANKS_MAX];
-    int node_of[RENDEZVOUS_RANKS_MAX];
+    int node_of[RENDEZVOUS_RANKS_MAX], place_of[RENDEZVOUS_RANKS_MAX];
     int64_t heard_ago_ms[RENDEZVOUS_RANKS_MAX];
 };
 

@@ -49,6 +49,7 @@ void generation_end(struct coordinator *coordinator, const struct error *cause, 
     if (cause && coordinator->failure.code == ERROR_NONE) {
         coordinator->failure = *cause;
         coordinator->fatal = fatal;
+        coordinator->failed_rank = kill_rank;
     }
     if (coordinator->phase != PHASE_RUN)
         return;
@@ -87,11 +88,13 @@ static bool open_rendezvous(struct coordinator *coordinator, struct error *err) 
     return (coordinator->rendezvous = rendezvous_server_open(&rendezvous, err)) != NULL;
 }
 
-static void note_nodes(struct coordinator *coordinator) {
+static void note_places(struct coordinator *coordinator) {
     for (int node = 0; node < coordinator->members.nodes; node++) {
         const struct cluster_share *share = &coordinator->members.list[node].share;
-        for (int i = 0; i < share->count; i++)
+        for (int i = 0; i < share->count; i++) {
             coordinator->node_of[share->first_rank + i] = node;
+            coordinator->place_of[share->first_rank + i] = cluster_members_place(share, i);
+        }
     }
 }
 
@@ -105,10 +108,11 @@ static void start_generation(struct coordinator *coordinator, int available, int
     coordinator->orders.kill_rank = coordinator->suspect = -1;
     coordinator->joined_ms = 0;
     coordinator->failure = (struct error){0};
+    coordinator->failed_rank = -1;
     coordinator->saved_step = saved_step(coordinator);
     memset(coordinator->ended, 0, sizeof coordinator->ended);
     cluster_members_assign(&coordinator->members, share);
-    note_nodes(coordinator);
+    note_places(coordinator);
     if (!open_rendezvous(coordinator, &cause)) {
         finish(coordinator, CLUSTER_FAILED, &cause);
         return;
@@ -247,7 +251,7 @@ static bool all_ended(const struct coordinator *coordinator) {
     return true;
 }
 
-static enum cluster_verdict judge(struct coordinator *coordinator, struct error *cause) {
+static enum cluster_verdict judge(struct coordinator *coordinator, int *culprit, struct error *cause) {
     int64_t now_ms = clock_now_ms();
     int ranks = coordinator->orders.share.ranks;
     for (int rank = 0; rank < ranks; rank++) {
@@ -257,17 +261,54 @@ static enum cluster_verdict judge(struct coordinator *coordinator, struct error 
     struct cluster_case judged = {.ranks = ranks, .nodes = coordinator->members.nodes, .ends = coordinator->ends,
                                   .ended = coordinator->ended, .node_of = coordinator->node_of,
                                   .heard_ago_ms = coordinator->heard_ago_ms, .failure = &coordinator->failure,
-                                  .fatal = coordinator->fatal, .suspect = coordinator->suspect,
+                                  .fatal = coordinator->fatal, .failed_rank = coordinator->failed_rank,
+                                  .suspect = coordinator->suspect,
                                   .suspect_silent_ms = coordinator->suspect_silent_ms, .told = coordinator->told,
                                   .grace_ms = coordinator->spec.grace_ms};
-    return cluster_judge(&judged, cause);
+    return cluster_judge(&judged, culprit, cause);
+}
+
+/** Notes whose fault it was that a generation was lost, and how often in a row. */
+static void blame(struct coordinator *coordinator, int culprit, bool progress) {
+    int node = culprit < 0 ? -1 : coordinator->node_of[culprit], place = culprit < 0 ? -1 : coordinator->place_of[culprit];
+    uint64_t instance = culprit < 0 ? 0 : coordinator->members.list[node].instance;
+    int times = 1;
+    if (!progress && node == coordinator->blamed.node && place == coordinator->blamed.place &&
+        instance == coordinator->blamed.instance)
+        times = coordinator->blamed.times + 1;
+    coordinator->blamed.node = node;
+    coordinator->blamed.place = place;
+    coordinator->blamed.instance = instance;
+    coordinator->blamed.times = node < 0 ? 0 : times;
+}
+
+/** Where one place alone is to blame for all that was lost, the others can do without it, if they are enough. */
+static bool leave_out(struct coordinator *coordinator, const struct error *cause) {
+    int node = coordinator->blamed.node, place = coordinator->blamed.place, nodes, ranks = 0, parts;
+    if (coordinator->spec.restarts == 0 || coordinator->blamed.times < coordinator->lost ||
+        !cluster_members_leave_out(&coordinator->members, node, place))
+        return false;
+    int available = cluster_members_ranks(&coordinator->members, &nodes);
+    if (available > 0)
+        cluster_shape(&coordinator->spec.batch, available, &ranks, &parts);
+    if (ranks < 1 || ranks < coordinator->spec.min_ranks) {
+        cluster_members_take_in(&coordinator->members, node, place);
+        return false;
+    }
+    struct metric metrics[] = {metric_integer("node", node), metric_integer("place", place), metric_integer("ranks", ranks),
+                               metric_text("reason", cause->message)};
+    coordinator_tell(coordinator, "left_out", metrics, 4);
+    coordinator->lost = 0;
+    coordinator->blamed.times = 0;
+    return true;
 }
 
 /** The others go on, unless that has been tried too often already. */
-static void go_on(struct coordinator *coordinator, const struct error *cause) {
+static void go_on(struct coordinator *coordinator, int culprit, const struct error *cause) {
     bool progress = saved_step(coordinator) > coordinator->saved_step;
     coordinator->lost = progress ? 1 : coordinator->lost + 1;
-    if (coordinator->lost > coordinator->spec.restarts) {
+    blame(coordinator, culprit, progress);
+    if (coordinator->lost > coordinator->spec.restarts && !leave_out(coordinator, cause)) {
         finish(coordinator, CLUSTER_FAILED, cause);
         return;
     }
@@ -279,7 +320,8 @@ static void go_on(struct coordinator *coordinator, const struct error *cause) {
 
 static void conclude(struct coordinator *coordinator) {
     struct error cause = {0};
-    enum cluster_verdict verdict = judge(coordinator, &cause);
+    int culprit;
+    enum cluster_verdict verdict = judge(coordinator, &culprit, &cause);
     rendezvous_server_close(coordinator->rendezvous);
     coordinator->rendezvous = NULL;
     coordinator->orders.order = CLUSTER_IDLE;
@@ -287,7 +329,7 @@ static void conclude(struct coordinator *coordinator) {
     case CLUSTER_VERDICT_FINISHED: finish(coordinator, CLUSTER_FINISHED, NULL); break;
     case CLUSTER_VERDICT_STOPPED: finish(coordinator, CLUSTER_STOPPED, NULL); break;
     case CLUSTER_VERDICT_FAILED: finish(coordinator, CLUSTER_FAILED, &cause); break;
-    case CLUSTER_VERDICT_LOST: go_on(coordinator, &cause); break;
+    case CLUSTER_VERDICT_LOST: go_on(coordinator, culprit, &cause); break;
     case CLUSTER_VERDICT_REGROUP:
         coordinator->lost = 0;
         enter(coordinator, PHASE_GATHER);

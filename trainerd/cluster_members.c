@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHOWN_MAX = 120 };
+enum { SHOWN_MAX = 120, CLUSTER_PLACES = 64 /* that can be left out: bits of a mask */ };
 
 bool cluster_members_init(struct cluster_members *members, int nodes, int64_t silence_ms, const char *fingerprint,
                           struct error *err) {
@@ -114,12 +114,37 @@ int cluster_members_silent(const struct cluster_members *members, int64_t now_ms
     return -1;
 }
 
+int cluster_members_place(const struct cluster_share *share, int local) {
+    for (int place = 0;; place++) {
+        bool left_out = place < CLUSTER_PLACES && share->left_out >> place & 1;
+        if (!left_out && local-- == 0)
+            return place;
+    }
+}
+
+bool cluster_members_leave_out(struct cluster_members *members, int node, int place) {
+    struct cluster_member *member = &members->list[node];
+    if (!member->here || place >= member->ranks || place >= CLUSTER_PLACES || member->left_out >> place & 1)
+        return false;
+    member->left_out |= UINT64_C(1) << place;
+    return true;
+}
+
+void cluster_members_take_in(struct cluster_members *members, int node, int place) {
+    members->list[node].left_out &= ~(UINT64_C(1) << place);
+}
+
+/** How many ranks a node can be given. */
+static int room_of(const struct cluster_member *member) {
+    return member->here ? member->ranks - __builtin_popcountll(member->left_out) : 0;
+}
+
 int cluster_members_ranks(const struct cluster_members *members, int *nodes) {
     int ranks = 0;
     *nodes = 0;
     for (int node = 0; node < members->nodes; node++) {
         *nodes += members->list[node].here;
-        ranks += members->list[node].here ? members->list[node].ranks : 0;
+        ranks += room_of(&members->list[node]);
     }
     return ranks;
 }
@@ -128,8 +153,9 @@ void cluster_members_assign(struct cluster_members *members, const struct cluste
     int given = 0;
     for (int node = 0; node < members->nodes; node++) {
         struct cluster_member *member = &members->list[node];
-        int left = share->ranks - given, room = member->here ? member->ranks : 0;
+        int left = share->ranks - given, room = room_of(member);
         member->share = *share;
+        member->share.left_out = member->left_out;
         member->share.first_rank = given;
         member->share.count = room < left ? room : left;
         member->ended = 0;

@@ -92,6 +92,7 @@ bool cluster_pack_orders(const struct cluster_orders *orders, struct bytes *out,
     body.resumes = orders->share.resumes;
     body.grace_ms = (uint32_t)orders->grace_ms;
     body.kill_rank = (uint32_t)(orders->kill_rank + 1);
+    body.left_out = orders->share.left_out;
     message.body_case = THORAX__V1__TO_NODE__BODY_ORDERS;
     message.orders = &body;
     return pack_to_node(&message, out, err);
@@ -175,7 +176,8 @@ static bool take_orders(const Thorax__V1__NodeOrders *body, struct cluster_recei
     out->orders = (struct cluster_orders){
         .order = (enum cluster_order)body->order,
         .share = {.generation = body->generation, .run = body->run, .ranks = (int)body->ranks, .parts = (int)body->parts,
-                  .first_rank = (int)body->first_rank, .count = (int)body->count, .resumes = body->resumes},
+                  .first_rank = (int)body->first_rank, .count = (int)body->count, .left_out = body->left_out,
+                  .resumes = body->resumes},
         .grace_ms = body->grace_ms,
         .kill_rank = (int)body->kill_rank - 1};
     return true;

@@ -43,6 +43,7 @@ struct cluster_share {
     uint64_t generation, run;
     int ranks, parts;      /**< of the generation */
     int first_rank, count; /**< of this node */
+    uint64_t left_out;     /**< of this node's places, bit 0 the first: those that get no rank */
     bool resumes;
 };
 

@@ -143,7 +143,7 @@ static bool start_crew(struct cluster_node *node, const struct cluster_orders *o
 
 static bool on_orders(struct cluster_node *node, const struct cluster_orders *orders, struct error *err) {
     bool fresh = !node->crew || orders->share.generation != node->generation;
-    if (orders->share.count > node->spec.crew.slots)
+    if (orders->share.count > node->spec.crew.slots - __builtin_popcountll(orders->share.left_out))
         return error_set(err, ERROR_INVALID, "the coordinator asks for %d ranks, this node has %d", orders->share.count,
                          node->spec.crew.slots);
     if (!node->joined)

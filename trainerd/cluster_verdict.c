@@ -73,14 +73,15 @@ static void name_suspect(const struct cluster_case *judged, struct error *cause)
               (double)judged->suspect_silent_ms / 1000, others.code == ERROR_NONE ? "" : "; ", others.message);
 }
 
-/** The heaviest end, which is the cause's; of equals the first. */
-static enum weight find_cause(const struct cluster_case *judged, struct error *cause) {
+/** The heaviest end, which is the cause's; of equals the first. Who only lost a peer is no culprit. */
+static enum weight find_cause(const struct cluster_case *judged, int *culprit, struct error *cause) {
     enum weight heaviest = WEIGHT_NONE;
     for (int rank = 0; rank < judged->ranks; rank++) {
         enum weight weight = judged->ended[rank] ? weigh(&judged->ends[rank]) : WEIGHT_NONE;
         if (weight <= heaviest)
             continue;
         heaviest = weight;
+        *culprit = weight > WEIGHT_VICTIM ? rank : -1;
         describe(judged, rank, cause);
     }
     return heaviest;
@@ -115,16 +116,19 @@ static enum cluster_verdict grade(enum weight heaviest, enum error_code code) {
     return again ? CLUSTER_VERDICT_LOST : CLUSTER_VERDICT_FAILED;
 }
 
-enum cluster_verdict cluster_judge(const struct cluster_case *judged, struct error *err) {
+enum cluster_verdict cluster_judge(const struct cluster_case *judged, int *culprit, struct error *err) {
     struct error cause = {0};
-    enum weight heaviest = find_cause(judged, &cause);
+    *culprit = -1;
+    enum weight heaviest = find_cause(judged, culprit, &cause);
     int stubborn = find_stubborn(judged);
     enum cluster_verdict verdict = grade(heaviest, cause.code);
     if (judged->failure->code != ERROR_NONE) {
         cause = *judged->failure;
+        *culprit = judged->failed_rank;
         verdict = judged->fatal ? CLUSTER_VERDICT_FAILED : CLUSTER_VERDICT_LOST;
     } else if (heaviest <= WEIGHT_VICTIM && judged->suspect >= 0) {
         name_suspect(judged, &cause);
+        *culprit = judged->suspect;
     } else if (heaviest <= WEIGHT_VICTIM && judged->told && stubborn >= 0) {
         char name[NAME_SIZE];
         error_set(&cause, ERROR_TIMEOUT, "%s did not stop within %.1f s and was killed", name_of(judged, stubborn, name),

@@ -19,6 +19,7 @@ struct cluster_case {
     const int64_t *heard_ago_ms;    /**< (ranks) when the rendezvous heard of it last; -1: never */
     const struct error *failure;    /**< what the coordinator found wrong first; code ERROR_NONE: nothing */
     bool fatal;                     /**< the failure is one that would come again */
+    int failed_rank;                /**< whom the failure is about; -1: nobody in particular */
     int suspect;                    /**< the one rank that was silent when a rank failed first; -1: none */
     int64_t suspect_silent_ms;
     bool told; /**< to stop, by a signal */
@@ -27,9 +28,10 @@ struct cluster_case {
 
 /**
  * Who was the cause? Every rank's end counts, for the first that is noticed may be a victim: a rank that a signal killed, then
- * one that failed by itself, then those that only lost a peer. LOST and FAILED come with the error, which names the rank.
+ * one that failed by itself, then those that only lost a peer. LOST and FAILED come with the error, which names the rank, and
+ * with that rank; -1: no single one.
  */
-enum cluster_verdict cluster_judge(const struct cluster_case *judged, struct error *err);
+enum cluster_verdict cluster_judge(const struct cluster_case *judged, int *culprit, struct error *err);
 
 /** Whether the rank's process ended as it should: at the end of training, or with a checkpoint. */
 bool cluster_ended_well(const struct cluster_end *end);

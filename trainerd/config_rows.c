@@ -235,7 +235,9 @@ static const struct schema_row rows[] = {
     ROW("cluster.min_ranks", INT, cluster.min_ranks, "1", RANGE(1, 1024),
         HELP("a run that lost ranks goes on with those that are left; with fewer than this it waits for some to come back")),
     ROW("cluster.restarts", INT, cluster.restarts, "3", RANGE(0, 1000000),
-        HELP("how often in a row the ranks may meet again without having written a checkpoint in between, before the run ends")),
+        HELP("how often in a row the ranks may meet again without having written a checkpoint in between, before the run ends; "
+             "where one GPU or share of cores alone was lost each time, it is left out, and the others go on, down to "
+             "cluster.min_ranks")),
     ROW("cluster.join_seconds", INT, cluster.join_seconds, "600", RANGE(1, 604800), .unit = "s",
         HELP("how long nodes wait for each other, at the start and where too few are left")),
     ROW("cluster.silence_seconds", INT, cluster.silence_seconds, "6", RANGE(1, 3600), .unit = "s",

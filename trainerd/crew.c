@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/program.h"
+#include "trainerd/cluster_members.h"
 #include "trainerd/supervisor_worker.h"
 #include "trainerd/team.h"
 
@@ -45,11 +46,12 @@ static void describe_worker(const struct crew *crew, int local, const struct cpu
     const struct crew_spec *spec = &crew->spec;
     const struct cluster_share *share = &crew->share;
     struct team_spec team = {spec->slots, spec->threads, spec->active_wait};
+    int place = cluster_members_place(share, local);
     *out = (struct worker_environment){0};
-    team_of_rank(cores, &team, local, &out->team);
+    team_of_rank(cores, &team, place, &out->team);
     memcpy(out->variables, out->team.variables, sizeof out->team.variables);
     struct supervisor_worker worker = {.rank = share->first_rank + local, .world_size = share->ranks, .local_rank = local,
-                                       .local_ranks = share->count, .node = spec->node, .device = spec->first_device + local,
+                                       .local_ranks = share->count, .node = spec->node, .device = spec->first_device + place,
                                        .parts = share->parts, .resumes = share->resumes, .run = share->run,
                                        .generation = share->generation};
     supervisor_worker_write(&worker, out->values, &out->variables[TEAM_VARIABLES]);

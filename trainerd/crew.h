@@ -19,7 +19,7 @@ struct crew_spec {
     const char *endpoint;   /**< of the rendezvous */
     const char *address;    /**< that other nodes reach this one by; "": this machine alone */
     int node, slots;        /**< cores are shared by slots, however many of them have a rank */
-    int first_device;       /**< the GPU of the first */
+    int first_device;       /**< the GPU of the first place */
     int share, shares;      /**< this process' share of the cores that it may run on, among others like it; 0 of 1: all */
     int threads;            /**< that compute in a rank; 0: as many as its share of cores has */
     bool active_wait;       /**< OpenMP teams spin between kernels; only where a rank owns its cores, else ignored */

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from training_fixture import FOLDER, TRAINERD, Run, draw_phantoms, gone, tensors
+from training_fixture import FOLDER, STOPPED, TRAINERD, Run, draw_phantoms, gone, tensors
 
 SECONDS = 15  # on a machine that is busy with other tests
 
@@ -64,6 +64,27 @@ class RecoveredRank(unittest.TestCase):
         self.assertEqual(len(run.events("trained")), 1)
         self.assertEqual(tensors(run.checkpoints()[-1]), tensors(calm.checkpoints()[-1]))
         self.assertTrue(gone(workers))
+        self.assertEqual(os.listdir(Run.temporary), [])
+
+
+class BrokenPlace(unittest.TestCase):
+    """A place that fails more often in a row than cluster.restarts allows is left out: the others go on."""
+
+    def test_the_others_go_on_without_it(self):
+        run = Run("broken", {"device.ranks": 2, "train.epochs": 5000, "checkpoint.every_epochs": 0, "cluster.restarts": 1})
+        seen = 0
+        for generation in 1, 2:
+            run.until(lambda: len(run.events("progress")) > seen)
+            os.kill(run.workers()[1], signal.SIGKILL)
+            run.until(lambda: len(run.events("generation")) > generation)
+            seen = len(run.events("progress"))
+        left_out = run.events("left_out")[0]
+        self.assertEqual((left_out["node"], left_out["place"], left_out["ranks"]), (0, 1, 1))
+        self.assertIn("rank 1 was killed by signal 9", left_out["reason"])
+        self.assertEqual([event["ranks"] for event in run.events("generation")], [2, 2, 1])
+        run.until(lambda: len(run.events("progress")) > seen)
+        run.process.terminate()
+        self.assertEqual(run.process.wait(60), STOPPED)
         self.assertEqual(os.listdir(Run.temporary), [])
 
 

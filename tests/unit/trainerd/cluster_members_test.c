@@ -94,12 +94,56 @@ static void test_ranks_are_given_in_the_order_of_nodes(void **state) {
     }
 }
 
+/** What is left out gets no rank, and the others keep their places; a node that comes anew has all of its own. */
+static void test_a_place_is_left_out(void **state) {
+    struct cluster_members *members = *state;
+    struct cluster_share share = {.generation = 4, .ranks = 3, .parts = 2};
+    struct cluster_hello wide = hello_of(0, 7);
+    char reason[CLUSTER_REASON_SIZE];
+    int nodes;
+    wide.ranks = 4;
+    assert_int_equal(cluster_members_admit(members, &wide, here, 0, reason), CLUSTER_ADMITTED);
+    assert_true(cluster_members_leave_out(members, 0, 1));
+    assert_false(cluster_members_leave_out(members, 0, 1));
+    assert_false(cluster_members_leave_out(members, 0, 4));
+    assert_false(cluster_members_leave_out(members, 1, 0));
+    assert_int_equal(cluster_members_ranks(members, &nodes), 3);
+    cluster_members_assign(members, &share);
+    const struct cluster_share *mine = &members->list[0].share;
+    assert_int_equal(mine->count, 3);
+    assert_int_equal(cluster_members_place(mine, 0), 0);
+    assert_int_equal(cluster_members_place(mine, 1), 2);
+    assert_int_equal(cluster_members_place(mine, 2), 3);
+    cluster_members_take_in(members, 0, 1);
+    assert_int_equal(cluster_members_ranks(members, &nodes), 4);
+    assert_true(cluster_members_leave_out(members, 0, 3));
+    members->list[0].here = false;
+    come(members, 0, 8, 100);
+    assert_int_equal(members->list[0].left_out, 0);
+}
+
+static void test_places_beyond_the_mask_stay(void **state) {
+    struct cluster_members *members = *state;
+    struct cluster_hello huge = hello_of(0, 7);
+    char reason[CLUSTER_REASON_SIZE];
+    huge.ranks = 100;
+    assert_int_equal(cluster_members_admit(members, &huge, here, 0, reason), CLUSTER_ADMITTED);
+    assert_false(cluster_members_leave_out(members, 0, 64));
+    assert_true(cluster_members_leave_out(members, 0, 63));
+    const struct cluster_share share = {.left_out = UINT64_C(1) << 63};
+    assert_int_equal(cluster_members_place(&share, 62), 62);
+    assert_int_equal(cluster_members_place(&share, 63), 64);
+    assert_int_equal(cluster_members_place(&share, 98), 99);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_node_comes_and_is_known, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_differences_are_shown_with_both_sides, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_place_is_taken_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_ranks_are_given_in_the_order_of_nodes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_place_is_left_out, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_places_beyond_the_mask_stay, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

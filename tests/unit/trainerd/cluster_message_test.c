@@ -60,7 +60,7 @@ static void test_orders_refusals_and_results_arrive_as_they_were_sent(void **sta
     (void)state;
     struct cluster_orders orders = {.order = CLUSTER_STOP, .grace_ms = 2000, .kill_rank = 5,
                                     .share = {.generation = 3, .run = 77, .ranks = 8, .parts = 2, .first_rank = 4, .count = 4,
-                                              .resumes = true}};
+                                              .left_out = UINT64_C(1) << 63 | 2, .resumes = true}};
     struct cluster_received got;
     struct bytes packed;
     assert_true(cluster_pack_orders(&orders, &packed, NULL));
@@ -69,6 +69,7 @@ static void test_orders_refusals_and_results_arrive_as_they_were_sent(void **sta
     const struct cluster_share *share = &got.orders.share;
     assert_true(share->generation == 3 && share->run == 77 && share->ranks == 8 && share->parts == 2);
     assert_true(share->first_rank == 4 && share->count == 4 && share->resumes);
+    assert_true(share->left_out == (UINT64_C(1) << 63 | 2));
     assert_int_equal(got.orders.order, CLUSTER_STOP);
     assert_int_equal(got.orders.kill_rank, 5);
     cluster_received_fini(&got);

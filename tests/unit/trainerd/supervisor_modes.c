@@ -152,6 +152,19 @@ static bool mode_lost_once(struct worker *worker, struct error *err) {
     return rendezvous_report(worker->rendezvous, worker->identity.resumes ? "resumes" : "anew", "", 0, err);
 }
 
+/** Whoever is on the first place is lost, always; who is there without it ends well. */
+static bool mode_broken_place(struct worker *worker, struct error *err) {
+    char text[16];
+    if (!join(worker, "same", err))
+        return false;
+    if (worker->identity.device == 0)
+        raise(SIGKILL);
+    if (worker->identity.world_size == SUPERVISOR_MODE_RANKS)
+        return beat_until_stopped(worker);
+    snprintf(text, sizeof text, "%d", worker->identity.device);
+    return rendezvous_report(worker->rendezvous, "place", text, strlen(text), err);
+}
+
 /** In the first generation rank 1 is not let run; in the next one all ends well. */
 static bool mode_stopped_once(struct worker *worker, struct error *err) {
     if (!join(worker, "same", err))
@@ -177,7 +190,7 @@ static const struct mode {
     {"early", mode_early},   {"stop", mode_stop},         {"hang", mode_hang},
     {"differ", mode_differ}, {"stubborn", mode_stubborn}, {"orphan", mode_orphan},
     {"waiting", mode_waiting}, {"lost_once", mode_lost_once}, {"stopped_once", mode_stopped_once},
-    {"regroup", mode_regroup},
+    {"regroup", mode_regroup}, {"broken_place", mode_broken_place},
 };
 
 int supervisor_mode_run(const char *mode, const char *rank_text) {

@@ -242,11 +242,40 @@ static int64_t no_checkpoint(void *context) {
     return -1;
 }
 
+static void test_a_place_that_fails_again_and_again_is_left_out(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "broken_place");
+    scene.spec.coordinator.restarts = 2;
+    scene.spec.coordinator.saved_step = no_checkpoint;
+    if (!run(&scene, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(scene.outcome, CLUSTER_FINISHED);
+    assert_contains(scene.reports, "generation 3 2 1 1;left_out 0 0 1 rank 0 was killed by signal 9");
+    assert_contains(scene.reports, "generation 4 1 1 2;"); /* one rank, on one node, in two parts */
+    assert_contains(scene.reports, "0 place 1;");
+    end_scene(&scene);
+}
+
+/** Where it was never tried again, nothing says that the place is to blame. */
+static void test_nothing_is_left_out_without_restarts(void **state) {
+    (void)state;
+    struct scene scene;
+    struct error err = {0};
+    set_scene(&scene, "broken_place");
+    assert_false(run(&scene, &err));
+    assert_contains(err.message, "rank 0 was killed by signal 9");
+    assert_null(strstr(scene.reports, "left_out"));
+    end_scene(&scene);
+}
+
 static void test_who_dies_again_and_again_ends_the_run(void **state) {
     (void)state;
     struct scene scene;
     struct error err = {0};
     set_scene(&scene, "killed");
+    scene.spec.coordinator.min_ranks = RANKS; /* so that nobody can be left out */
     scene.spec.coordinator.restarts = 2;
     scene.spec.coordinator.saved_step = no_checkpoint;
     assert_false(run(&scene, &err));
@@ -450,6 +479,8 @@ int main(int argc, char *argv[]) {
         cmocka_unit_test(test_sigterm_is_passed_on_once),
         cmocka_unit_test(test_who_does_not_stop_is_killed_and_named),
         cmocka_unit_test(test_a_lost_rank_is_started_again_from_the_checkpoint),
+        cmocka_unit_test(test_a_place_that_fails_again_and_again_is_left_out),
+        cmocka_unit_test(test_nothing_is_left_out_without_restarts),
         cmocka_unit_test(test_who_dies_again_and_again_ends_the_run),
         cmocka_unit_test(test_a_run_that_gets_on_is_not_given_up),
         cmocka_unit_test(test_what_a_rank_says_itself_ends_the_run),
