@@ -7,7 +7,8 @@ rolled back, members, routers and the publisher are killed with SIGKILL at rando
 one by one. Every request must be answered within its deadline, by exactly the model that the answer names (compared with what
 that model's file says alone), for the picture whose digest it echoes, and never by a model that nobody activated.
 
-The short form is for CI. The long form: --requests 100000 --rollouts 10 --rollbacks 2."""
+The short form is for CI. The long form: --requests 100000 --rollouts 10 --rollbacks 2 --pause 1.5 (twice as many kills: rollouts
+take twice as long)."""
 import json
 import queue
 import random
@@ -380,7 +381,7 @@ def main():
         rollouts=(2, "rollouts"),
         rollbacks=(1, "rollbacks on the way"),
         requests=(1500, "at least so many requests"),
-        pause=(1.5, "seconds between two kills, about"),
+        pause=(3.0, "seconds between two kills, about"),
         seed=(int(time.time()), "of everything random"),
     )
     print(f"seed {arguments.seed}")
