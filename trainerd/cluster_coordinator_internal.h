@@ -7,6 +7,13 @@
 
 enum phase { PHASE_GATHER, PHASE_RUN, PHASE_END, PHASE_OVER };
 
+/* Whose fault it was that the last generation was lost. */
+struct blamed {
+    int node, place;   /* node -1: nobody's in particular */
+    uint64_t instance; /* of the node */
+    bool alone;        /* of all that were lost in a row */
+};
+
 struct coordinator {
     struct coordinator_spec spec;
     struct cluster_members members;
@@ -23,10 +30,7 @@ struct coordinator {
     int64_t suspect_silent_ms;
     int64_t saved_step;
     int lost; /* generations in a row, without a new checkpoint */
-    struct {
-        int node, place, times; /* times: in a row, of those that were lost; 0: nobody is to blame */
-        uint64_t instance;      /* of the node */
-    } blamed;
+    struct blamed blamed;
     enum cluster_outcome outcome;
     struct error reason;
     struct cluster_end ends[RENDEZVOUS_RANKS_MAX];
@@ -52,6 +56,6 @@ void generation_note_end(struct coordinator *coordinator, const struct cluster_e
 void generation_note_stopped(struct coordinator *coordinator, int rank);
 /**
  * It cannot go on: the first thing that was wrong is why. cause NULL: the ranks' own ends will tell. fatal: it would come again.
- * kill_rank: not asked to end; -1: all are.
+ * kill_rank: the one that the cause is about, which is not asked to end; -1: all are.
  */
 void generation_end(struct coordinator *coordinator, const struct error *cause, bool fatal, int kill_rank);

@@ -65,6 +65,15 @@ static bool ready_to_gather(const struct coordinator *coordinator) {
     return coordinator->orders.share.generation > 0 || nodes == coordinator->members.nodes;
 }
 
+/** How many ranks take part where so many are there; 0: fewer than the run may have. */
+static int takers(const struct coordinator *coordinator, int available) {
+    int ranks, parts;
+    if (available < 1)
+        return 0;
+    cluster_shape(&coordinator->spec.batch, available, &ranks, &parts);
+    return ranks >= coordinator->spec.min_ranks ? ranks : 0;
+}
+
 /** As configured is what the nodes brought to the first generation. */
 static bool fix_batch(struct coordinator *coordinator, int available) {
     struct cluster_batch *batch = &coordinator->spec.batch;
@@ -93,7 +102,7 @@ static void note_places(struct coordinator *coordinator) {
         const struct cluster_share *share = &coordinator->members.list[node].share;
         for (int i = 0; i < share->count; i++) {
             coordinator->node_of[share->first_rank + i] = node;
-            coordinator->place_of[share->first_rank + i] = cluster_members_place(share, i);
+            coordinator->place_of[share->first_rank + i] = cluster_share_place(share, i);
         }
     }
 }
@@ -134,7 +143,7 @@ static void give_up_gathering(struct coordinator *coordinator, int available) {
 }
 
 void generation_gather(struct coordinator *coordinator, int64_t now_ms) {
-    int nodes, ranks, parts, available = cluster_members_ranks(&coordinator->members, &nodes);
+    int nodes, available = cluster_members_ranks(&coordinator->members, &nodes);
     if (coordinator->told) {
         finish(coordinator, CLUSTER_STOPPED, NULL);
         return;
@@ -142,8 +151,7 @@ void generation_gather(struct coordinator *coordinator, int64_t now_ms) {
     if (available > 0 && ready_to_gather(coordinator)) {
         if (!fix_batch(coordinator, available))
             return;
-        cluster_shape(&coordinator->spec.batch, available, &ranks, &parts);
-        if (ranks >= coordinator->spec.min_ranks) {
+        if (takers(coordinator, available)) {
             start_generation(coordinator, available, nodes);
             return;
         }
@@ -220,11 +228,8 @@ static void check_join(struct coordinator *coordinator, int64_t now_ms) {
 
 /** Where more ranks are there than take part, and could: those that run are to end at the next checkpoint. */
 static void check_returns(struct coordinator *coordinator) {
-    int nodes, ranks, parts, available = cluster_members_ranks(&coordinator->members, &nodes);
-    if (coordinator->orders.order != CLUSTER_RUN || !coordinator->joined_ms)
-        return;
-    cluster_shape(&coordinator->spec.batch, available, &ranks, &parts);
-    if (ranks <= coordinator->orders.share.ranks)
+    int nodes, ranks = takers(coordinator, cluster_members_ranks(&coordinator->members, &nodes));
+    if (coordinator->orders.order != CLUSTER_RUN || !coordinator->joined_ms || ranks <= coordinator->orders.share.ranks)
         return;
     struct metric metric = metric_integer("ranks", ranks);
     coordinator->orders.order = CLUSTER_REGROUP;
@@ -268,38 +273,29 @@ static enum cluster_verdict judge(struct coordinator *coordinator, int *culprit,
     return cluster_judge(&judged, culprit, cause);
 }
 
-/** Notes whose fault it was that a generation was lost, and how often in a row. */
-static void blame(struct coordinator *coordinator, int culprit, bool progress) {
-    int node = culprit < 0 ? -1 : coordinator->node_of[culprit], place = culprit < 0 ? -1 : coordinator->place_of[culprit];
-    uint64_t instance = culprit < 0 ? 0 : coordinator->members.list[node].instance;
-    int times = 1;
-    if (!progress && node == coordinator->blamed.node && place == coordinator->blamed.place &&
-        instance == coordinator->blamed.instance)
-        times = coordinator->blamed.times + 1;
-    coordinator->blamed.node = node;
-    coordinator->blamed.place = place;
-    coordinator->blamed.instance = instance;
-    coordinator->blamed.times = node < 0 ? 0 : times;
+/** Notes whose fault it was that the newest generation was lost, and whether all were since the last checkpoint. */
+static void blame(struct coordinator *coordinator, int culprit) {
+    const struct blamed *before = &coordinator->blamed;
+    struct blamed now = {.node = -1};
+    if (culprit >= 0)
+        now = (struct blamed){.node = coordinator->node_of[culprit], .place = coordinator->place_of[culprit],
+                              .instance = coordinator->members.list[coordinator->node_of[culprit]].instance};
+    bool same = now.node == before->node && now.place == before->place && now.instance == before->instance;
+    now.alone = culprit >= 0 && (coordinator->lost == 1 || (same && before->alone));
+    coordinator->blamed = now;
 }
 
 /** Where one place alone is to blame for all that was lost, the others can do without it, if they are enough. */
 static bool leave_out(struct coordinator *coordinator, const struct error *cause) {
-    int node = coordinator->blamed.node, place = coordinator->blamed.place, nodes, ranks = 0, parts;
-    if (coordinator->spec.restarts == 0 || coordinator->blamed.times < coordinator->lost ||
-        !cluster_members_leave_out(&coordinator->members, node, place))
+    const struct blamed *blamed = &coordinator->blamed;
+    int nodes, ranks = takers(coordinator, cluster_members_ranks(&coordinator->members, &nodes) - 1);
+    if (coordinator->spec.restarts == 0 || !blamed->alone || !ranks ||
+        !cluster_members_leave_out(&coordinator->members, blamed->node, blamed->place))
         return false;
-    int available = cluster_members_ranks(&coordinator->members, &nodes);
-    if (available > 0)
-        cluster_shape(&coordinator->spec.batch, available, &ranks, &parts);
-    if (ranks < 1 || ranks < coordinator->spec.min_ranks) {
-        cluster_members_take_in(&coordinator->members, node, place);
-        return false;
-    }
-    struct metric metrics[] = {metric_integer("node", node), metric_integer("place", place), metric_integer("ranks", ranks),
-                               metric_text("reason", cause->message)};
+    struct metric metrics[] = {metric_integer("node", blamed->node), metric_integer("place", blamed->place),
+                               metric_integer("ranks", ranks), metric_text("reason", cause->message)};
     coordinator_tell(coordinator, "left_out", metrics, 4);
     coordinator->lost = 0;
-    coordinator->blamed.times = 0;
     return true;
 }
 
@@ -307,7 +303,7 @@ static bool leave_out(struct coordinator *coordinator, const struct error *cause
 static void go_on(struct coordinator *coordinator, int culprit, const struct error *cause) {
     bool progress = saved_step(coordinator) > coordinator->saved_step;
     coordinator->lost = progress ? 1 : coordinator->lost + 1;
-    blame(coordinator, culprit, progress);
+    blame(coordinator, culprit);
     if (coordinator->lost > coordinator->spec.restarts && !leave_out(coordinator, cause)) {
         finish(coordinator, CLUSTER_FAILED, cause);
         return;

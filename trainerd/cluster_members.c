@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHOWN_MAX = 120, CLUSTER_PLACES = 64 /* that can be left out: bits of a mask */ };
+enum { SHOWN_MAX = 120 };
 
 bool cluster_members_init(struct cluster_members *members, int nodes, int64_t silence_ms, const char *fingerprint,
                           struct error *err) {
@@ -114,24 +114,12 @@ int cluster_members_silent(const struct cluster_members *members, int64_t now_ms
     return -1;
 }
 
-int cluster_members_place(const struct cluster_share *share, int local) {
-    for (int place = 0;; place++) {
-        bool left_out = place < CLUSTER_PLACES && share->left_out >> place & 1;
-        if (!left_out && local-- == 0)
-            return place;
-    }
-}
-
 bool cluster_members_leave_out(struct cluster_members *members, int node, int place) {
     struct cluster_member *member = &members->list[node];
-    if (!member->here || place >= member->ranks || place >= CLUSTER_PLACES || member->left_out >> place & 1)
+    if (!member->here || place >= member->ranks || place >= CLUSTER_PLACES_MAX || member->left_out >> place & 1)
         return false;
     member->left_out |= UINT64_C(1) << place;
     return true;
-}
-
-void cluster_members_take_in(struct cluster_members *members, int node, int place) {
-    members->list[node].left_out &= ~(UINT64_C(1) << place);
 }
 
 /** How many ranks a node can be given. */

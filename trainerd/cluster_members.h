@@ -50,12 +50,8 @@ int cluster_members_hear(struct cluster_members *members, uint64_t instance, str
 /** A node that has been silent for too long; -1: none. */
 int cluster_members_silent(const struct cluster_members *members, int64_t now_ms);
 
-/** Of a node's places (it brought as many as ranks) the one that gives, or gave, its local-th rank a home. */
-int cluster_members_place(const struct cluster_share *share, int local);
 /** The place gets no rank any more, until its node comes anew. False: it is none that can be left out. */
 bool cluster_members_leave_out(struct cluster_members *members, int node, int place);
-/** What was left out is taken in again. */
-void cluster_members_take_in(struct cluster_members *members, int node, int place);
 
 /** Ranks of all nodes that are here, less what is left out, and the number of those. */
 int cluster_members_ranks(const struct cluster_members *members, int *nodes);

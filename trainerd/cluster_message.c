@@ -12,6 +12,14 @@ static const struct message_limits limits = {
     .max_fields = 64 + 16 * RENDEZVOUS_RANKS_MAX,
     .max_depth = 3};
 
+int cluster_share_place(const struct cluster_share *share, int local) {
+    for (int place = 0;; place++) {
+        bool left_out = place < CLUSTER_PLACES_MAX && share->left_out >> place & 1;
+        if (!left_out && local-- == 0)
+            return place;
+    }
+}
+
 /* --- out --- */
 
 static bool pack_from_node(Thorax__V1__FromNode *message, struct bytes *out, struct error *err) {

@@ -10,6 +10,7 @@
 enum {
     CLUSTER_NAME_SIZE = 128,
     CLUSTER_FINGERPRINT_MAX = 128 << 10, /**< bytes */
+    CLUSTER_PLACES_MAX = 64,             /**< of a node that can be left out: bits of a mask */
 };
 
 /** A node's NodeHello. Texts are borrowed. */
@@ -46,6 +47,9 @@ struct cluster_share {
     uint64_t left_out;     /**< of this node's places, bit 0 the first: those that get no rank */
     bool resumes;
 };
+
+/** Of the node's places (it brought as many as ranks) the one where its local-th rank is. */
+int cluster_share_place(const struct cluster_share *share, int local);
 
 struct cluster_orders {
     enum cluster_order order;

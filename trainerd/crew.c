@@ -2,7 +2,6 @@
 
 #include "common/base/clock.h"
 #include "common/base/program.h"
-#include "trainerd/cluster_members.h"
 #include "trainerd/supervisor_worker.h"
 #include "trainerd/team.h"
 
@@ -46,7 +45,7 @@ static void describe_worker(const struct crew *crew, int local, const struct cpu
     const struct crew_spec *spec = &crew->spec;
     const struct cluster_share *share = &crew->share;
     struct team_spec team = {spec->slots, spec->threads, spec->active_wait};
-    int place = cluster_members_place(share, local);
+    int place = cluster_share_place(share, local);
     *out = (struct worker_environment){0};
     team_of_rank(cores, &team, place, &out->team);
     memcpy(out->variables, out->team.variables, sizeof out->team.variables);

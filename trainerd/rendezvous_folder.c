@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #define PREFIX "thorax-run-"
-#define SOCKET "rendezvous"
 
 enum { TRIES = 10 };
 
@@ -29,7 +28,7 @@ static int lock_folder(int parent, const char *name) {
 
 /** A folder that holds anything but the socket stays. */
 static void remove_locked(int parent, const char *name, int descriptor) {
-    unlinkat(descriptor, SOCKET, 0);
+    unlinkat(descriptor, RENDEZVOUS_FOLDER_SOCKET, 0);
     unlinkat(parent, name, AT_REMOVEDIR);
     close(descriptor);
 }
@@ -57,7 +56,7 @@ static bool is_there(const struct rendezvous_folder *folder) {
 }
 
 static bool make_in(struct rendezvous_folder *folder, const char *base) {
-    const size_t size = sizeof folder->path - sizeof "/" SOCKET;
+    const size_t size = sizeof folder->path - sizeof "/" RENDEZVOUS_FOLDER_SOCKET;
     for (int i = 0; i < TRIES; i++) {
         if ((size_t)snprintf(folder->path, size, "%s/" PREFIX "XXXXXX", base) >= size || !mkdtemp(folder->path))
             break;

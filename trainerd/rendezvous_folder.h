@@ -4,10 +4,11 @@
 #include <stdbool.h>
 
 /**
- * The folder in which the ranks of a run on one machine meet: a socket (`rendezvous`) and nothing else, under XDG_RUNTIME_DIR,
+ * The folder in which the ranks of a run on one machine meet: a socket and nothing else, under XDG_RUNTIME_DIR,
  * TMPDIR or /tmp, that only its user can enter. A lock says that its run lives: what a run that was killed has left is removed by
  * the next one of the same user.
  */
+#define RENDEZVOUS_FOLDER_SOCKET "rendezvous"
 enum { RENDEZVOUS_FOLDER_SIZE = 100 }; /* a socket's path has 107 bytes at most */
 
 struct rendezvous_folder {

@@ -5,9 +5,6 @@
 #include "trainerd/rendezvous_folder.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 enum { STEP_MS = 50 };
 
@@ -30,7 +27,8 @@ static bool find_endpoint(struct supervisor *supervisor, struct error *err) {
     }
     if (!rendezvous_folder_make(&supervisor->folder, err))
         return false;
-    snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "ipc://%s/rendezvous", supervisor->folder.path);
+    snprintf(supervisor->endpoint, sizeof supervisor->endpoint, "ipc://%s/" RENDEZVOUS_FOLDER_SOCKET,
+             supervisor->folder.path);
     return true;
 }
 

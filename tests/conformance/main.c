@@ -86,9 +86,10 @@ int main(int argc, char **argv) {
     int64_t threads = 0, seed = 1;
     struct error err = {0};
     bool chosen[OP_KIND_COUNT];
+    int named = argc > 4 ? argc - 4 : 0;
     if (argc < 2 || (argc > 2 && !text_to_int(argv[2], 0, MOST_THREADS, &threads, NULL)) ||
         (argc > 3 && !text_to_int(argv[3], 0, INT64_MAX, &seed, NULL)) ||
-        !choose(chosen, argc > 4 ? argv + 4 : NULL, argc > 4 ? argc - 4 : 0))
+        !choose(chosen, argv + argc - named, named))
         return usage();
     struct device_spec spec = {.name = argv[1], .threads = (int)threads}, oracle_spec = {.name = "reference"};
     static struct conformance conformance;

@@ -280,15 +280,21 @@ static void a_restarted_publisher_tells_each_member_the_same(void **state) {
     stop_all(daemons, 2);
 }
 
-static void a_rollout_begun_right_after_a_restart_waits_for_the_members(void **state) {
-    struct pool *pool = *state;
-    struct daemon daemons[2];
+/** A rollout that wants two members, begun right after a restart of the publisher, when none is there; its model. */
+static struct digest start_in_an_empty_pool(struct pool *pool, struct daemon daemons[2]) {
     struct digest second;
     two_models(pool, daemons, &second);
     stop_all(daemons, 2);
     publisher_destroy(pool->publisher);
     start_publisher(pool, PUBLISHER_ACTIVATE_MANUAL);
     assert_true(start_with(pool, &second, false, 2, NULL));
+    return second;
+}
+
+static void a_rollout_begun_right_after_a_restart_waits_for_the_members(void **state) {
+    struct pool *pool = *state;
+    struct daemon daemons[2];
+    struct digest second = start_in_an_empty_pool(pool, daemons);
     clock_sleep_ms(8 * HEARTBEAT_MS);
     Thorax__V1__ControlReply *reply = ask_status(pool);
     assert_string_equal(reply->rollout->waiting_for, "members to say that they are there");
@@ -302,12 +308,7 @@ static void a_rollout_begun_right_after_a_restart_waits_for_the_members(void **s
 static void a_pool_that_stays_empty_after_a_restart_pauses_the_rollout(void **state) {
     struct pool *pool = *state;
     struct daemon daemons[2];
-    struct digest second;
-    two_models(pool, daemons, &second);
-    stop_all(daemons, 2);
-    publisher_destroy(pool->publisher);
-    start_publisher(pool, PUBLISHER_ACTIVATE_MANUAL);
-    assert_true(start_with(pool, &second, false, 2, NULL));
+    start_in_an_empty_pool(pool, daemons);
     wait_state(pool, PAUSED);
     Thorax__V1__ControlReply *reply = ask_status(pool);
     assert_string_equal(reply->rollout->reason, "0 members are healthy (0 alive), and 2 are wanted");

@@ -111,15 +111,16 @@ static void test_a_place_is_left_out(void **state) {
     cluster_members_assign(members, &share);
     const struct cluster_share *mine = &members->list[0].share;
     assert_int_equal(mine->count, 3);
-    assert_int_equal(cluster_members_place(mine, 0), 0);
-    assert_int_equal(cluster_members_place(mine, 1), 2);
-    assert_int_equal(cluster_members_place(mine, 2), 3);
-    cluster_members_take_in(members, 0, 1);
-    assert_int_equal(cluster_members_ranks(members, &nodes), 4);
+    assert_int_equal(cluster_share_place(mine, 0), 0);
+    assert_int_equal(cluster_share_place(mine, 1), 2);
+    assert_int_equal(cluster_share_place(mine, 2), 3);
     assert_true(cluster_members_leave_out(members, 0, 3));
+    assert_int_equal(cluster_members_ranks(members, &nodes), 2);
     members->list[0].here = false;
-    come(members, 0, 8, 100);
+    wide.instance = 8;
+    assert_int_equal(cluster_members_admit(members, &wide, here, 100, reason), CLUSTER_ADMITTED);
     assert_int_equal(members->list[0].left_out, 0);
+    assert_int_equal(cluster_members_ranks(members, &nodes), 4);
 }
 
 static void test_places_beyond_the_mask_stay(void **state) {
@@ -131,9 +132,9 @@ static void test_places_beyond_the_mask_stay(void **state) {
     assert_false(cluster_members_leave_out(members, 0, 64));
     assert_true(cluster_members_leave_out(members, 0, 63));
     const struct cluster_share share = {.left_out = UINT64_C(1) << 63};
-    assert_int_equal(cluster_members_place(&share, 62), 62);
-    assert_int_equal(cluster_members_place(&share, 63), 64);
-    assert_int_equal(cluster_members_place(&share, 98), 99);
+    assert_int_equal(cluster_share_place(&share, 62), 62);
+    assert_int_equal(cluster_share_place(&share, 63), 64);
+    assert_int_equal(cluster_share_place(&share, 98), 99);
 }
 
 int main(void) {
